@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""check.py tests the bench tools: the arithmetic against answers known beforehand, run.py and
+compare.py on tiny runs, and that a run which went wrong is reported as wrong.
+
+Go  none
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import compare
+import figures
+import peers
+import picture_labels
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+BINDIR = None
+
+
+def runs_of(table, quantity="seconds"):
+    """runs_of {(case, peer): [values]} as run.py keeps them."""
+    return [{"case": case, "peer": peer, "round": index, quantity: value}
+            for (case, peer), values in table.items() for index, value in enumerate(values)]
+
+
+class Arithmetic(unittest.TestCase):
+    """figures.py and compare.py."""
+
+    def test_spread(self):
+        """Median and quartiles of 1..5."""
+        found = figures.spread([5, 3, 1, 4, 2])
+        self.assertEqual((found["quartile_low"], found["median"], found["quartile_high"]),
+                         (2, 3, 4))
+
+    def test_geometric_mean(self):
+        """The mean of a ratio and its inverse is 1."""
+        self.assertAlmostEqual(figures.geometric_mean([4, 0.25, 1]), 1)
+
+    def test_ratio_to_the_best_reference(self):
+        """ebb is not its own reference: ahead of the best it has a ratio below 1."""
+        series = figures.Series(runs_of({("a", "glibc"): [4, 4, 4], ("a", "jemalloc"): [2, 2, 2],
+                                         ("a", "ebb"): [1, 1, 1]}), "seconds")
+        found = figures.case_summary(series, "a", ["glibc", "jemalloc", "ebb"],
+                                     peers.REFERENCES, 3)
+        self.assertEqual(found["best"], "jemalloc")
+        self.assertEqual(found["peers"]["ebb"]["ratio"], 0.5)
+        self.assertEqual(found["peers"]["ebb"]["ratio_95"], [0.5, 0.5])
+        self.assertEqual(found["peers"]["glibc"]["ratio"], 2)
+
+    def test_overall(self):
+        """Best everywhere is 1; a case that a peer has not run is left out for all."""
+        series = figures.Series(runs_of({("a", "glibc"): [1, 1], ("a", "ebb"): [2, 2],
+                                         ("b", "glibc"): [1, 1], ("b", "ebb"): [8, 8],
+                                         ("c", "glibc"): [1, 1]}), "seconds")
+        found = figures.overall(series, ["a", "b", "c"], ["glibc", "ebb"], ["glibc"], 2)
+        self.assertEqual(found["cases"], ["a", "b"])
+        self.assertAlmostEqual(found["peers"]["ebb"]["vs_case_best"], 4)
+        self.assertAlmostEqual(found["peers"]["glibc"]["vs_best_peer"], 1)
+
+    def test_losing(self):
+        """Only what lies above the limit, worst first."""
+        summaries = {"a": {"peers": {"ebb": {"ratio": 1.05}}},
+                     "b": {"peers": {"ebb": {"ratio": 1.06}}},
+                     "c": {"peers": {"ebb": {"ratio": 2.0}}}}
+        self.assertEqual(figures.losing(summaries, "ebb"), [(2.0, "c"), (1.06, "b")])
+
+    def test_verdict(self):
+        """The same values twice are no difference; 10 % on steady values is one."""
+        steady = [1.0, 1.01, 0.99, 1.0, 1.005]
+        slower = [value * 1.1 for value in steady]
+        words = ("faster", "slower")
+        self.assertEqual(compare.verdict(1, compare.ratio_interval(steady, steady), words),
+                         "no difference")
+        self.assertEqual(compare.verdict(1.1, compare.ratio_interval(steady, slower), words),
+                         "10.0 % slower")
+        self.assertEqual(compare.verdict(1.1, None, words), "one round: cannot say")
+
+    def test_labels(self):
+        """Labels keep their order and their distance, and stay inside."""
+        placed = picture_labels.spread_labels([10, 10, 9.5, 1], 1, 0, 10)
+        ordered = sorted(placed)
+        self.assertLessEqual(ordered[-1], 10)
+        self.assertTrue(all(b - a >= 0.999 for a, b in zip(ordered, ordered[1:])))
+        self.assertLess(placed[2], placed[0])
+
+
+class Tools(unittest.TestCase):
+    """run.py and compare.py as programs."""
+
+    def run_tool(self, *arguments):
+        """run_tool returns the finished run.py."""
+        command = [sys.executable, os.path.join(FOLDER, "run.py"), "--smoke", "--bindir", BINDIR]
+        return subprocess.run(command + list(arguments), text=True, capture_output=True,
+                              check=False, timeout=100)
+
+    def test_run_and_compare(self):
+        """Two rounds of two cases under glibc, a peer that is missing, and itself compared."""
+        with tempfile.TemporaryDirectory() as out:
+            done = self.run_tool("--only", "larson,cfrac", "--rounds", "2", "--no-curve",
+                                 "--peers", "glibc,gone", "--peer", "gone=/no/such/library.so",
+                                 "--out", out, "--seed", "1")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("no file /no/such/library.so", done.stdout)
+            path = os.path.join(out, "results.json")
+            with open(path, encoding="utf-8") as file:
+                results = json.load(file)
+            self.assertEqual(len(results["runs"]), 4)
+            self.assertEqual(results["summary"]["seconds"]["larson"]["peers"]["glibc"]["ratio"], 1)
+            same = subprocess.run([sys.executable, os.path.join(FOLDER, "compare.py"), path, path],
+                                  text=True, capture_output=True, check=True)
+            self.assertIn("no difference", same.stdout)
+            self.assertIn("0 of 2 differ", same.stdout)
+
+    def test_wrong_library_is_a_failure(self):
+        """A peer that the linker cannot preload is reported, not measured as glibc."""
+        with tempfile.TemporaryDirectory() as out:
+            broken = os.path.join(out, "broken.so")
+            with open(broken, "w", encoding="utf-8") as file:
+                file.write("not a library")
+            done = self.run_tool("--only", "cfrac", "--no-curve", "--peers", "broken",
+                                 "--peer", f"broken={broken}", "--out", out)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("malloc came from", done.stdout)
+
+    def test_curve(self):
+        """The curves of glibc alone: every one has samples of its rest and its survivors."""
+        with tempfile.TemporaryDirectory() as out:
+            done = self.run_tool("--suite", "curve", "--peers", "glibc", "--idle-seconds", "0.8",
+                                 "--out", out)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            with open(os.path.join(out, "results.json"), encoding="utf-8") as file:
+                results = json.load(file)
+            self.assertEqual(len(results["curves"]), 6)
+            for curve in results["curves"]:
+                self.assertGreater(curve["summary"]["peak_bytes"], 16 << 20)
+                self.assertTrue(any(sample["time"] > 0.3 for sample in curve["samples"]))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bindir", required=True)
+    known, rest = parser.parse_known_args()
+    BINDIR = known.bindir
+    unittest.main(argv=[sys.argv[0]] + rest)

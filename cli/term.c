@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT
+//
+// Terminal output of the command: width, colour, wrapping, tables.
+//
+// Go  text/tabwriter, for the alignment. Unlike Go: the last column is wrapped.
+#include "term.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+// Bounds of a believable width; outside of them 80 is taken.
+#define WIDTH_MIN 20
+#define WIDTH_MAX 1000
+#define WIDTH_DEFAULT 80
+
+// Blanks between two columns.
+#define GAP 2
+
+// Indentation of prose that found no room beside its row.
+#define PROSE_INDENT 4
+
+static int width_of(FILE *out)
+{
+    struct winsize size;
+    if (ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col >= WIDTH_MIN) {
+        return size.ws_col;
+    }
+    const char *columns = getenv("COLUMNS");
+    if (columns != NULL) {
+        char *end;
+        long n = strtol(columns, &end, 10);
+        if (*end == '\0' && n >= WIDTH_MIN && n <= WIDTH_MAX) {
+            return (int)n;
+        }
+    }
+    return WIDTH_DEFAULT;
+}
+
+static bool colour_wanted(FILE *out)
+{
+    const char *no_color = getenv("NO_COLOR");
+    if (no_color != NULL && no_color[0] != '\0') {
+        return false;
+    }
+    const char *name = getenv("TERM");
+    if (name == NULL || strcmp(name, "dumb") == 0) {
+        return false;
+    }
+    return isatty(fileno(out)) == 1;
+}
+
+struct term term_open(FILE *out)
+{
+    return (struct term){.out = out, .width = width_of(out), .colour = colour_wanted(out)};
+}
+
+void term_style_on(const struct term *term, enum term_style style)
+{
+    // Only attributes and one of the eight basic colours: legible on dark and on light grounds.
+    static const char *const sequence[] = {
+        [TERM_PLAIN] = "",
+        [TERM_BOLD] = "\033[1m",
+        [TERM_FAINT] = "\033[2m",
+        [TERM_NOTE] = "\033[36m",
+    };
+    if (term->colour) {
+        fputs(sequence[style], term->out);
+    }
+}
+
+void term_style_off(const struct term *term, enum term_style style)
+{
+    if (term->colour && style != TERM_PLAIN) {
+        fputs("\033[0m", term->out);
+    }
+}
+
+int term_columns(const char *text)
+{
+    int columns = 0;
+    for (; *text != '\0'; text++) {
+        // Continuation bytes of UTF-8 (10xxxxxx) belong to the character before them.
+        columns += ((unsigned char)*text & 0xc0) != 0x80;
+    }
+    return columns;
+}
+
+void term_text(const struct term *term, enum term_style style, const char *text, int columns)
+{
+    term_style_on(term, style);
+    fputs(text, term->out);
+    term_style_off(term, style);
+    for (int at = term_columns(text); at < columns; at++) {
+        fputc(' ', term->out);
+    }
+}
+
+void term_wrap(const struct term *term, const char *text, int indent)
+{
+    int at = indent;
+    bool line_empty = true;
+    while (*text != '\0') {
+        size_t len = strcspn(text, " ");
+        char word[256];
+        size_t copied = len < sizeof(word) - 1 ? len : sizeof(word) - 1;
+        memcpy(word, text, copied);
+        word[copied] = '\0';
+        int columns = term_columns(word);
+        if (!line_empty && at + 1 + columns > term->width) {
+            fprintf(term->out, "\n%*s", indent, "");
+            at = indent;
+            line_empty = true;
+        }
+        if (!line_empty) {
+            fputc(' ', term->out);
+            at++;
+        }
+        fputs(word, term->out);
+        at += columns;
+        line_empty = false;
+        text += copied;
+        text += strspn(text, " ");
+    }
+    fputc('\n', term->out);
+}
+
+static const struct term_cell *cell_at(const struct term_table *table, size_t row, size_t column)
+{
+    return &table->cells[row * table->column_count + column];
+}
+
+// columns_measure fills in how wide each column but the prose is, and returns where prose starts.
+static int columns_measure(const struct term_table *table, int widths[TERM_COLUMNS_MAX])
+{
+    int start = 0;
+    for (size_t column = 0; column + 1 < table->column_count; column++) {
+        widths[column] = 0;
+        for (size_t row = 0; row < table->row_count; row++) {
+            int columns = term_columns(cell_at(table, row, column)->text);
+            if (columns > widths[column]) {
+                widths[column] = columns;
+            }
+        }
+        start += widths[column] + GAP;
+    }
+    return start;
+}
+
+void term_table_print(const struct term *term, const struct term_table *table)
+{
+    int widths[TERM_COLUMNS_MAX];
+    int start = columns_measure(table, widths);
+    bool beside = term->width - start >= TERM_PROSE_MIN;
+    size_t prose = table->column_count - 1;
+    for (size_t row = 0; row < table->row_count; row++) {
+        const struct term_cell *text = cell_at(table, row, prose);
+        bool prose_here = text->text[0] != '\0' && (beside || row > 0);
+        // A row's last cell is not padded: no blanks at the end of lines.
+        size_t last = prose;
+        while (!(beside && prose_here) && last > 1 &&
+               cell_at(table, row, last - 1)->text[0] == '\0') {
+            last--;
+        }
+        for (size_t column = 0; column < last; column++) {
+            const struct term_cell *cell = cell_at(table, row, column);
+            bool pad = column + 1 < last || (beside && prose_here);
+            term_text(term, cell->style, cell->text, pad ? widths[column] + GAP : 0);
+        }
+        if (!prose_here) {
+            fputc('\n', term->out);
+            continue;
+        }
+        if (!beside) {
+            fprintf(term->out, "\n%*s", PROSE_INDENT, "");
+        }
+        term_style_on(term, text->style);
+        term_wrap(term, text->text, beside ? start : PROSE_INDENT);
+        term_style_off(term, text->style);
+    }
+}

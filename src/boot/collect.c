@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+//
+// Collecting MemStats: freeze, walk, thaw; each field from its own count.
+//
+// Go  1.16 mstats.go ReadMemStats.
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "boot/boot_int.h"
+#include "span/span.h"
+#include "stats/stats.h"
+
+static void fill_blocks(struct ebb_memstats *out, const struct heap_stats *heap)
+{
+    out->total_alloc = heap->large_alloc_bytes;
+    out->alloc = heap->large_live_bytes;
+    for (unsigned i = 0; i < SIZECLASS_COUNT; i++) {
+        uint64_t bytes = sizeclass_table[i].block_bytes;
+        out->by_size[i].bytes = (uint32_t)bytes;
+        out->by_size[i].mallocs = heap->alloc_count[i];
+        out->by_size[i].frees = heap->alloc_count[i] - heap->live_count[i];
+        out->mallocs += heap->alloc_count[i];
+        out->frees += out->by_size[i].frees;
+        out->total_alloc += heap->alloc_count[i] * bytes;
+        out->alloc += heap->live_count[i] * bytes;
+    }
+    out->heap_alloc = out->alloc;
+    out->heap_objects = out->mallocs - out->frees;
+    out->large_count = heap->live_count[0];
+    out->large_bytes = heap->large_live_bytes;
+    out->thread_count = heap->cache_count;
+    out->skipped_count = heap->skipped;
+}
+
+static void fill_pages(struct ebb_memstats *out, const struct pageheap_stats *pages,
+                       const struct heap_stats *heap)
+{
+    // Spans without a live block and cached runs are idle by Go's definition, though no span is free.
+    uint64_t inuse = pages->used_pages - heap->cached_pages - heap->empty_pages;
+    out->heap_sys = pages->sys_pages << PAGE_SHIFT;
+    out->heap_inuse = inuse << PAGE_SHIFT;
+    out->heap_idle = out->heap_sys - out->heap_inuse;
+    out->heap_released = pages->released_pages << PAGE_SHIFT;
+    out->heap_lazy = pages->lazy_pages << PAGE_SHIFT;
+    out->heap_cached = heap->cached_pages << PAGE_SHIFT;
+    out->span_count = pages->span_count;
+}
+
+static void fill_meta(struct ebb_memstats *out, const struct meta *meta,
+                      const struct heap_stats *heap)
+{
+    uint64_t arena = load_relaxed(&meta->bytes[META_ARENA]);
+    uint64_t cache = load_relaxed(&meta->bytes[META_CACHE]);
+    out->mspan_sys = arena;
+    out->mspan_inuse = out->span_count * sizeof(struct span);
+    out->mcache_sys = cache;
+    out->mcache_inuse = heap->cache_count * sizeof(struct cache);
+    uint64_t blocks = load_relaxed(&meta->reserved_bytes) + meta->first_bytes;
+    out->other_sys = blocks - arena - cache;
+    out->sys = out->heap_sys + out->stack_sys + out->mspan_sys + out->mcache_sys +
+               out->buck_hash_sys + out->gc_sys + out->other_sys;
+}
+
+void memstats_read(struct ebb_memstats *out)
+{
+    struct heap *heap = &heap_main;
+    struct heap_stats walked;
+    struct pageheap_stats pages;
+    memset(out, 0, sizeof(*out));
+    out->size = sizeof(*out);
+    world_freeze(heap);
+    heap_stats_read(heap, &walked);
+    pageheap_stats_read(heap->pages, &pages);
+    world_thaw(heap);
+    fill_blocks(out, &walked);
+    fill_pages(out, &pages, &walked);
+    fill_meta(out, &heap->meta, &walked);
+    if (options_main.check >= 1 && out->skipped_count == 0) {
+        const char *wrong = memstats_verify(out);
+        if (wrong != NULL) {
+            fatal(wrong);
+        }
+    }
+}
+
+ATTR_EXPORT int ebb_memstats_read(struct ebb_memstats *stats)
+{
+    if (stats == NULL || stats->size != sizeof(*stats)) {
+        return -EINVAL;
+    }
+    memstats_read(stats);
+    return 0;
+}
+
+void boot_print_stats(int fd)
+{
+    struct ebb_memstats stats;
+    struct procfs_rollup kernel;
+    memstats_read(&stats);
+    bool known = procfs_rollup_read(0, &kernel);
+    char buf[2048];
+    struct fmt out;
+    fmt_init(&out, buf, sizeof(buf));
+    fmt_str(&out, "ebb: memstats of process ");
+    fmt_i64(&out, getpid());
+    fmt_str(&out, ", policy ");
+    fmt_str(&out, ebb_release_policy());
+    fmt_char(&out, '\n');
+    memstats_print(&out, &stats, known ? &kernel : NULL);
+    fmt_write(&out, fd);
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+//
+// Realloc: keeps the block where it is as long as it fits and is at least half used; large blocks
+// grow into free pages behind them.
+//
+// Go  none; append grows by copying.
+#include <errno.h>
+#include <string.h>
+
+#include "malloc/malloc.h"
+
+// Shrinking a small block moves it only if that saves more than half of it.
+static bool fits_in_place(const struct span *span, size_t bytes)
+{
+    size_t have = span_block_bytes(span);
+    return bytes <= have && bytes >= have / 2 && span->size_class != 0;
+}
+
+static bool resize_large(struct span *span, size_t bytes)
+{
+    return span->size_class == 0 && bytes > SMALL_MAX_BYTES && large_resize(span, bytes);
+}
+
+void *ebb_realloc(void *block, size_t bytes)
+{
+    if (block == NULL) {
+        return ebb_malloc(bytes);
+    }
+    if (bytes == 0) {
+        ebb_free(block);
+        return NULL;
+    }
+    if (bytes > MALLOC_MAX_BYTES) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    struct span *span = block_find(block, "realloc()");
+    if (fits_in_place(span, bytes) || resize_large(span, bytes)) {
+        return block;
+    }
+    size_t have = span_block_bytes(span);
+    void *moved = ebb_malloc(bytes);
+    if (moved == NULL) {
+        // A block that should shrink may stay as it is rather than fail.
+        return bytes <= have ? block : NULL;
+    }
+    memcpy(moved, block, have < bytes ? have : bytes);
+    ebb_free(block);
+    return moved;
+}
+
+void *ebb_reallocarray(void *block, size_t count, size_t each)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(count, each, &bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return ebb_realloc(block, bytes);
+}
+
+size_t ebb_malloc_usable_size(void *block)
+{
+    return block == NULL ? 0 : span_block_bytes(block_find(block, "malloc_usable_size()"));
+}

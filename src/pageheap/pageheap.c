@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: MIT
+//
+// Page heap: allocating and freeing runs of pages, their records and the page map.
+//
+// Go  1.16 mheap.go allocSpan, freeSpanLocked; mpagealloc.go alloc, free.
+#include "pageheap/pageheap.h"
+
+#include <string.h>
+
+#include "pageheap/pageheap_int.h"
+
+struct pageheap pageheap_main;
+struct span span_none;
+
+// Released pages are populated in bulk from this many pages on, and once the heap is this large: a
+// small program should not pay for pages it may not touch. Populating costs 0.93 us per 4 KiB,
+// touching 1.4 us (measured, docs/design/001).
+#define POPULATE_MIN_PAGES ((size_t)4)
+#define POPULATE_MAX_PAGES ((size_t)32)
+#define POPULATE_HEAP_PAGES ((size_t)1024)
+
+void pageheap_init(struct pageheap *heap, const struct vm *vm, struct meta *meta, uintptr_t hint)
+{
+    lock_init(&heap->lock, LOCKRANK_PAGEHEAP);
+    heap->vm = vm;
+    heap->meta = meta;
+    heap->hint = hint;
+    heap->ring_ready_pages = UINT64_MAX;
+}
+
+void pageheap_set_grow_hook(struct pageheap *heap, void (*hook)(void))
+{
+    heap->grow_hook = hook;
+}
+
+void pageheap_set_ring(struct pageheap *heap, uint64_t ready_pages)
+{
+    lock_acquire(&heap->lock);
+    heap->ring_ready_pages = ready_pages;
+    lock_release(&heap->lock);
+}
+
+// record_alloc takes a record of the arena: a used one first, so that few are ever touched.
+static struct span *record_alloc(struct arena *arena)
+{
+    uint32_t index = arena->record_free;
+    if (index != 0) {
+        arena->record_free = arena->records[index].threaded; // link of the free list
+    } else {
+        index = arena->record_high++;
+    }
+    struct span *span = &arena->records[index];
+    memset(span, 0, sizeof(*span));
+    span->record_index = (uint16_t)index;
+    span->arena = arena;
+    arena->span_count++;
+    arena->tables_used = true;
+    return span;
+}
+
+static void record_free(struct span *span)
+{
+    struct arena *arena = span->arena;
+    uint16_t index = span->record_index;
+    memset(span, 0, sizeof(*span));
+    span->threaded = arena->record_free;
+    arena->record_free = index;
+    arena->span_count--;
+}
+
+struct taken {
+    size_t released; // of the pages taken
+    size_t lazy;
+};
+
+// pages_take moves [addr, end) from free to used.
+static struct taken pages_take(struct pageheap *heap, uintptr_t addr, uintptr_t end)
+{
+    struct taken taken = {0, 0};
+    struct piece piece;
+    while (piece_next(heap, &addr, end, &piece)) {
+        struct arena *arena = piece.arena;
+        ASSERT(!bits_any_in_range(arena->allocated, piece.first, piece.count),
+               "pageheap: run not free");
+        bits_set_range(arena->allocated, piece.first, piece.count);
+        size_t pos = piece.first;
+        size_t stop = piece.first + piece.count;
+        while (pos < stop) {
+            size_t chunk = pos / CHUNK_PAGES;
+            size_t count = min_size(stop, (chunk + 1) * CHUNK_PAGES) - pos;
+            size_t released = bits_count_range(arena->released, pos, count);
+            arena->chunk_ready[chunk] = (uint16_t)(arena->chunk_ready[chunk] - (count - released));
+            arena->ready_pages -= (uint32_t)(count - released);
+            taken.released += released;
+            pos += count;
+        }
+        if (heap->stats.lazy_pages != 0) {
+            taken.lazy += bits_count_range(arena->lazy, piece.first, piece.count);
+            bits_clear_range(arena->lazy, piece.first, piece.count);
+        }
+        bits_clear_range(arena->released, piece.first, piece.count);
+        summary_update(heap, arena, piece.first, piece.count);
+    }
+    return taken;
+}
+
+// pages_give moves [addr, end) from used to ready.
+static void pages_give(struct pageheap *heap, uintptr_t addr, uintptr_t end)
+{
+    struct piece piece;
+    while (piece_next(heap, &addr, end, &piece)) {
+        struct arena *arena = piece.arena;
+        ASSERT(bits_all_in_range(arena->allocated, piece.first, piece.count),
+               "pageheap: run freed twice");
+        bits_clear_range(arena->allocated, piece.first, piece.count);
+        size_t pos = piece.first;
+        size_t stop = piece.first + piece.count;
+        while (pos < stop) {
+            size_t chunk = pos / CHUNK_PAGES;
+            size_t count = min_size(stop, (chunk + 1) * CHUNK_PAGES) - pos;
+            arena->chunk_ready[chunk] = (uint16_t)(arena->chunk_ready[chunk] + count);
+            pos += count;
+        }
+        arena->ready_pages += (uint32_t)piece.count;
+        summary_update(heap, arena, piece.first, piece.count);
+    }
+}
+
+// map_set maps pages of a span's first arena to target. A small span lies in one arena.
+static void map_set(struct span *span, uintptr_t addr, size_t page_count,
+                    const struct span *target)
+{
+    uint64_t value = (uint64_t)((uintptr_t)target - (uintptr_t)&span_none);
+    size_t first = (addr >> PAGE_SHIFT) & (ARENA_PAGES - 1);
+    for (size_t page = first; page < first + page_count; page++) {
+        store_relaxed(&span->arena->map[page], value);
+    }
+}
+
+static void stats_take(struct pageheap *heap, size_t page_count, struct taken taken)
+{
+    struct pageheap_stats *stats = &heap->stats;
+    stats->used_pages += page_count;
+    stats->ready_pages -= page_count - taken.released;
+    stats->released_pages -= taken.released;
+    stats->lazy_pages -= taken.lazy;
+    stats->ops_count++;
+}
+
+// find_aligned returns the lowest fitting run, aligned; the pages before it stay free. A small span
+// never crosses an arena, because its record and map are of one arena.
+static uintptr_t find_run(struct pageheap *heap, size_t page_count, size_t align_pages,
+                          enum pageheap_kind kind)
+{
+    uintptr_t addr = summary_find(heap, page_count + align_pages - 1);
+    if (addr == 0) {
+        return 0;
+    }
+    addr = align_up(addr, align_pages << PAGE_SHIFT);
+    uintptr_t last = addr + (page_count << PAGE_SHIFT) - 1;
+    if (kind == PAGEHEAP_SMALL && (addr >> ARENA_SHIFT) != (last >> ARENA_SHIFT)) {
+        // Twice the pages contain a run on one side of the border.
+        addr = summary_find(heap, 2 * page_count);
+        if (addr == 0) {
+            return 0;
+        }
+        last = addr + (page_count << PAGE_SHIFT) - 1;
+        if ((addr >> ARENA_SHIFT) != (last >> ARENA_SHIFT)) {
+            addr = align_down(last, ARENA_BYTES);
+        }
+    }
+    return addr;
+}
+
+static struct span *alloc_locked(struct pageheap *heap, size_t page_count, size_t align_pages,
+                                 enum pageheap_kind kind, struct taken *taken)
+{
+    uintptr_t addr = find_run(heap, page_count, align_pages, kind);
+    if (addr == 0) {
+        size_t want = kind == PAGEHEAP_SMALL ? 2 * page_count : page_count + align_pages - 1;
+        if (want < page_count || !arena_grow(heap, want)) {
+            return NULL;
+        }
+        addr = find_run(heap, page_count, align_pages, kind);
+        CHECK(addr != 0, "pageheap: no run after growing");
+    }
+    uintptr_t end = addr + (page_count << PAGE_SHIFT);
+    *taken = pages_take(heap, addr, end);
+    stats_take(heap, page_count, *taken);
+    heap->stats.span_count++;
+    struct arena *arena = heap->arenas[(addr - heap->window_start) >> ARENA_SHIFT];
+    struct span *span = record_alloc(arena);
+    span->base = addr;
+    span->page_count = (uint32_t)page_count;
+    span->zero = taken->released == page_count && taken->lazy == 0;
+    map_set(span, addr, kind == PAGEHEAP_SMALL ? page_count : 1, span);
+    return span;
+}
+
+struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t align_pages,
+                            enum pageheap_kind kind)
+{
+    struct taken taken;
+    lock_acquire(&heap->lock);
+    struct span *span = alloc_locked(heap, page_count, align_pages, kind, &taken);
+    while (span == NULL && heap->stats.withdrawn_pages != 0) {
+        // Memory is at its end, but the releaser holds some for a moment.
+        lock_release(&heap->lock);
+        cpu_relax();
+        lock_acquire(&heap->lock);
+        span = alloc_locked(heap, page_count, align_pages, kind, &taken);
+    }
+    bool populate = span != NULL && heap->populate && taken.released == page_count &&
+                    page_count >= POPULATE_MIN_PAGES && page_count <= POPULATE_MAX_PAGES &&
+                    heap->stats.used_pages >= POPULATE_HEAP_PAGES;
+    lock_release(&heap->lock);
+    if (populate) {
+        vm_used(heap->vm, (void *)span->base, page_count << PAGE_SHIFT);
+    }
+    return span;
+}
+
+// Rings the doorbell after the lock is gone. The ring is set again by who hears it.
+static void ring_if(struct pageheap *heap, bool ring)
+{
+    if (ring && heap->grow_hook != NULL) {
+        heap->grow_hook();
+    }
+}
+
+void pageheap_ring(struct pageheap *heap)
+{
+    ring_if(heap, true);
+}
+
+static bool ring_due_locked(struct pageheap *heap)
+{
+    if (likely(heap->stats.ready_pages < heap->ring_ready_pages)) {
+        return false;
+    }
+    heap->ring_ready_pages = UINT64_MAX;
+    return true;
+}
+
+void pageheap_free(struct pageheap *heap, struct span *span)
+{
+    uintptr_t addr = span->base;
+    size_t page_count = span->page_count;
+    bool small = span->size_class != 0;
+    lock_acquire(&heap->lock);
+    map_set(span, addr, small ? page_count : 1, &span_none);
+    record_free(span);
+    pages_give(heap, addr, addr + (page_count << PAGE_SHIFT));
+    heap->stats.used_pages -= page_count;
+    heap->stats.ready_pages += page_count;
+    heap->stats.freed_total_pages += page_count;
+    heap->stats.span_count--;
+    heap->stats.ops_count++;
+    bool ring = ring_due_locked(heap);
+    lock_release(&heap->lock);
+    ring_if(heap, ring);
+}
+
+// The run behind the span, if it is free as far as wanted.
+static bool run_is_free(struct pageheap *heap, uintptr_t addr, uintptr_t end)
+{
+    if (end - heap->window_start > WINDOW_ARENAS << ARENA_SHIFT) {
+        return false;
+    }
+    struct piece piece;
+    while (piece_next(heap, &addr, end, &piece)) {
+        if (piece.arena == NULL || piece.arena->hidden ||
+            bits_any_in_range(piece.arena->allocated, piece.first, piece.count)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool pageheap_extend(struct pageheap *heap, struct span *span, size_t page_count)
+{
+    uintptr_t end = span->base + ((uintptr_t)span->page_count << PAGE_SHIFT);
+    uintptr_t new_end = span->base + (page_count << PAGE_SHIFT);
+    bool done = false;
+    lock_acquire(&heap->lock);
+    if (page_count <= UINT32_MAX && run_is_free(heap, end, new_end)) {
+        struct taken taken = pages_take(heap, end, new_end);
+        stats_take(heap, page_count - span->page_count, taken);
+        span->page_count = (uint32_t)page_count;
+        done = true;
+    }
+    lock_release(&heap->lock);
+    return done;
+}
+
+void pageheap_shrink(struct pageheap *heap, struct span *span, size_t page_count)
+{
+    uintptr_t end = span->base + ((uintptr_t)span->page_count << PAGE_SHIFT);
+    uintptr_t new_end = span->base + (page_count << PAGE_SHIFT);
+    lock_acquire(&heap->lock);
+    pages_give(heap, new_end, end);
+    size_t given = span->page_count - page_count;
+    heap->stats.used_pages -= given;
+    heap->stats.ready_pages += given;
+    heap->stats.freed_total_pages += given;
+    heap->stats.ops_count++;
+    span->page_count = (uint32_t)page_count;
+    bool ring = ring_due_locked(heap);
+    lock_release(&heap->lock);
+    ring_if(heap, ring);
+}
+
+struct span *pageheap_find(struct pageheap *heap, const void *addr)
+{
+    uintptr_t page_addr = align_down((uintptr_t)addr, PAGE_BYTES);
+    struct span *found = NULL;
+    lock_acquire(&heap->lock);
+    while (found == NULL) {
+        size_t index = (page_addr - heap->window_start) >> ARENA_SHIFT;
+        struct arena *arena = index < WINDOW_ARENAS ? heap->arenas[index] : NULL;
+        size_t page = (page_addr >> PAGE_SHIFT) & (ARENA_PAGES - 1);
+        if (arena == NULL || !bits_test(arena->allocated, page)) {
+            break;
+        }
+        struct span *span = span_of(heap, (const void *)page_addr);
+        if (span != &span_none) {
+            if ((uintptr_t)addr < span->base + ((uintptr_t)span->page_count << PAGE_SHIFT)) {
+                found = span;
+            }
+            break;
+        }
+        page_addr -= PAGE_BYTES;
+    }
+    lock_release(&heap->lock);
+    return found;
+}
+
+void pageheap_stats_read(struct pageheap *heap, struct pageheap_stats *out)
+{
+    lock_acquire(&heap->lock);
+    *out = heap->stats;
+    lock_release(&heap->lock);
+}
+
+void pageheap_walk(struct pageheap *heap, void (*visit)(struct span *span, void *arg), void *arg)
+{
+    size_t end = heap->group_hi * GROUP_ARENAS;
+    for (size_t index = heap->group_lo * GROUP_ARENAS; index < end; index++) {
+        struct arena *arena = heap->arenas[index];
+        if (arena == NULL || arena->span_count == 0) {
+            continue;
+        }
+        for (uint32_t record = 1; record < arena->record_high; record++) {
+            struct span *span = &arena->records[record];
+            if (span->page_count != 0) {
+                visit(span, arg);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT
+//
+// Page heap: hands out runs of pages as spans and remembers which free pages are resident.
+//
+// Model
+//   A page is 8 KiB, a chunk 512 pages (4 MiB), an arena 64 MiB of address space, aligned. Each page
+//   of an arena is in one state:
+//     absent       its chunk is not prepared yet (counted nowhere)
+//     used         in exactly one span; the page map names it
+//     ready        free, may be backed by memory
+//     released     free, given back or never touched; lazy besides if given back by MADV_FREE
+//     withdrawn    with the releaser: about to become released
+//   Bits: absent, used and withdrawn pages have their allocated bit set; released and lazy are
+//   subsets of the free pages.
+//   Always:  sys = used + ready + released + withdrawn, each counter equal to the bits
+//            every summary describes the bits below it
+//            a page of a small span maps to its record; of a large span, the first page does
+//   pageheap_verify checks all of that.
+//
+// Locking
+//   heap->lock, rank PAGEHEAP, below the MALLOC line: nothing here may allocate from the heap.
+//   Held across reserve and prepare (growth: rare, 4 MiB and more at a time); never across advice.
+//   span_of takes no lock: see there. Field letters: (C) constant after init, (L) heap->lock,
+//   (A) atomic, (T) owner of the span only, (S) see span/span.h.
+//
+// Flow
+//   pageheap_alloc -> summary_find -> bits set, record and page map filled; grows if nothing fits.
+//   pageheap_free  -> map cleared, bits cleared; nothing goes to the kernel here.
+//   pageheap_release -> withdraws the ready pages of one chunk, advises, publishes (docs/design/002).
+//
+// Why this way
+//   First fit by address keeps high addresses empty. One index for ready and released runs, so that
+//   they merge (CASES A6). Records live out of line, in a sparse table of their arena: a freed page
+//   holds nothing of ours, and the table of an empty arena goes back to the kernel too. The page map
+//   holds 8 bytes per page, a difference of addresses that is 0 where no span is, so that free needs
+//   neither a multiplication nor a test (2 bytes and an index were two instructions more).
+//
+// Go       1.16 mpagealloc.go, mheap.go. Unlike Go: records by arena, window of 16 TiB instead of a
+//          summary tree over the whole address space (RLIMIT_AS: docs/design/001).
+// Tests    test/unit/pageheap_test.c  test/model/pageheap_model.c  test/fault/heap_fault.c
+#ifndef EBB_PAGEHEAP_PAGEHEAP_H
+#define EBB_PAGEHEAP_PAGEHEAP_H
+
+#include "base/atomic.h"
+#include "os/lock.h"
+#include "os/meta.h"
+#include "os/vm.h"
+
+#define PAGE_SHIFT 13
+#define PAGE_BYTES ((size_t)1 << PAGE_SHIFT)
+#define CHUNK_PAGES ((size_t)512)
+#define CHUNK_BYTES (CHUNK_PAGES * PAGE_BYTES)
+#define ARENA_SHIFT 26
+#define ARENA_BYTES ((size_t)1 << ARENA_SHIFT)
+#define ARENA_PAGES (ARENA_BYTES / PAGE_BYTES)
+#define ARENA_CHUNKS (ARENA_PAGES / CHUNK_PAGES)
+#define ARENA_WORDS (ARENA_PAGES / 64)
+#define CHUNK_WORDS (CHUNK_PAGES / 64)
+
+// All arenas lie within a window of 16 TiB; the table of arenas is indexed by the offset in it.
+#define WINDOW_ARENAS ((size_t)1 << 18)
+#define GROUP_ARENAS ((size_t)64)
+#define WINDOW_GROUPS (WINDOW_ARENAS / GROUP_ARENAS)
+
+enum span_state {
+    SPAN_NONE = 0, // record not in use
+    SPAN_CURRENT,  // small, owned, the one its class allocates from
+    SPAN_PARTIAL,  // small, on the partial list of its owner or of central
+    SPAN_FULL,     // small, on the full list: no block known to be free (span/remote.c)
+    SPAN_LARGE,    // one block
+    SPAN_CACHED,   // large, free, in a thread's page cache
+};
+
+// A span record. Line one is what malloc writes; line two is read by frees of any thread.
+struct span {
+    void *free;           // (T) free blocks, linked by their first word
+    uint64_t alloc_count; // (T) allocations ever
+    uint32_t used;        // (T) blocks in use, one more while the span is CURRENT (span/span.h)
+    uint32_t threaded;    // (T) blocks that have ever been on a free list; the rest is untouched
+    uint32_t capacity;    // (C) blocks in the span
+    uint32_t zero;        // (T) pages were known to be zero when the span was made
+    struct span *next;    // (S) list links
+    struct span *prev;    // (S)
+    uint64_t large_bytes; // (T) large: size asked for
+    struct span *pending_next; // (S) in its owner's pending stack
+    ATTR_CACHELINE atomic_u32 tag; // (S) the owner's tag when frees may go the fast way
+    uint8_t size_class;          // (C) 0 for large
+    atomic_u8 state;             // (S) enum span_state
+    uint16_t record_index;       // (C) in its arena
+    uintptr_t base;              // (C) address of the first block
+    uint64_t magic;              // (C) for the division by block_bytes
+    uint64_t magic_limit;        // (C) the same: two memory operands instead of a register
+    atomic_ptr owner;            // (A) struct cache *, NULL: central
+    atomic_u64 remote;           // (A) frees by other threads (span/remote.c)
+    uint32_t page_count;         // (L)
+    uint32_t block_bytes;        // (C) 0 for large
+    struct arena *arena;         // (C)
+};
+
+_Static_assert(sizeof(struct span) == 128, "two cache lines");
+
+struct arena {
+    uintptr_t start;               // (C)
+    uint32_t index;                // (C) in the window
+    uint32_t span_count;           // (L) records in use
+    uint32_t record_high;          // (L) records ever used, plus one
+    uint32_t record_free;          // (L) first free record, 0: none
+    uint32_t ready_pages;          // (L)
+    uint32_t prepared_chunks;      // (L) a bit for each
+    bool hidden;                   // (L) its tables are being given back: allocate nothing here
+    bool tables_used;              // (L) map or records touched since they were last given back
+    uint16_t chunk_ready[ARENA_CHUNKS]; // (L) ready pages by chunk
+    uint64_t chunk_summary[ARENA_CHUNKS]; // (L) summary.c
+    uint64_t summary;              // (L)
+    uint64_t allocated[ARENA_WORDS];   // (L)
+    uint64_t released[ARENA_WORDS];    // (L)
+    uint64_t lazy[ARENA_WORDS];        // (L)
+    ATTR_CACHELINE atomic_u64 map[ARENA_PAGES]; // (A) the page's span minus &span_none; 0: none
+    struct span records[ARENA_PAGES + 1];       // [0] is never used
+};
+
+struct pageheap_stats {
+    uint64_t sys_pages;       // prepared
+    uint64_t used_pages;      // in spans
+    uint64_t ready_pages;
+    uint64_t released_pages;  // of these lazily: lazy_pages
+    uint64_t lazy_pages;
+    uint64_t withdrawn_pages;
+    uint64_t span_count;
+    uint64_t ops_count;       // allocations and frees of spans: the heap's activity
+    uint64_t freed_total_pages;    // ever freed by spans
+    uint64_t released_total_pages; // ever given back
+    uint64_t refused_total_pages;  // ever refused by the kernel (locked memory)
+};
+
+struct pageheap {
+    struct lock lock;                 // rank PAGEHEAP
+    const struct vm *vm;              // (C)
+    struct meta *meta;                // (C)
+    uintptr_t hint;                   // (C) where the first arena is asked for; 0: anywhere
+    uintptr_t grow_pos;               // (L) reserved and not prepared: [grow_pos, grow_end)
+    uintptr_t grow_end;               // (L)
+    size_t group_lo;                  // (L) groups that have arenas: [lo, hi)
+    size_t group_hi;                  // (L)
+    struct pageheap_stats stats;      // (L)
+    uint64_t ring_ready_pages;        // (L) the hook rings when so many pages are ready
+    void (*grow_hook)(void);          // (C) see pageheap_set_grow_hook
+    bool populate;                    // (C) populate released pages in bulk when they are taken
+    uintptr_t window_start;           // (C) after the first reservation
+    uint64_t group_summary[WINDOW_GROUPS];    // (L)
+    struct arena *arenas[WINDOW_ARENAS];      // (C) each, once set
+    // (C) each, once set: arena->map, moved back so that it is indexed by the page's own number.
+    atomic_u64 *maps[WINDOW_ARENAS];
+};
+
+extern struct pageheap pageheap_main ATTR_HIDDEN;
+
+// span_none stands for the span of a page that has none: tag TAG_NONE, no pages.
+extern struct span span_none ATTR_HIDDEN;
+
+enum pageheap_kind {
+    PAGEHEAP_SMALL, // every page maps to the span
+    PAGEHEAP_LARGE, // the first page does
+};
+
+void pageheap_init(struct pageheap *heap, const struct vm *vm, struct meta *meta, uintptr_t hint);
+
+// pageheap_set_grow_hook names who is told, with no lock held, that ready pages have grown past
+// ring_ready_pages. It rings a doorbell and returns (release/releaser.c).
+void pageheap_set_grow_hook(struct pageheap *heap, void (*hook)(void));
+void pageheap_set_ring(struct pageheap *heap, uint64_t ready_pages);
+
+// pageheap_ring rings the doorbell because of memory that is free but not yet in the page heap.
+void pageheap_ring(struct pageheap *heap);
+
+// pageheap_alloc returns a span of page_count pages whose first page is a multiple of align_pages (a
+// power of two), or NULL when address space or commit ends. Filled: base, page_count, record_index,
+// arena, zero (true: every byte is zero); the rest of the record is zero.
+struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t align_pages,
+                            enum pageheap_kind kind);
+
+// pageheap_free takes the span's pages back. The caller has unlinked it from everywhere.
+void pageheap_free(struct pageheap *heap, struct span *span);
+
+// pageheap_extend grows a large span in place to page_count pages; false if the next run is not free.
+bool pageheap_extend(struct pageheap *heap, struct span *span, size_t page_count);
+
+// pageheap_shrink gives the tail of a large span back to the page heap.
+void pageheap_shrink(struct pageheap *heap, struct span *span, size_t page_count);
+
+// pageheap_find is span_of that also resolves the inside of large spans. Slow; NULL if not ours.
+struct span *pageheap_find(struct pageheap *heap, const void *addr);
+
+// Where a release pass stands: it goes from high addresses to low ones and ends.
+struct pageheap_cursor {
+    size_t arena; // next arena to look at, plus one; 0: the pass is over
+    size_t chunk; // next chunk in it, plus one
+};
+
+struct pageheap_release_result {
+    size_t pages;        // given back
+    size_t refused;      // the kernel said no
+    uint32_t call_count; // system calls made
+    uint32_t run_count;
+};
+
+// pageheap_cursor_top starts a pass at the highest address.
+struct pageheap_cursor pageheap_cursor_top(struct pageheap *heap);
+
+// pageheap_release gives back at most max_pages ready pages of the next chunk that has any. False
+// when the pass is over. One thread at a time (the RELEASE lock).
+bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor, size_t max_pages,
+                      enum vm_advice advice, struct pageheap_release_result *result);
+
+// pageheap_release_tables gives back page map and records of empty arenas; returns bytes, an upper
+// bound. One thread at a time (the RELEASE lock).
+size_t pageheap_release_tables(struct pageheap *heap);
+
+void pageheap_stats_read(struct pageheap *heap, struct pageheap_stats *out);
+
+// pageheap_walk calls visit for every span. The caller holds the lock or has frozen the heap.
+void pageheap_walk(struct pageheap *heap, void (*visit)(struct span *span, void *arg), void *arg);
+
+// pageheap_verify recomputes everything from the bits; NULL or what is wrong. Takes the lock.
+const char *pageheap_verify(struct pageheap *heap);
+
+// The two steps of span_of, which the fast path of free takes one by one.
+ATTR_INLINE const atomic_u64 *pageheap_map(const struct pageheap *heap, const void *addr)
+{
+    size_t index = ((uintptr_t)addr - heap->window_start) >> ARENA_SHIFT;
+    return likely(index < WINDOW_ARENAS) ? heap->maps[index] : NULL;
+}
+
+ATTR_INLINE struct span *span_at(const atomic_u64 *map, const void *addr)
+{
+    uintptr_t span = (uintptr_t)&span_none + load_fast(&map[(uintptr_t)addr >> PAGE_SHIFT]);
+    __asm__("" : "+r"(span)); // one register for all fields: the compiler would add it up again
+    return (struct span *)span;
+}
+
+// span_of resolves any address: its span's record, or span_none, or NULL (not in an arena). Two
+// dependent loads and no lock: entries of maps[] are set once; the entry of a page
+// whose span is alive does not change, and whoever holds a block keeps its span alive.
+ATTR_INLINE struct span *span_of(struct pageheap *heap, const void *addr)
+{
+    const atomic_u64 *map = pageheap_map(heap, addr);
+    return likely(map != NULL) ? span_at(map, addr) : NULL;
+}
+
+#endif

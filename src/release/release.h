@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+//
+// Release: when, how much and how memory goes back to the kernel.
+//
+// Model
+//   A policy is a pure function from a view (what the heap looks like now) to a plan (what to do and
+//   why). The releaser looks, asks, does, sleeps. It does not decide anything itself: pacing is a
+//   token bucket of CPU time, also pure (release_budget).
+//   An epoch stands for Go's GC cycle: it ends when as many bytes of pages have been freed as were in
+//   use at its start (4 MiB at least), or when the heap has been at rest for a second. At its end the
+//   pages in use become the base of the goal.
+//   The releaser's thread exists only while there may be something to do: it is started when ready
+//   pages have grown by release_min_bytes, and ends after three seconds at rest. So a process at rest
+//   has no wake-ups at all. Where no thread may be started, the round is done in small pieces by
+//   whoever rang.
+//
+// Locking
+//   releaser.round: one release round at a time (a try-flag, taken also by fork). Below it WORLD and
+//   what the page heap takes. The doorbell takes no lock: it is rung with locks held.
+//
+// Flow
+//   pageheap_free -> grow hook -> releaser_ring -> (thread) releaser_look -> release_view_read ->
+//   policy->plan -> pageheap_release -> trace line -> sleep until plan.wake_at_ns or the doorbell.
+//
+// Why this way
+//   The releaser is a thread, because a process that sleeps must give back too (DEMAND D2); a bare
+//   one, because a thread of libc's slows single-threaded programs down (os/thread.h).
+//
+// Go       1.16 mgcscavenge.go gcPaceScavenger, bgscavenge. Unlike Go: epochs, a token bucket over
+//          60 s instead of a sleep after each page, and units of up to 4 MiB.
+// Tests    test/policy/release_test.c  test/system/gives_back.py
+#ifndef EBB_RELEASE_RELEASE_H
+#define EBB_RELEASE_RELEASE_H
+
+#include "base/base.h"
+#include "os/vm.h"
+
+struct release_view {
+    uint64_t now_ns;          // monotonic
+    uint64_t used_bytes;      // pages in spans, without page caches and empty spans as far as known
+    uint64_t retained_bytes;  // used + ready: what the heap may hold of physical memory
+    uint64_t ready_bytes;     // could be released
+    uint64_t freed_bytes;     // pages freed ever
+    uint64_t ops_count;       // page-heap operations ever
+    uint64_t page_bytes;      // the kernel's
+    uint64_t epoch_count;     // epochs that have ended
+    uint64_t epoch_used_bytes;     // used_bytes at the end of the last epoch
+    uint64_t rest_ns;         // since the last page-heap operation that was seen
+};
+
+struct release_plan {
+    uint64_t bytes;      // release so much now, as the budget allows; 0: nothing
+    bool unpaced;        // without asking the budget
+    const char *why;     // constant text for traces
+};
+
+struct release_policy {
+    const char *name;
+    struct release_plan (*plan)(const struct release_view *view);
+    uint64_t ring_bytes; // growth of ready pages that wakes the releaser; 0: the option decides
+};
+
+#define RELEASE_POLICY_COUNT 3
+extern const struct release_policy release_policies[RELEASE_POLICY_COUNT];
+
+struct release_plan release_plan_go116(const struct release_view *view);
+struct release_plan release_plan_never(const struct release_view *view);
+struct release_plan release_plan_now(const struct release_view *view);
+
+// --- pure parts (pace.c) ---
+
+// Epochs. release_epoch_update takes the numbers of a look and tells whether an epoch has ended; the
+// fields epoch_* and rest_ns of the view are filled from it.
+struct release_epoch {
+    uint64_t count;
+    uint64_t used_bytes;       // at the end of the last epoch
+    uint64_t freed_at_start;   // view.freed_bytes when the epoch began
+    uint64_t ops_seen;         // at the last look
+    uint64_t active_ns;        // when ops_count was last seen to change
+    bool ended_at_rest;        // this rest has ended an epoch already
+};
+bool release_epoch_update(struct release_epoch *epoch, struct release_view *view);
+
+// The budget: CPU time that may be spent, earned at percent of real time, at most a minute's worth.
+struct release_budget {
+    uint64_t tokens_ns;
+    uint64_t cap_ns;
+    uint64_t updated_ns;
+    uint32_t percent;
+    bool overdrawn; // waits for a tenth of the bucket before it pays again
+};
+void release_budget_init(struct release_budget *budget, uint32_t percent, uint64_t now_ns);
+bool release_budget_may_spend(struct release_budget *budget, uint64_t now_ns);
+void release_budget_spend(struct release_budget *budget, uint64_t spent_ns);
+// release_budget_ready_ns tells when release_budget_may_spend will say yes.
+uint64_t release_budget_ready_ns(const struct release_budget *budget, uint64_t now_ns);
+
+// --- doing (releaser.c) ---
+
+// releaser_init reads options_main and connects the doorbell. Called once, by boot; again in a child
+// by releaser_forked.
+void releaser_init(void);
+
+// releaser_ring is the grow hook. Takes no lock, allocates nothing; may start the thread.
+void releaser_ring(void);
+
+// releaser_release_now flushes all caches and releases every ready page; bytes given back, or
+// UINT64_MAX if a round of somebody else's did it.
+uint64_t releaser_release_now(const char *why);
+
+// releaser_pause ends the thread and waits for that, at most 100 ms: before the program changes its
+// credentials or namespaces, which are per thread. It comes back at the next ring.
+void releaser_pause(void);
+
+// releaser_restrict: a system call filter may come; no thread any more, the slow paths do its work.
+void releaser_restrict(void);
+
+// Fork: prepare waits for the round under way and keeps others from starting.
+void releaser_fork_prepare(void);
+void releaser_fork_parent(void);
+void releaser_fork_child(void);
+
+const char *releaser_policy_name(void);
+
+#endif

@@ -1,0 +1,509 @@
+// SPDX-License-Identifier: MIT
+//
+// Caches: one for each thread, from its first malloc to its end; the slow half of alloc and free.
+//
+// Model
+//   cache_alloc_owned and cache_free_owned do all the work, inside the bracket of the owner, or by a
+//   claimer, or under the WORLD lock for the fallback cache of threads that have none (the end of a
+//   thread, when libc frees what it has kept for it; and when there is no memory for a cache).
+//
+// Locking
+//   The bracket (span/span.h). WORLD for attaching, ending and the fallback cache.
+//
+// Go       1.16 mcache.go refill, mcentral.go.
+// Tests    test/model/malloc_model.c  test/race/heap_race.c
+#include <errno.h>
+#include <sys/auxv.h>
+
+#include "base/rand.h"
+#include "os/thread.h"
+#include "span/span_int.h"
+
+struct span span_empty;
+struct heap heap_main;
+struct cache cache_none = {
+    .tag = {TAG_CLAIMED},
+    .direct = {[0 ... DIRECT_COUNT - 1] = &span_empty},
+    .current = {[0 ... SIZECLASS_COUNT - 1] = &span_empty},
+    .race_lock = LOCK_INIT(CACHE),
+};
+__thread struct cache *cache_self __attribute__((tls_model("initial-exec"))) = &cache_none;
+
+// The thread's cache has been taken back: it uses the fallback from now on.
+static __thread bool thread_ended __attribute__((tls_model("initial-exec")));
+
+// 0 not begun, 1 being done, 2 done. Before any constructor this is all there is.
+static atomic_u32 init_state;
+static struct lock init_lock = LOCK_INIT(BOOT);
+
+// The first structures come from here, so that a small program needs no mapping for them.
+static ATTR_CACHELINE char meta_first[24 << 10];
+
+static struct cache *cache_make(struct heap *heap);
+
+// Where the heap is asked for: far from everything that the kernel or the dynamic linker place, with
+// room above to grow in one piece. Random, as the kernel's own placing is.
+static uintptr_t heap_hint(uint64_t random)
+{
+    if (RACE_BUILD) {
+        return 0; // the sanitizer reserves that range
+    }
+    return ((uintptr_t)0x200000000000) + ((random & 0x7fff) << ARENA_SHIFT);
+}
+
+static void heap_init_once(struct heap *heap)
+{
+    vm_init();
+    uint64_t seed = 0;
+    const unsigned char *random = (const unsigned char *)getauxval(AT_RANDOM);
+    for (size_t i = 0; random != NULL && i < 8; i++) {
+        seed = seed << 8 | random[i];
+    }
+    heap->secret = rand_splitmix64(&seed);
+    heap->pages = &pageheap_main;
+    lock_init(&heap->world, LOCKRANK_WORLD);
+    for (size_t i = 0; i < SIZECLASS_COUNT; i++) {
+        lock_init(&heap->central[i].lock, LOCKRANK_CENTRAL);
+    }
+    meta_init(&heap->meta, &vm_kernel, meta_first, sizeof(meta_first));
+    pageheap_init(heap->pages, &vm_kernel, &heap->meta, heap_hint(rand_splitmix64(&seed)));
+    thread_set_exit_hook(cache_exit);
+}
+
+void heap_init(void)
+{
+    if (likely(load_acquire(&init_state) == 2)) { // pairs with the store_release below
+        return;
+    }
+    lock_acquire(&init_lock);
+    if (load_relaxed(&init_state) == 0) {
+        heap_init_once(&heap_main);
+        store_release(&init_state, 2);
+    }
+    lock_release(&init_lock);
+}
+
+void cache_set_current(struct cache *cache, unsigned size_class, struct span *span)
+{
+    cache->current[size_class] = span;
+    size_t block_bytes = sizeclass_table[size_class].block_bytes;
+    if (block_bytes > DIRECT_MAX_BYTES) {
+        return;
+    }
+    // All multiples of 16 above the next smaller class; the first class also serves zero bytes.
+    size_t below = size_class == 1 ? 0 : sizeclass_table[size_class - 1].block_bytes / 16 + 1;
+    for (size_t i = below; i <= block_bytes / 16; i++) {
+        cache->direct[i] = span;
+    }
+}
+
+static void span_to_full(struct cache *cache, struct span *span)
+{
+    span_set_state(span, SPAN_FULL);
+    store_relaxed(&span->tag, TAG_NONE);
+    span_list_push(&cache->full, span);
+}
+
+// Makes sure that the span has a free block, or files it as full. The span is on no list.
+static bool span_ready(struct cache *cache, struct span *span)
+{
+    if (span->free != NULL || remote_collect(span) || span_extend(span, cache->secret)) {
+        return true;
+    }
+    if (!remote_mark_full(span)) {
+        return remote_collect(span); // a block came this moment
+    }
+    span_to_full(cache, span);
+    return false;
+}
+
+// refill gives the class a current span with a free block. NULL: no memory.
+static struct span *refill(struct heap *heap, struct cache *cache, unsigned size_class)
+{
+    if (load_relaxed(&cache->pending) != NULL) {
+        pending_drain(heap, cache);
+    }
+    struct span *span = cache->current[size_class];
+    if (span != &span_empty) {
+        if (remote_collect(span) || span_extend(span, cache->secret)) {
+            return span;
+        }
+        span->used--;
+        span_set_state(span, SPAN_PARTIAL);
+        cache_set_current(cache, size_class, &span_empty);
+    } else {
+        span = NULL;
+    }
+    while (span == NULL || !span_ready(cache, span)) {
+        span = cache->partial[size_class].head;
+        if (span != NULL) {
+            span_list_remove(&cache->partial[size_class], span);
+        } else {
+            span = central_get(heap, cache, size_class);
+        }
+        if (span == NULL) {
+            span = span_new(heap, cache, size_class);
+        }
+        if (span == NULL) {
+            return NULL;
+        }
+    }
+    span_set_state(span, SPAN_CURRENT);
+    span->used++;
+    cache_set_current(cache, size_class, span);
+    return span;
+}
+
+void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_class)
+{
+    store_relaxed(&cache->ticks, load_relaxed(&cache->ticks) + 1);
+    struct span *span = cache->current[size_class];
+    if (span->free == NULL) {
+        span = refill(heap, cache, size_class);
+        if (span == NULL) {
+            return NULL;
+        }
+    }
+    struct block *block = span->free;
+    span->free = block->next;
+    span->alloc_count++;
+    span->used++;
+    block->key = 0;
+    return block;
+}
+
+// cache_span_emptied: a PARTIAL span has no block in use any more. One is kept for each class, so that
+// a program that swings around a border does not make and delete a span each time.
+void cache_span_emptied(struct heap *heap, struct cache *cache, struct span *span)
+{
+    struct span_list *list = &cache->partial[span->size_class];
+    if (list->head == span && list->tail == span) {
+        return;
+    }
+    span_list_remove(list, span);
+    cache->span_count[span->size_class]--;
+    span_delete(heap, span);
+}
+
+// cache_full_to_partial: the span is FULL, the flag is clear and no notification is under way.
+void cache_full_to_partial(struct heap *heap, struct cache *cache, struct span *span)
+{
+    remote_collect(span);
+    span_list_remove(&cache->full, span);
+    span_set_state(span, SPAN_PARTIAL);
+    store_relaxed(&span->tag, cache->id);
+    span_list_push(&cache->partial[span->size_class], span);
+    if (span_used(span) == 0) {
+        cache_span_emptied(heap, cache, span);
+    }
+}
+
+static void cache_free_owned(struct heap *heap, struct cache *cache, struct span *span,
+                             struct block *block)
+{
+    block->next = span->free;
+    block->key = block_key(cache, block);
+    span->free = block;
+    span->used--;
+    if (span_state(span) == SPAN_FULL) {
+        // If the flag is gone, somebody is about to notify us; the span stays where it is till then.
+        if (remote_clear_full(span)) {
+            cache_full_to_partial(heap, cache, span);
+        }
+    } else if (span_state(span) == SPAN_PARTIAL && span_used(span) == 0) {
+        cache_span_emptied(heap, cache, span);
+    }
+}
+
+// --- the life of a cache ---
+
+static void cache_reset(struct heap *heap, struct cache *cache)
+{
+    cache->secret = heap->secret;
+    for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
+        cache_set_current(cache, size_class, &span_empty);
+    }
+    store_relaxed(&cache->tag, cache->id);
+}
+
+// Caller holds WORLD.
+static struct cache *cache_make(struct heap *heap)
+{
+    struct cache *cache = heap->dead;
+    if (cache != NULL) {
+        heap->dead = cache->dead_next;
+        cache->dead_next = NULL;
+    } else {
+        cache = meta_alloc(&heap->meta, sizeof(*cache), META_CACHE);
+        if (cache == NULL) {
+            return NULL;
+        }
+        lock_init(&cache->race_lock, LOCKRANK_CACHE);
+        cache->id = ++heap->cache_count;
+        cache->all_next = load_relaxed(&heap->caches);
+        cache_reset(heap, cache);
+        store_release(&heap->caches, cache); // pairs with load_acquire in world.c
+    }
+    store_seq(&cache->state, CACHE_LIVE);
+    return cache;
+}
+
+// cache_attach gives the calling thread a cache; NULL if it may have none any more, or for lack of
+// memory: it then uses the fallback.
+struct cache *cache_attach(void)
+{
+    struct heap *heap = &heap_main;
+    heap_init();
+    if (thread_ended) {
+        return NULL;
+    }
+    lock_acquire(&heap->world);
+    struct cache *cache = cache_make(heap);
+    lock_release(&heap->world);
+    if (cache == NULL) {
+        return NULL;
+    }
+    cache_self = cache;
+    thread_watch(cache); // may call malloc: the cache is in place
+    return cache;
+}
+
+// cache_detach_all gives every span to central, every run and gathered free to where it belongs.
+void cache_detach_all(struct heap *heap, struct cache *cache)
+{
+    gather_flush(heap, cache);
+    pending_drain(heap, cache);
+    for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
+        struct span *span = cache->current[size_class];
+        if (span != &span_empty) {
+            span->used--;
+            span_set_state(span, SPAN_PARTIAL);
+            cache_set_current(cache, size_class, &span_empty);
+            central_put(heap, span);
+        }
+        while ((span = cache->partial[size_class].head) != NULL) {
+            span_list_remove(&cache->partial[size_class], span);
+            central_put(heap, span);
+        }
+        cache->span_count[size_class] = 0;
+    }
+    struct span *span;
+    while ((span = cache->full.head) != NULL) {
+        span_list_remove(&cache->full, span);
+        central_put(heap, span);
+    }
+    runs_flush(heap, cache);
+}
+
+// cache_retire puts a detached cache on the list of dead ones. Caller holds WORLD.
+void cache_retire(struct heap *heap, struct cache *cache)
+{
+    store_seq(&cache->state, CACHE_DEAD); // pairs with load_seq in remote_notify
+    pending_drain(heap, cache);
+    cache->dead_next = heap->dead;
+    heap->dead = cache;
+}
+
+void cache_exit(void *value)
+{
+    struct cache *cache = value;
+    struct heap *heap = &heap_main;
+    cache_enter_slow(cache);
+    cache_detach_all(heap, cache);
+    cache_leave(cache);
+    thread_ended = true;
+    cache_self = &cache_none;
+    lock_acquire(&heap->world);
+    cache_retire(heap, cache);
+    lock_release(&heap->world);
+    add_relaxed(&heap->exits, 1);
+}
+
+void cache_enter_slow(struct cache *cache)
+{
+    for (;;) {
+        cache_enter(cache);
+        if (likely(load_acquire(&cache->claimed) == 0)) { // pairs with store_release in unclaim
+            return;
+        }
+        cache_leave(cache);
+        lock_acquire(&heap_main.world);
+        lock_release(&heap_main.world);
+    }
+}
+
+// The cache to use and how to let it go: a thread without one works under the WORLD lock.
+struct cache_hold {
+    struct cache *cache;
+    bool fallback;
+};
+
+static struct cache_hold cache_hold(void)
+{
+    struct cache *cache = cache_self;
+    if (unlikely(cache == &cache_none)) {
+        cache = cache_attach();
+    }
+    struct cache_hold hold = {cache, false};
+    if (likely(cache != NULL)) {
+        cache_enter_slow(cache);
+        return hold;
+    }
+    struct heap *heap = &heap_main;
+    lock_acquire(&heap->world); // no claim is under way while we hold it
+    if (heap->fallback == NULL) {
+        heap->fallback = cache_make(heap);
+    }
+    hold.cache = heap->fallback;
+    hold.fallback = true;
+    if (hold.cache == NULL) {
+        lock_release(&heap->world);
+        return hold;
+    }
+    cache_enter(hold.cache);
+    return hold;
+}
+
+static void cache_unhold(struct cache_hold hold)
+{
+    cache_leave(hold.cache);
+    if (unlikely(hold.fallback)) {
+        lock_release(&heap_main.world);
+    }
+}
+
+void *cache_alloc_class(unsigned size_class)
+{
+    struct cache_hold hold = cache_hold();
+    if (hold.cache == NULL) {
+        return NULL;
+    }
+    void *block = cache_alloc_owned(&heap_main, hold.cache, size_class);
+    cache_unhold(hold);
+    return block;
+}
+
+ATTR_NOINLINE void *cache_alloc_slow(size_t bytes)
+{
+    void *block = cache_alloc_class(sizeclass_of(bytes));
+    if (unlikely(block == NULL)) {
+        errno = ENOMEM;
+    }
+    return block;
+}
+
+void *cache_alloc_medium(size_t bytes)
+{
+    unsigned size_class = sizeclass_of(bytes);
+    struct cache *cache = cache_self;
+    cache_enter(cache);
+    struct span *span = cache->current[size_class];
+    struct block *block = span->free;
+    if (unlikely(block == NULL) || unlikely(load_relaxed(&cache->claimed) != 0)) {
+        cache_leave(cache);
+        return cache_alloc_class(size_class);
+    }
+    span->free = block->next;
+    span->alloc_count++;
+    span->used++;
+    block->key = 0;
+    cache_leave(cache);
+    return block;
+}
+
+static struct span *block_check(struct cache *cache, void *addr, const char *call)
+{
+    struct span *span = span_of(&pageheap_main, addr);
+    if (span == NULL || span->page_count == 0) { // span_none has no pages
+        badfree_foreign(addr, call);
+    }
+    if (span->size_class == 0) {
+        if ((uintptr_t)addr != span->base || span_state(span) != SPAN_LARGE) {
+            badfree_check(span, addr, call);
+        }
+        return span;
+    }
+    if (!span_holds_block(span, addr) || ((struct block *)addr)->key == block_key(cache, addr)) {
+        badfree_check(span, addr, call);
+    }
+    return span;
+}
+
+struct span *block_find(void *addr, const char *call)
+{
+    struct cache_hold hold = cache_hold();
+    if (hold.cache == NULL) {
+        return span_of(&pageheap_main, addr);
+    }
+    struct span *span = block_check(hold.cache, addr, call);
+    cache_unhold(hold);
+    return span;
+}
+
+ATTR_NOINLINE void cache_free_slow(void *addr)
+{
+    if (addr == NULL) {
+        return;
+    }
+    struct heap *heap = &heap_main;
+    struct cache_hold hold = cache_hold();
+    if (hold.cache == NULL) {
+        return; // no memory for a single cache: the block is lost, nothing else
+    }
+    struct span *span = block_check(hold.cache, addr, "free()");
+    if (span->size_class == 0) {
+        large_free_owned(heap, hold.cache, span);
+    } else if (load_relaxed(&span->owner) == hold.cache) {
+        cache_free_owned(heap, hold.cache, span, addr);
+    } else {
+        gather_add(heap, hold.cache, span, addr);
+    }
+    cache_unhold(hold);
+}
+
+// Since the bracket was left, a claimer may have deleted the span, and its record may be another's:
+// what makes it an empty span of ours is asked again.
+ATTR_NOINLINE void cache_emptied(void *addr)
+{
+    struct cache_hold hold = cache_hold();
+    if (hold.cache == NULL) {
+        return;
+    }
+    struct span *span = span_of(&pageheap_main, addr);
+    if (load_relaxed(&span->owner) == hold.cache && span_state(span) == SPAN_PARTIAL &&
+        span_used(span) == 0) {
+        cache_span_emptied(&heap_main, hold.cache, span);
+    }
+    cache_unhold(hold);
+}
+
+struct span *large_alloc(size_t bytes, size_t align)
+{
+    struct cache_hold hold = cache_hold();
+    if (hold.cache == NULL) {
+        return NULL;
+    }
+    struct span *span = large_alloc_owned(&heap_main, hold.cache, bytes, align);
+    cache_unhold(hold);
+    return span;
+}
+
+void large_free(struct span *span)
+{
+    struct cache_hold hold = cache_hold();
+    if (hold.cache != NULL) {
+        large_free_owned(&heap_main, hold.cache, span);
+        cache_unhold(hold);
+    }
+}
+
+bool large_resize(struct span *span, size_t bytes)
+{
+    struct cache_hold hold = cache_hold();
+    if (hold.cache == NULL) {
+        return false;
+    }
+    bool done = large_resize_owned(&heap_main, hold.cache, span, bytes);
+    cache_unhold(hold);
+    return done;
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+//
+// Spans: making, threading and deleting them, and the lists they are on.
+//
+// Go  1.16 mheap.go mSpanList, mcentral.go grow.
+#include "span/span_int.h"
+
+// How many bytes of blocks are threaded at a time: the rest of the span stays untouched memory.
+#define EXTEND_BYTES ((size_t)4096)
+
+// A class takes full-size spans once it owns this many; before, spans of few blocks.
+#define FIRST_SPANS 4
+
+void span_list_push(struct span_list *list, struct span *span)
+{
+    span->prev = NULL;
+    span->next = list->head;
+    if (list->head != NULL) {
+        list->head->prev = span;
+    } else {
+        list->tail = span;
+    }
+    list->head = span;
+}
+
+void span_list_append(struct span_list *list, struct span *span)
+{
+    span->next = NULL;
+    span->prev = list->tail;
+    if (list->tail != NULL) {
+        list->tail->next = span;
+    } else {
+        list->head = span;
+    }
+    list->tail = span;
+}
+
+void span_list_remove(struct span_list *list, struct span *span)
+{
+    if (span->prev != NULL) {
+        span->prev->next = span->next;
+    } else {
+        list->head = span->next;
+    }
+    if (span->next != NULL) {
+        span->next->prev = span->prev;
+    } else {
+        list->tail = span->prev;
+    }
+    span->next = NULL;
+    span->prev = NULL;
+}
+
+struct span *span_new(struct heap *heap, struct cache *cache, unsigned size_class)
+{
+    const struct sizeclass *sc = &sizeclass_table[size_class];
+    size_t pages = cache->span_count[size_class] < FIRST_SPANS ? sc->first_pages : sc->full_pages;
+    struct span *span = pageheap_alloc(heap->pages, pages, 1, PAGEHEAP_SMALL);
+    if (span == NULL && pages != sc->first_pages) {
+        pages = sc->first_pages;
+        span = pageheap_alloc(heap->pages, pages, 1, PAGEHEAP_SMALL);
+    }
+    if (span == NULL) {
+        return NULL;
+    }
+    span->size_class = (uint8_t)size_class;
+    span->block_bytes = sc->block_bytes;
+    span->magic = sc->magic;
+    span->magic_limit = sc->magic;
+    span->capacity = (uint32_t)((pages << PAGE_SHIFT) / sc->block_bytes);
+    store_relaxed(&span->owner, cache);
+    store_relaxed(&span->tag, cache->id);
+    store_release(&span->state, SPAN_PARTIAL); // after owner: pairs with central_collect
+    cache->span_count[size_class]++;
+    return span;
+}
+
+void span_delete(struct heap *heap, struct span *span)
+{
+    ASSERT(span_used(span) == 0, "span: deleted with blocks in use");
+    struct central *central = &heap->central[span->size_class];
+    add_relaxed(&central->alloc_count, span->alloc_count);
+    store_release(&span->state, SPAN_NONE); // before owner is wiped: pairs with central_collect
+    pageheap_free(heap->pages, span);
+}
+
+bool span_extend(struct span *span, uint64_t secret)
+{
+    uint32_t left = span->capacity - span->threaded;
+    if (left == 0) {
+        return false;
+    }
+    size_t block_bytes = span->block_bytes;
+    uint32_t count = (uint32_t)(EXTEND_BYTES / block_bytes);
+    count = count == 0 ? 1 : count < left ? count : left;
+    char *pos = (char *)span->base + (size_t)span->threaded * block_bytes;
+    struct block *first = (struct block *)(void *)pos;
+    struct block *block = first;
+    for (uint32_t i = 0; i < count; i++) {
+        block = (struct block *)(void *)pos;
+        pos += block_bytes;
+        block->next = (struct block *)(void *)pos;
+        block->key = secret ^ (uintptr_t)block;
+    }
+    block->next = span->free;
+    span->free = first;
+    span->threaded += count;
+    return true;
+}

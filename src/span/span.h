@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MIT
+//
+// Spans: objects of one size in a run of pages, allocated by a cache for each thread.
+//
+// Model
+//   A small span belongs to one cache (its owner) or to central (owner NULL). States:
+//     CURRENT   the one span of its class its owner allocates from
+//     PARTIAL   has free blocks, or may have; on its owner's list, or on central's
+//     FULL      no block known to be free; on its owner's full list, or on no list in central
+//   A block is in exactly one place: in use by the program; on its span's free list; in the span's
+//   remote list (freed by another thread); in the gather table of a thread that is about to put it
+//   there; or never threaded (beyond span->threaded: its memory is untouched).
+//   A free block holds its link in word 0 and its key, secret ^ address, in word 1; malloc clears the
+//   key. A free that finds the key looks closer: double free (span/badfree.c).
+//   span->used counts the blocks in use, and one more while the span is CURRENT, so that a span that
+//   alternates between 0 and 1 blocks is not emptied each time.
+//   A large span is one block; its owner is nobody. Up to 256 KiB it may rest in a page cache.
+//   span_verify_all checks all of that on a frozen heap.
+//
+// Locking
+//   (T) fields belong to the owner inside its bracket: cache_enter sets busy, cache_leave clears it,
+//   two plain stores. Whoever wants a cache that is not his (releaser, fork, exact statistics) claims
+//   it under the WORLD lock: sets claimed, and the tag to one that no span has, passes a barrier on all
+//   processors (os/thread.h barrier_others) and waits until busy is 0. From then on malloc's look at
+//   claimed and free's look at the tag send the owner to the slow path, where it waits for the WORLD
+//   lock. So owners use no atomic read-modify-write at all.
+//   (S) fields: the owner inside its bracket; in central, the CENTRAL lock of the class.
+//   Ranks: WORLD, CENTRAL, PAGEHEAP, META. Nobody waits for WORLD inside a bracket.
+//
+// Flow
+//   cache_alloc -> cache_alloc_slow -> refill: pending, remote, threading more blocks, the next
+//   partial span, central, the page heap.
+//   cache_free  -> cache_free_slow -> own full span: back to partial; other's span: gather, and when
+//   the table's entry is needed or long, remote_push of the whole chain with one compare-and-swap.
+//
+// Why this way
+//   Measured alternatives to the claim cost 17 ns a pair (compare-and-swap flag) or fail in fork
+//   (locks alone: TRAPS 4). Chains instead of one swap per block: TRAPS 13.
+//
+// Go       1.16 mcache.go, mcentral.go. Unlike Go: frees go to the block's span at once, no sweep;
+//          remote lists by span after mimalloc (Leijen, Zorn, de Moura 2019).
+// Tests    test/unit/span_test.c  test/model/malloc_model.c  test/race/heap_race.c
+#ifndef EBB_SPAN_SPAN_H
+#define EBB_SPAN_SPAN_H
+
+#include "pageheap/pageheap.h"
+#include "span/sizeclass.h"
+
+#define TAG_NONE 0u          // no cache has it: frees into such a span go the slow way
+#define TAG_CLAIMED UINT32_MAX // no span has it
+#define GATHER_COUNT 32
+#define PAGECACHE_PAGES ((size_t)32) // runs up to 256 KiB rest in page caches
+
+struct block {
+    struct block *next;
+    uint64_t key;
+};
+
+struct span_list {
+    struct span *head;
+    struct span *tail;
+};
+
+// Frees of one span's blocks, on their way to its remote list.
+struct gather {
+    struct span *span;
+    struct block *head;
+    struct block *tail;
+    uint32_t count;
+};
+
+enum cache_state {
+    CACHE_LIVE,
+    CACHE_DEAD, // its thread has ended; spans have gone to central
+};
+
+struct cache {
+    atomic_u32 busy;   // (A) inside the bracket; written by the owner, read by a claimer
+    atomic_u32 tag;    // (A) the spans' tag, or TAG_CLAIMED
+    uint64_t secret;   // (C)
+    atomic_u32 claimed; // (A) somebody else acts as the owner
+    uint32_t id;        // (C) the tag when not claimed
+    struct span *direct[DIRECT_COUNT];      // (T) current span by size / 16
+    struct span *current[SIZECLASS_COUNT];  // (T) never NULL: span_empty if there is none
+    atomic_u32 state;                       // (A) enum cache_state
+    atomic_u32 ticks;                       // (A) slow paths taken: activity
+    atomic_ptr pending;                     // (A) FULL spans with remote frees (span/remote.c)
+    struct span_list partial[SIZECLASS_COUNT]; // (T)
+    struct span_list full;                     // (T)
+    uint32_t span_count[SIZECLASS_COUNT];      // (T) spans owned, by class
+    struct span *runs[PAGECACHE_PAGES + 1];    // (T) page cache: cached large spans by pages
+    size_t run_pages;                          // (T) in the page cache
+    uint64_t remote_bytes;                     // (T) freed to others since the doorbell last rang
+    uint64_t large_alloc_count;                // (T) large blocks, for MemStats
+    uint64_t large_alloc_bytes;                // (T)
+    uint64_t large_free_count;                 // (T)
+    uint64_t large_free_bytes;                 // (T)
+    struct gather gather[GATHER_COUNT];        // (T)
+    struct cache *all_next;                    // (C) list of all caches ever
+    struct cache *dead_next;                   // (WORLD lock)
+    uint32_t ticks_seen;                       // (WORLD lock) at the releaser's last look
+    struct lock race_lock; // stands for the bracket in a RACE_BUILD
+};
+
+struct central {
+    struct lock lock; // rank CENTRAL
+    struct span_list partial; // (L)
+    atomic_u64 alloc_count;   // (A) allocations in spans that no longer exist
+};
+
+struct heap {
+    struct pageheap *pages;  // (C)
+    struct meta meta;
+    uint64_t secret;         // (C)
+    atomic_ptr caches;       // (A) all caches ever, by all_next; only grows
+    struct lock world;       // rank WORLD: claims, dead caches
+    struct cache *dead;      // (L) world
+    uint32_t cache_count;    // (L) world: caches ever made
+    struct cache *fallback;  // (C) used under world by threads without a cache
+    struct central central[SIZECLASS_COUNT];
+    atomic_u32 exits;        // (A) threads whose cache was taken back
+};
+
+extern struct heap heap_main ATTR_HIDDEN;
+extern struct span span_empty ATTR_HIDDEN; // no block, never: what current[] holds instead of NULL
+
+// The calling thread's cache: cache_none before its first malloc and after its end. That one has no
+// span and no tag, so that the fast paths miss without asking.
+extern struct cache cache_none ATTR_HIDDEN;
+extern __thread struct cache *cache_self ATTR_HIDDEN __attribute__((tls_model("initial-exec")));
+
+// heap_init makes the heap usable; idempotent, safe from any thread, called by the first slow path.
+void heap_init(void);
+
+// cache_alloc_slow serves bytes <= SMALL_MAX_BYTES; NULL and errno ENOMEM. Any thread, no lock held.
+void *cache_alloc_slow(size_t bytes);
+
+// cache_free_slow frees any non-NULL address that malloc returned, or ends the program with a line
+// that names what is wrong with it.
+void cache_free_slow(void *addr);
+
+// cache_emptied: the owner's free of addr has left its span without a block in use, a moment ago.
+void cache_emptied(void *addr);
+
+// cache_alloc_class is the same by class, 1 to SIZECLASS_COUNT - 1; NULL without errno.
+void *cache_alloc_class(unsigned size_class);
+
+// cache_alloc_medium serves DIRECT_MAX_BYTES < bytes <= SMALL_MAX_BYTES.
+void *cache_alloc_medium(size_t bytes);
+
+// large_alloc returns a span of its own for bytes > SMALL_MAX_BYTES or odd alignments, or NULL.
+struct span *large_alloc(size_t bytes, size_t align);
+void large_free(struct span *span);
+
+// large_resize fits the block to bytes in place if that is possible without moving.
+bool large_resize(struct span *span, size_t bytes);
+
+// block_find resolves addr to its span if it is the start of a block in use, as far as can be known;
+// otherwise ends the program, naming the call (for example "realloc()").
+struct span *block_find(void *addr, const char *call);
+
+// Bytes that the block at addr has.
+ATTR_INLINE size_t span_block_bytes(const struct span *span)
+{
+    return span->size_class != 0 ? span->block_bytes : (size_t)span->page_count << PAGE_SHIFT;
+}
+
+// The bracket. In a RACE_BUILD it is a lock, because a sanitizer cannot see membarrier.
+ATTR_INLINE void cache_enter(struct cache *cache)
+{
+    if (RACE_BUILD) {
+        lock_acquire(&cache->race_lock);
+        return;
+    }
+    store_relaxed(&cache->busy, 1);
+    fence_compiler(); // partner: barrier_others in world.c claim
+}
+
+ATTR_INLINE void cache_leave(struct cache *cache)
+{
+    if (RACE_BUILD) {
+        lock_release(&cache->race_lock);
+        return;
+    }
+    store_release(&cache->busy, 0); // pairs with load_acquire in world.c claim
+}
+
+ATTR_INLINE uint64_t block_key(const struct cache *cache, const void *addr)
+{
+    return cache->secret ^ (uintptr_t)addr;
+}
+
+// cache_alloc_small serves bytes <= DIRECT_MAX_BYTES.
+ATTR_INLINE void *cache_alloc_small(size_t bytes)
+{
+    struct cache *cache = cache_self;
+    cache_enter(cache);
+    struct span *span = cache->direct[(bytes + 15) >> 4];
+    struct block *block = span->free;
+    if (unlikely(load_fast(&cache->claimed) != 0) || unlikely(block == NULL)) {
+        cache_leave(cache);
+        return cache_alloc_slow(bytes);
+    }
+    span->free = block->next;
+    span->alloc_count++;
+    span->used++;
+    block->key = 0;
+    cache_leave(cache);
+    return block;
+}
+
+// span_holds_block tells whether addr is where a block of the small span starts.
+ATTR_INLINE bool span_holds_block(const struct span *span, const void *addr)
+{
+    return ((uintptr_t)addr - span->base) * span->magic < span->magic_limit;
+}
+
+// cache_free frees addr, or NULL.
+ATTR_INLINE void cache_free(void *addr)
+{
+    const atomic_u64 *map = pageheap_map(&pageheap_main, addr);
+    if (unlikely(map == NULL)) {
+        cache_free_slow(addr);
+        return;
+    }
+    struct span *span = span_at(map, addr);
+    struct cache *cache = cache_self;
+    struct block *block = addr;
+    cache_enter(cache);
+    if (unlikely(load_fast(&span->tag) != load_fast(&cache->tag)) ||
+        unlikely(!span_holds_block(span, addr)) ||
+        unlikely(block->key == block_key(cache, addr))) {
+        cache_leave(cache);
+        cache_free_slow(addr);
+        return;
+    }
+    block->next = span->free;
+    block->key = block_key(cache, addr);
+    span->free = block;
+    if (unlikely(dec_is_zero(&span->used))) {
+        cache_leave(cache);
+        cache_emptied(addr);
+        return;
+    }
+    cache_leave(cache);
+}
+
+// --- the world: every cache at once (span/world.c) ---
+
+// world_freeze claims every cache but the caller's and takes every lock of the heap; until
+// world_thaw nothing moves, except what the caller itself does. Blocks until running fast paths are
+// done. A thread that does not leave its bracket within 100 ms (stopped by a debugger, or in a signal
+// handler that interrupted malloc) is skipped and counted in the result.
+unsigned world_freeze(struct heap *heap);
+void world_thaw(struct heap *heap);
+
+// world_forked makes the frozen heap of a forked child usable: only the calling thread exists.
+void world_forked(struct heap *heap);
+
+enum flush_scope {
+    FLUSH_IDLE, // caches whose threads took no slow path since the last look
+    FLUSH_ALL,
+};
+
+// world_flush gives what caches hold back to the page heap: gathered and remote frees, empty spans,
+// page caches; and empty spans of central. Idle caches are looked through a bounded part at a time,
+// going on at the next call. Returns the pages that went to the page heap.
+size_t world_flush(struct heap *heap, enum flush_scope scope);
+
+// Totals over all spans and caches, exact on a frozen heap.
+struct heap_stats {
+    uint64_t alloc_count[SIZECLASS_COUNT]; // ever, by class; [0]: large
+    uint64_t live_count[SIZECLASS_COUNT];
+    uint64_t large_alloc_bytes;
+    uint64_t large_live_bytes;
+    uint64_t large_used_pages;
+    uint64_t cached_pages;   // in page caches
+    uint64_t span_pages;     // of small spans
+    uint64_t empty_pages;    // of small spans without a block in use
+    uint64_t cache_count;    // live
+    uint64_t skipped;        // caches that could not be claimed
+};
+void heap_stats_read(struct heap *heap, struct heap_stats *out);
+
+// span_verify_all walks everything on a frozen heap; NULL or what is wrong.
+const char *span_verify_all(struct heap *heap);
+
+// heap_shutdown_thread takes the calling thread's cache back (thread exit hook).
+void cache_exit(void *cache);
+
+#endif

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+//
+// Spans, what only this folder's files share.
+//
+// Go  1.16 mcache.go, mcentral.go, mspan lists of mheap.go.
+#ifndef EBB_SPAN_SPAN_INT_H
+#define EBB_SPAN_SPAN_INT_H
+
+#include "base/check.h"
+#include "span/span.h"
+
+// The remote word: address of the first block (bits 4 to 47), a flag, and the count of blocks.
+#define REMOTE_FULL UINT64_C(1)
+#define REMOTE_ADDR_MASK UINT64_C(0x0000fffffffffff0)
+#define REMOTE_COUNT_SHIFT 48
+
+ATTR_INLINE enum span_state span_state(const struct span *span)
+{
+    return (enum span_state)load_relaxed(&span->state);
+}
+
+// Relaxed: the owner's bracket or the CENTRAL lock orders it; the two places where a thread without
+// either may look (span_new, span_delete) use store_release.
+ATTR_INLINE void span_set_state(struct span *span, enum span_state state)
+{
+    store_relaxed(&span->state, (uint8_t)state);
+}
+
+ATTR_INLINE uint64_t span_used(const struct span *span)
+{
+    return span->used - (span_state(span) == SPAN_CURRENT);
+}
+
+ATTR_INLINE uint64_t remote_count(uint64_t word)
+{
+    return word >> REMOTE_COUNT_SHIFT;
+}
+
+void span_list_push(struct span_list *list, struct span *span);
+void span_list_append(struct span_list *list, struct span *span);
+void span_list_remove(struct span_list *list, struct span *span);
+
+// span.c. span_new makes a span of the class for the cache, not yet on a list. NULL: no memory.
+struct span *span_new(struct heap *heap, struct cache *cache, unsigned size_class);
+// span_delete gives an empty span, unlinked, to the page heap.
+void span_delete(struct heap *heap, struct span *span);
+// span_extend threads some more blocks; false if all are threaded.
+bool span_extend(struct span *span, uint64_t secret);
+
+// remote.c. See there for the table of operations.
+bool remote_collect(struct span *span);
+bool remote_mark_full(struct span *span);
+bool remote_clear_full(struct span *span);
+void remote_push(struct heap *heap, struct span *span, struct block *head, struct block *tail,
+                 uint32_t count);
+void gather_add(struct heap *heap, struct cache *cache, struct span *span, struct block *block);
+void gather_flush(struct heap *heap, struct cache *cache);
+void pending_drain(struct heap *heap, struct cache *cache);
+
+// cache.c. Each is called by the owner in its bracket, or by who has claimed the cache.
+void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_class);
+void cache_set_current(struct cache *cache, unsigned size_class, struct span *span);
+void cache_detach_all(struct heap *heap, struct cache *cache);
+void cache_span_emptied(struct heap *heap, struct cache *cache, struct span *span);
+void cache_full_to_partial(struct heap *heap, struct cache *cache, struct span *span);
+struct cache *cache_attach(void);
+// cache_enter_slow enters the bracket and waits while the cache is claimed.
+void cache_enter_slow(struct cache *cache);
+
+// central.c
+struct span *central_get(struct heap *heap, struct cache *cache, unsigned size_class);
+void central_put(struct heap *heap, struct span *span);
+void central_notify(struct heap *heap, struct span *span);
+void central_collect(struct heap *heap, struct span *span, unsigned size_class);
+size_t central_flush(struct heap *heap);
+
+void cache_retire(struct heap *heap, struct cache *cache);
+
+// large.c: large blocks and the page cache, by the owner or a claimer.
+struct span *large_alloc_owned(struct heap *heap, struct cache *cache, size_t bytes, size_t align);
+void large_free_owned(struct heap *heap, struct cache *cache, struct span *span);
+bool large_resize_owned(struct heap *heap, struct cache *cache, struct span *span, size_t bytes);
+size_t runs_flush(struct heap *heap, struct cache *cache);
+
+// badfree.c: end the program with a line about addr.
+ATTR_NORETURN void badfree_check(const struct span *span, void *addr, const char *call);
+ATTR_NORETURN void badfree_foreign(void *addr, const char *call);
+
+#endif

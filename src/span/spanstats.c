@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+//
+// Statistics and verification of spans and caches, by walking a frozen heap.
+//
+// Go  1.16 mstats.go readmemstats_m.
+#include <string.h>
+
+#include "span/span_int.h"
+
+static void visit_stats(struct span *span, void *arg)
+{
+    struct heap_stats *out = arg;
+    if (span->size_class == 0) {
+        if (span_state(span) == SPAN_LARGE) {
+            out->large_used_pages += span->page_count;
+        } else {
+            out->cached_pages += span->page_count;
+        }
+        return;
+    }
+    uint64_t live = span_used(span) - remote_count(load_relaxed(&span->remote));
+    out->alloc_count[span->size_class] += span->alloc_count;
+    out->live_count[span->size_class] += live;
+    out->span_pages += span->page_count;
+    if (live == 0) {
+        out->empty_pages += span->page_count;
+    }
+}
+
+void heap_stats_read(struct heap *heap, struct heap_stats *out)
+{
+    memset(out, 0, sizeof(*out));
+    uint64_t large_free_count = 0;
+    uint64_t large_free_bytes = 0;
+    for (struct cache *c = load_acquire(&heap->caches); c != NULL; c = c->all_next) {
+        if (load_relaxed(&c->claimed) != 0 && load_relaxed(&c->busy) != 0) {
+            out->skipped++;
+            continue;
+        }
+        gather_flush(heap, c);
+        pending_drain(heap, c);
+        out->cache_count += load_relaxed(&c->state) == CACHE_LIVE;
+        out->alloc_count[0] += c->large_alloc_count;
+        out->large_alloc_bytes += c->large_alloc_bytes;
+        large_free_count += c->large_free_count;
+        large_free_bytes += c->large_free_bytes;
+    }
+    out->live_count[0] = out->alloc_count[0] - large_free_count;
+    out->large_live_bytes = out->large_alloc_bytes - large_free_bytes;
+    for (unsigned i = 1; i < SIZECLASS_COUNT; i++) {
+        out->alloc_count[i] = load_relaxed(&heap->central[i].alloc_count);
+    }
+    pageheap_walk(heap->pages, visit_stats, out);
+}
+
+struct verify {
+    struct heap *heap;
+    const char *wrong;
+    uint64_t large_pages;
+};
+
+static size_t list_length(const struct block *block, size_t bound)
+{
+    size_t count = 0;
+    for (; block != NULL && count <= bound; block = block->next) {
+        count++;
+    }
+    return count;
+}
+
+static const char *verify_blocks(const struct heap *heap, const struct span *span)
+{
+    size_t threaded = span->threaded;
+    if (threaded > span->capacity) {
+        return "span: more blocks threaded than there are";
+    }
+    uint64_t word = load_relaxed(&span->remote);
+    const struct block *remote = (const struct block *)(uintptr_t)(word & REMOTE_ADDR_MASK);
+    if (list_length(remote, threaded) != remote_count(word)) {
+        return "span: remote list and its count differ";
+    }
+    if (list_length(span->free, threaded) + span_used(span) != threaded) {
+        return "span: blocks in use and free blocks are not the blocks threaded";
+    }
+    if (remote_count(word) > span_used(span)) {
+        return "span: more remote frees than blocks in use";
+    }
+    const struct block *lists[] = {span->free, remote};
+    for (size_t i = 0; i < ARRAY_COUNT(lists); i++) {
+        for (const struct block *block = lists[i]; block != NULL; block = block->next) {
+            if (!span_holds_block(span, block)) {
+                return "span: a free list leaves the span";
+            }
+            if (block->key != (heap->secret ^ (uintptr_t)block)) {
+                return "span: a free block was written to";
+            }
+        }
+    }
+    return NULL;
+}
+
+static const char *verify_span(const struct heap *heap, const struct span *span)
+{
+    const struct sizeclass *sc = &sizeclass_table[span->size_class];
+    if (span->block_bytes != sc->block_bytes || span->magic != sc->magic ||
+        (size_t)span->capacity * sc->block_bytes > (size_t)span->page_count << PAGE_SHIFT) {
+        return "span: does not fit its size class";
+    }
+    const struct cache *owner = load_relaxed(&span->owner);
+    enum span_state state = span_state(span);
+    uint32_t tag = load_relaxed(&span->tag);
+    if (state != SPAN_CURRENT && state != SPAN_PARTIAL && state != SPAN_FULL) {
+        return "span: in no state";
+    }
+    if (tag != (owner != NULL && state != SPAN_FULL ? owner->id : TAG_NONE)) {
+        return "span: tag does not fit owner and state";
+    }
+    if (state == SPAN_CURRENT && (owner == NULL || owner->current[span->size_class] != span)) {
+        return "span: current, but not of its owner";
+    }
+    if ((load_relaxed(&span->remote) & REMOTE_FULL) != 0 && state != SPAN_FULL) {
+        return "span: flag FULL without the state";
+    }
+    return verify_blocks(heap, span);
+}
+
+static void visit_verify(struct span *span, void *arg)
+{
+    struct verify *verify = arg;
+    if (verify->wrong != NULL) {
+        return;
+    }
+    if (span->size_class != 0) {
+        verify->wrong = verify_span(verify->heap, span);
+    } else if (span_state(span) == SPAN_LARGE) {
+        verify->large_pages += span->page_count;
+    }
+}
+
+static const char *verify_lists(const struct cache *cache)
+{
+    for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
+        size_t count = cache->current[size_class] != &span_empty;
+        for (const struct span *s = cache->partial[size_class].head; s != NULL; s = s->next) {
+            if (s->size_class != size_class || span_state(s) != SPAN_PARTIAL ||
+                load_relaxed(&s->owner) != cache) {
+                return "cache: a span is on the wrong partial list";
+            }
+            count++;
+        }
+        for (const struct span *s = cache->full.head; s != NULL; s = s->next) {
+            if (span_state(s) != SPAN_FULL || load_relaxed(&s->owner) != cache) {
+                return "cache: a span is on the full list that is not full";
+            }
+            count += s->size_class == size_class;
+        }
+        if (count != cache->span_count[size_class]) {
+            return "cache: spans of a class are miscounted";
+        }
+    }
+    size_t pages = 0;
+    for (size_t i = 1; i <= PAGECACHE_PAGES; i++) {
+        for (const struct span *s = cache->runs[i]; s != NULL; s = s->next) {
+            if (s->page_count != i || span_state(s) != SPAN_CACHED) {
+                return "cache: a run of the page cache is not one";
+            }
+            pages += i;
+        }
+    }
+    return pages == cache->run_pages ? NULL : "cache: pages of the page cache are miscounted";
+}
+
+const char *span_verify_all(struct heap *heap)
+{
+    struct verify verify = {.heap = heap};
+    struct heap_stats stats;
+    heap_stats_read(heap, &stats); // also moves gathered and pending blocks to their spans
+    pageheap_walk(heap->pages, visit_verify, &verify);
+    if (verify.wrong != NULL) {
+        return verify.wrong;
+    }
+    if (stats.large_live_bytes != verify.large_pages << PAGE_SHIFT) {
+        return "span: large bytes differ from the large spans";
+    }
+    for (struct cache *c = load_acquire(&heap->caches); c != NULL; c = c->all_next) {
+        const char *wrong = verify_lists(c);
+        if (wrong != NULL) {
+            return wrong;
+        }
+    }
+    return NULL;
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+//
+// Criterion with the frame: EBB_TEST(suite, name) { ... } is a Criterion test (in its own
+// process) that fails if it leaves descriptors, threads or too many mappings behind.
+//
+// Go  none
+#ifndef EBB_TEST_SUPPORT_UNIT_H
+#define EBB_TEST_SUPPORT_UNIT_H
+
+#include <criterion/criterion.h>
+
+#include "frame.h"
+
+static inline void unit_begin(void)
+{
+    frame_begin();
+}
+
+static inline void unit_end(void)
+{
+    char text[200];
+    bool clean = frame_clean(text, sizeof(text));
+    cr_assert(clean, "%s", text);
+}
+
+// Further designated arguments of Criterion's Test go behind the name: EBB_TEST(heap, abort,
+// .signal = SIGABRT). A test that ends by a signal is not asked what it left behind.
+#define EBB_TEST(suite, ...)                                                                       \
+    Test(suite, __VA_ARGS__, .init = unit_begin, .fini = unit_end)
+
+#endif

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT
+// Tier  quick
+//
+// option.h: defaults, every type of value at its bounds, the messages, GODEBUG as Go reads it.
+//
+// Go  runtime/runtime1.go parsedebugvars.
+#include "base/option.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "base/rand.h"
+
+static struct options parsed;
+static char messages[4096];
+
+// Parses and leaves the result in parsed, the messages in messages.
+static bool parse(const char *ebb, const char *godebug)
+{
+    struct fmt errors;
+    fmt_init(&errors, messages, sizeof messages);
+    memset(&parsed, 0x5a, sizeof parsed);
+    return option_parse(&parsed, ebb, godebug, &errors);
+}
+
+// GIVES parses and expects field == value without a message; WARNS expects one message and the
+// value.
+#define GIVES(ebb, field, value)                                                                   \
+    do {                                                                                           \
+        cr_expect(parse(ebb, NULL), "%s: %s", ebb, messages);                                      \
+        cr_expect_str_eq(messages, "");                                                            \
+        cr_expect_eq(parsed.field, value, "%s", ebb);                                              \
+    } while (0)
+
+#define WARNS(ebb, message, field, value)                                                          \
+    do {                                                                                           \
+        cr_expect_not(parse(ebb, NULL), "%s", ebb);                                                \
+        cr_expect_str_eq(messages, message, "%s gave %s", ebb, messages);                          \
+        cr_expect_eq(parsed.field, value, "%s", ebb);                                              \
+    } while (0)
+
+static void expect_defaults(const struct options *o)
+{
+    cr_expect_eq(o->policy, OPTION_POLICY_GO116);
+    cr_expect_eq(o->madvise, OPTION_MADVISE_DONTNEED);
+    cr_expect_eq(o->releasetrace, false);
+    cr_expect_eq(o->stats, OPTION_STATS_OFF);
+    cr_expect_eq(o->check, 0);
+    cr_expect_eq(o->children, false);
+    cr_expect_eq(o->syscalls, OPTION_SYSCALLS_CORE);
+    cr_expect_eq(o->releaser, true);
+    cr_expect_eq(o->release_cpu_percent, 1);
+    cr_expect_eq(o->release_min_bytes, 4 * MIB);
+    cr_expect_eq(o->populate, true);
+}
+
+Test(option, defaults_hold_before_and_without_any_text)
+{
+    expect_defaults(&options_main);
+    cr_expect(parse(NULL, NULL));
+    expect_defaults(&parsed);
+    cr_expect(parse("", ""));
+    expect_defaults(&parsed);
+    cr_expect(parse(" ,, \t,", ",,"));
+    expect_defaults(&parsed);
+}
+
+Test(option, enums_name_their_choices)
+{
+    static const struct {
+        const char *option, *choice;
+        size_t value;
+    } rows[] = {
+        {"policy", "go1.16", OPTION_POLICY_GO116},
+        {"policy", "never", OPTION_POLICY_NEVER},
+        {"policy", "now", OPTION_POLICY_NOW},
+        {"madvise", "dontneed", OPTION_MADVISE_DONTNEED},
+        {"madvise", "free", OPTION_MADVISE_FREE},
+        {"stats", "off", OPTION_STATS_OFF},
+        {"stats", "exit", OPTION_STATS_EXIT},
+        {"syscalls", "core", OPTION_SYSCALLS_CORE},
+        {"syscalls", "full", OPTION_SYSCALLS_FULL},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        size_t len;
+        const char *choice = option_choice(option_index(rows[i].option), rows[i].value, &len);
+        cr_assert_not_null(choice);
+        cr_expect_eq(len, strlen(rows[i].choice));
+        cr_expect_eq(strncmp(choice, rows[i].choice, len), 0);
+    }
+}
+
+Test(option, values_of_every_type)
+{
+    GIVES("policy=never", policy, OPTION_POLICY_NEVER);
+    GIVES("policy=now", policy, OPTION_POLICY_NOW);
+    GIVES("releasetrace=1", releasetrace, true);
+    GIVES("releasetrace=on", releasetrace, true);
+    GIVES("releasetrace=true", releasetrace, true);
+    GIVES("populate=0", populate, false);
+    GIVES("populate=off", populate, false);
+    GIVES("populate=false", populate, false);
+    GIVES("check=0", check, 0);
+    GIVES("check=2", check, 2);
+    GIVES("release_cpu_percent=50", release_cpu_percent, 50);
+    GIVES("release_min_bytes=0", release_min_bytes, 0);
+    GIVES("release_min_bytes=7", release_min_bytes, 7);
+    GIVES("release_min_bytes=7B", release_min_bytes, 7);
+    GIVES("release_min_bytes=7K", release_min_bytes, 7 * KIB);
+    GIVES("release_min_bytes=7KiB", release_min_bytes, 7 * KIB);
+    GIVES("release_min_bytes=7M", release_min_bytes, 7 * MIB);
+    GIVES("release_min_bytes=7MiB", release_min_bytes, 7 * MIB);
+    GIVES("release_min_bytes=7G", release_min_bytes, 7 * GIB);
+    GIVES("release_min_bytes=7GiB", release_min_bytes, 7 * GIB);
+    GIVES("release_min_bytes=64T", release_min_bytes, 64 * 1024 * GIB);
+    GIVES("release_min_bytes=64TiB", release_min_bytes, 64 * 1024 * GIB);
+}
+
+Test(option, several_and_their_order)
+{
+    cr_expect(parse("policy=now,check=1 stats=exit,,  madvise=free", NULL));
+    cr_expect_eq(parsed.policy, OPTION_POLICY_NOW);
+    cr_expect_eq(parsed.check, 1);
+    cr_expect_eq(parsed.stats, OPTION_STATS_EXIT);
+    cr_expect_eq(parsed.madvise, OPTION_MADVISE_FREE);
+    GIVES("policy=now,policy=never", policy, OPTION_POLICY_NEVER);
+}
+
+Test(option, bad_values_name_what_is_right)
+{
+    WARNS("policy=go1.17",
+          "ebb: option policy cannot be \"go1.17\"; right is go1.16|never|now; it stays go1.16\n",
+          policy, OPTION_POLICY_GO116);
+    WARNS("policy=",
+          "ebb: option policy cannot be \"\"; right is go1.16|never|now; it stays go1.16\n", policy,
+          OPTION_POLICY_GO116);
+    WARNS("policy=go1.16|never",
+          "ebb: option policy cannot be \"go1.16|never\"; right is go1.16|never|now; it stays "
+          "go1.16\n",
+          policy, OPTION_POLICY_GO116);
+    WARNS("populate=yes", "ebb: option populate cannot be \"yes\"; right is 0|1; it stays 1\n",
+          populate, true);
+    WARNS("check=3", "ebb: option check cannot be \"3\"; right is 0..2; it stays 0\n", check, 0);
+    WARNS("check=-1", "ebb: option check cannot be \"-1\"; right is 0..2; it stays 0\n", check, 0);
+    WARNS("check=1x", "ebb: option check cannot be \"1x\"; right is 0..2; it stays 0\n", check, 0);
+    WARNS("releasetrace", "ebb: option releasetrace needs a value, 0|1; it stays 0\n", releasetrace,
+          false);
+    WARNS("release_cpu_percent=0",
+          "ebb: option release_cpu_percent cannot be \"0\"; right is 1..50; it stays 1\n",
+          release_cpu_percent, 1);
+    WARNS("release_cpu_percent=51",
+          "ebb: option release_cpu_percent cannot be \"51\"; right is 1..50; it stays 1\n",
+          release_cpu_percent, 1);
+}
+
+Test(option, bad_sizes)
+{
+    static const char *const bad[] = {
+        "4KB",
+        "4kib",
+        "KiB",
+        "",
+        "-4",
+        "4.5M",
+        "0x10",
+        "65T",
+        "18446744073709551616",
+        "99999999999999999999",
+        "17179869184G",
+        "18446744073709551615TiB",
+        "4 M",
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+        char text[64];
+        struct fmt f;
+        fmt_init(&f, text, sizeof text);
+        fmt_str(&f, "release_min_bytes=");
+        fmt_str(&f, bad[i]);
+        // "4 M" is a good entry and an unknown one, as blanks divide entries.
+        cr_expect_not(parse(text, NULL), "%s", text);
+        if (strcmp(bad[i], "4 M") != 0) {
+            cr_expect_eq(parsed.release_min_bytes, 4 * MIB, "%s", text);
+            cr_expect_not_null(strstr(messages, "right is 0..64TiB (B, K, KiB, M,"));
+        }
+    }
+}
+
+Test(option, unknown_names_and_near_ones)
+{
+    WARNS("polcy=never", "ebb: option \"polcy\" is not known; did you mean policy?\n", policy,
+          OPTION_POLICY_GO116);
+    WARNS("madvice=free", "ebb: option \"madvice\" is not known; did you mean madvise?\n", madvise,
+          OPTION_MADVISE_DONTNEED);
+    WARNS("releasetrac=1", "ebb: option \"releasetrac\" is not known; did you mean releasetrace?\n",
+          releasetrace, false);
+    WARNS("Policy=never", "ebb: option \"Policy\" is not known; did you mean policy?\n", policy,
+          OPTION_POLICY_GO116);
+    WARNS("frobnicate=1", "ebb: option \"frobnicate\" is not known; `ebb options` lists them\n",
+          check, 0);
+    WARNS("x=1", "ebb: option \"x\" is not known; `ebb options` lists them\n", check, 0);
+    WARNS("=1", "ebb: option \"\" is not known; `ebb options` lists them\n", check, 0);
+    WARNS("release_cpu_percent_of_one_processor=1",
+          "ebb: option \"release_cpu_percent_of_one_processor\" is not known; `ebb options` lists "
+          "them\n",
+          check, 0);
+}
+
+Test(option, a_bad_entry_costs_one_line_and_nothing_else)
+{
+    cr_expect_not(parse("policy=never,nonsense,check=9,madvise=free", NULL));
+    cr_expect_str_eq(messages, "ebb: option \"nonsense\" is not known; `ebb options` lists them\n"
+                               "ebb: option check cannot be \"9\"; right is 0..2; it stays 0\n");
+    cr_expect_eq(parsed.policy, OPTION_POLICY_NEVER);
+    cr_expect_eq(parsed.madvise, OPTION_MADVISE_FREE);
+    cr_expect_not(parse("policy=never,policy=bad", NULL));
+    cr_expect_eq(parsed.policy, OPTION_POLICY_NEVER);
+    cr_expect_not_null(strstr(messages, "it stays never"));
+    cr_expect_not(option_parse(&parsed, "check=9", NULL, NULL), "no place for messages");
+}
+
+Test(option, hostile_values_do_not_reach_the_terminal)
+{
+    char long_text[3000];
+    cr_expect_not(parse("policy=\x1b[2J\x07", NULL));
+    cr_expect_null(strchr(messages, '\x1b'));
+    cr_expect_null(strchr(messages, '\x07'));
+    memset(long_text, 'z', sizeof long_text - 1);
+    long_text[sizeof long_text - 1] = '\0';
+    cr_expect_not(parse(long_text, NULL));
+    cr_expect_lt(strlen(messages), 200);
+}
+
+Test(option, godebug_as_go_reads_it)
+{
+    static const struct {
+        const char *text;
+        int madvise;
+        bool trace;
+    } rows[] = {
+        {"madvdontneed=0", OPTION_MADVISE_FREE, false},
+        {"madvdontneed=1", OPTION_MADVISE_DONTNEED, false},
+        {"scavtrace=1", OPTION_MADVISE_DONTNEED, true},
+        {"gctrace=1,madvdontneed=0,scavtrace=1,http2debug=2", OPTION_MADVISE_FREE, true},
+        {"madvdontneed=0,madvdontneed=1", OPTION_MADVISE_DONTNEED, false},
+        {"madvdontneed=2", OPTION_MADVISE_DONTNEED, false},
+        {"madvdontneed=", OPTION_MADVISE_DONTNEED, false},
+        {"madvdontneed", OPTION_MADVISE_DONTNEED, false},
+        {"scavtrace=-1", OPTION_MADVISE_DONTNEED, false},
+        {"Scavtrace=1", OPTION_MADVISE_DONTNEED, false},
+        {"scavtrace=1=1", OPTION_MADVISE_DONTNEED, false},
+        {"=1", OPTION_MADVISE_DONTNEED, false},
+        {"policy=never", OPTION_MADVISE_DONTNEED, false},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        cr_expect(parse(NULL, rows[i].text));
+        cr_expect_str_eq(messages, "");
+        cr_expect_eq(parsed.madvise, rows[i].madvise, "%s", rows[i].text);
+        cr_expect_eq(parsed.releasetrace, rows[i].trace, "%s", rows[i].text);
+        cr_expect_eq(parsed.policy, OPTION_POLICY_GO116);
+    }
+}
+
+Test(option, ebb_wins_over_godebug)
+{
+    cr_expect(parse("madvise=dontneed,releasetrace=0", "madvdontneed=0,scavtrace=1"));
+    cr_expect_eq(parsed.madvise, OPTION_MADVISE_DONTNEED);
+    cr_expect_not(parsed.releasetrace);
+    cr_expect_not(parse("madvise=wrong", "madvdontneed=0"));
+    cr_expect_eq(parsed.madvise, OPTION_MADVISE_FREE);
+}
+
+Test(option, children_inherit_policy_but_do_not_print)
+{
+    cr_expect(parse("policy=never,stats=exit,releasetrace=1", NULL));
+    option_for_child(&parsed);
+    cr_expect_eq(parsed.policy, OPTION_POLICY_NEVER);
+    cr_expect_eq(parsed.stats, OPTION_STATS_OFF);
+    cr_expect_not(parsed.releasetrace);
+    cr_expect(parse("children=1,stats=exit,releasetrace=1", NULL));
+    option_for_child(&parsed);
+    cr_expect_eq(parsed.stats, OPTION_STATS_EXIT);
+    cr_expect(parsed.releasetrace);
+}
+
+// The table is sound: each default is its own text, and nothing is cut or left out.
+Test(option, table)
+{
+    struct options defaults;
+    option_defaults(&defaults);
+    cr_expect_eq(option_count(), 11);
+    for (size_t i = 0; i < option_count(); i++) {
+        struct option_info info = option_info(i);
+        char text[128];
+        struct fmt f;
+        cr_expect_eq(option_index(info.name), i);
+        cr_expect_gt(strlen(info.help), 10);
+        cr_expect_gt(strlen(info.choices), 2);
+        cr_expect_lt(strlen(info.choices), sizeof info.choices - 1);
+        fmt_init(&f, text, sizeof text);
+        option_value_text(&defaults, i, &f);
+        cr_expect_str_eq(text, info.default_text);
+        fmt_init(&f, text, sizeof text);
+        fmt_str(&f, info.name);
+        fmt_char(&f, '=');
+        fmt_str(&f, info.default_text);
+        cr_expect(parse(text, NULL), "%s", messages);
+        expect_defaults(&parsed);
+    }
+    cr_expect_eq(option_index("no such option"), SIZE_MAX);
+    struct option_info size = option_info(option_index("release_min_bytes"));
+    cr_expect_str_eq(size.type, "size");
+    cr_expect_str_eq(size.default_text, "4MiB");
+    cr_expect_str_eq(size.choices, "0..64TiB");
+    struct option_info madvise = option_info(option_index("madvise"));
+    cr_expect_str_eq(madvise.type, "enum");
+    cr_expect_str_eq(madvise.alias, "madvdontneed=1|0");
+    cr_expect(madvise.inherited);
+    cr_expect_not(option_info(option_index("stats")).inherited);
+    size_t len;
+    cr_expect_null(option_choice(option_index("madvise"), 2, &len));
+    cr_expect_null(option_choice(option_index("check"), 0, &len));
+}
+
+// Random bytes from the alphabet of options: no crash, every field in its bounds, whole lines.
+Test(option, noise)
+{
+    static const char alphabet[] = "policy=never,madvise=free check=12KMiGTB0|.\n\x01";
+    struct rand r;
+    rand_seed(&r, 3);
+    for (int round = 0; round < 20000; round++) {
+        char text[64];
+        size_t len = rand_below(&r, sizeof text);
+        for (size_t i = 0; i < len; i++) {
+            text[i] = alphabet[rand_below(&r, sizeof alphabet - 1)];
+        }
+        text[len] = '\0';
+        bool clean = parse(text, text);
+        size_t message_len = strlen(messages);
+        cr_assert_eq(clean, message_len == 0);
+        cr_assert(clean || messages[message_len - 1] == '\n');
+        cr_assert_leq((unsigned)parsed.policy, 2);
+        cr_assert_leq((unsigned)parsed.check, 2);
+        cr_assert_leq((unsigned)parsed.madvise, 1);
+    }
+}
