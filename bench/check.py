@@ -9,6 +9,7 @@ Go  none
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -44,10 +45,10 @@ class Arithmetic(unittest.TestCase):
 
     def test_ratio_to_the_best_reference(self):
         """ebb is not its own reference: ahead of the best it has a ratio below 1."""
-        series = figures.Series(runs_of({("a", "glibc"): [4, 4, 4], ("a", "jemalloc"): [2, 2, 2],
-                                         ("a", "ebb"): [1, 1, 1]}), "seconds")
+        series = figures.Series(runs_of({("a", "glibc"): [4] * 5, ("a", "jemalloc"): [2] * 5,
+                                         ("a", "ebb"): [1] * 5}), "seconds")
         found = figures.case_summary(series, "a", ["glibc", "jemalloc", "ebb"],
-                                     peers.REFERENCES, 3)
+                                     peers.REFERENCES, 5)
         self.assertEqual(found["best"], "jemalloc")
         self.assertEqual(found["peers"]["ebb"]["ratio"], 0.5)
         self.assertEqual(found["peers"]["ebb"]["ratio_95"], [0.5, 0.5])
@@ -72,14 +73,31 @@ class Arithmetic(unittest.TestCase):
 
     def test_verdict(self):
         """The same values twice are no difference; 10 % on steady values is one."""
-        steady = [1.0, 1.01, 0.99, 1.0, 1.005]
+        steady = [1.0, 1.01, 0.99, 1.002, 1.005]
         slower = [value * 1.1 for value in steady]
         words = ("faster", "slower")
-        self.assertEqual(compare.verdict(1, compare.ratio_interval(steady, steady), words),
-                         "no difference")
-        self.assertEqual(compare.verdict(1.1, compare.ratio_interval(steady, slower), words),
+        self.assertEqual(compare.row_of(("a", "ebb"), steady, steady, 1, words)[5],
+                         compare.NO_DIFFERENCE)
+        self.assertEqual(compare.row_of(("a", "ebb"), steady, slower, 1, words)[5],
                          "10.0 % slower")
-        self.assertEqual(compare.verdict(1.1, None, words), "one round: cannot say")
+        self.assertEqual(compare.row_of(("a", "ebb"), steady[:4], slower[:4], 1, words)[5],
+                         compare.CANNOT_SAY)
+
+    def test_rank_probability(self):
+        """Five against five apart: 2 of the 252 ways. Every second one: nothing to see."""
+        self.assertAlmostEqual(compare.rank_probability([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]),
+                               2 / 252)
+        self.assertGreater(compare.rank_probability([1, 3, 5, 7, 9], [2, 4, 6, 8, 10]), 0.5)
+
+    def test_false_alarms(self):
+        """Of 400 pairs of series with the same noise, not more than 2 % are called different."""
+        source = random.Random(1)
+        alarms = 0
+        for _ in range(400):
+            series = [[source.lognormvariate(0, 0.1) for _ in range(7)] for _ in range(2)]
+            text = compare.row_of(("a", "ebb"), series[0], series[1], 1, ("less", "more"))[5]
+            alarms += text != compare.NO_DIFFERENCE
+        self.assertLessEqual(alarms, 8)
 
     def test_labels(self):
         """Labels keep their order and their distance, and stay inside."""
@@ -114,7 +132,7 @@ class Tools(unittest.TestCase):
             self.assertEqual(results["summary"]["seconds"]["larson"]["peers"]["glibc"]["ratio"], 1)
             same = subprocess.run([sys.executable, os.path.join(FOLDER, "compare.py"), path, path],
                                   text=True, capture_output=True, check=True)
-            self.assertIn("no difference", same.stdout)
+            self.assertIn(compare.CANNOT_SAY, same.stdout)
             self.assertIn("0 of 2 differ", same.stdout)
 
     def test_wrong_library_is_a_failure(self):

@@ -7,7 +7,9 @@
     bench/compare.py before.json after.json --peer ebb --relative-to glibc
 
 Each row has both medians with their spread, the ratio after / before with its 95 % interval, and a
-verdict. "no difference" stands wherever the interval holds 1; that is most of the time the truth.
+verdict. A difference is claimed only if the interval does not hold 1 and the ranks of the single
+values agree (two-sided, 1 %, so that a table of 25 rows is right three times out of four). All else
+is "no difference", and with less than 5 rounds on a side nothing can be said.
 With --relative-to every figure is first divided by that peer's in the same round: what the machine
 did to all of them between the two files falls out.
 
@@ -23,6 +25,9 @@ import sys
 import figures
 import tables
 
+NO_DIFFERENCE = "no difference"
+CANNOT_SAY = "too few rounds: cannot say"
+PROBABILITY_MAX = 0.01
 QUANTITIES = (("seconds", "time (s)", 1), ("peak_rss_bytes", "peak RSS (MiB)", 1 / tables.MIB))
 
 
@@ -55,7 +60,7 @@ def values_of(results, quantity, relative_to):
 
 def ratio_interval(before, after):
     """ratio_interval of the medians after / before, by drawing both sides with replacement."""
-    if len(before) < 2 or len(after) < 2:
+    if min(len(before), len(after)) < figures.INTERVAL_ROUNDS_MIN:
         return None
     source = random.Random(figures.BOOTSTRAP_SEED)
     draws = []
@@ -66,12 +71,34 @@ def ratio_interval(before, after):
     return figures.interval(draws)
 
 
-def verdict(ratio, interval, words):
+def rank_probability(before, after):
+    """rank_probability: how likely ranks as uneven as these are if nothing changed.
+
+    The rank sum of Wilcoxon, two-sided and exact: counts[k][s] is the number of ways to choose k of
+    the first ranks with sum s. Ties share their mean rank, which makes the answer a little too
+    large, that is careful.
+    """
+    pooled = sorted(before + after)
+    rank = {value: pooled.index(value) + (pooled.count(value) + 1) / 2 for value in set(pooled)}
+    total, chosen = len(pooled), len(after)
+    counts = [[0] * (total * total + 1) for _ in range(chosen + 1)]
+    counts[0][0] = 1
+    for r in range(1, total + 1):
+        for k in range(min(r, chosen), 0, -1):
+            for s in range(r, total * total + 1):
+                counts[k][s] += counts[k - 1][s - r]
+    middle = chosen * (total + 1) / 2
+    distance = abs(sum(rank[value] for value in after) - middle)
+    far = sum(n for s, n in enumerate(counts[chosen]) if abs(s - middle) >= distance - 1e-9)
+    return far / sum(counts[chosen])
+
+
+def verdict(ratio, interval, probability, words):
     """verdict in words; words are those for less and for more."""
     if interval is None:
-        return "one round: cannot say"
-    if interval[0] <= 1 <= interval[1]:
-        return "no difference"
+        return CANNOT_SAY
+    if interval[0] <= 1 <= interval[1] or probability > PROBABILITY_MAX:
+        return NO_DIFFERENCE
     percent = abs(ratio - 1) * 100
     return f"{percent:.1f} % {words[0] if ratio < 1 else words[1]}"
 
@@ -83,7 +110,8 @@ def row_of(name, before, after, scale, words):
     return [name[0], name[1],
             tables.median_cell(figures.spread(before), scale),
             tables.median_cell(figures.spread(after), scale),
-            f"{ratio:.3f} {tables.limits(interval)}".rstrip(), verdict(ratio, interval, words)]
+            f"{ratio:.3f} {tables.limits(interval)}".rstrip(),
+            verdict(ratio, interval, rank_probability(before, after), words)]
 
 
 def compare(before, after, quantity, title, scale, peers, relative_to):
@@ -99,7 +127,7 @@ def compare(before, after, quantity, title, scale, peers, relative_to):
         title, scale = f"{title.partition(' (')[0]} / that of {relative_to}", 1
     rows = [[title, "peer", "before", "after", "after / before", ""]]
     rows += [row_of(key, old[key], new[key], scale, words) for key in shared]
-    changed = sum(1 for row in rows[1:] if row[5] not in ("no difference", "one round: cannot say"))
+    changed = sum(1 for row in rows[1:] if row[5] not in (NO_DIFFERENCE, CANNOT_SAY))
     text = tables.aligned(rows, left=2)
     return f"{text}\n{changed} of {len(shared)} differ"
 

@@ -2,7 +2,9 @@
 """Figures: medians, spreads, ratios to the best peer and their 95 % intervals. No I/O.
 
 Rounds are interleaved: in each, every peer runs every case once. So a bootstrap draws whole rounds
-with replacement, and what disturbed a round disturbs all peers of the draw alike.
+with replacement, and what disturbed a round disturbs all peers of the draw alike. Below
+INTERVAL_ROUNDS_MIN rounds no interval is given: draws of three values know too little to hold 95 %
+of anything. What stands in its place is the range of the ratio over the rounds.
 
 Go  none
 """
@@ -13,6 +15,7 @@ import statistics
 
 BOOTSTRAP_DRAWS = 1000
 BOOTSTRAP_SEED = 20210816
+INTERVAL_ROUNDS_MIN = 5
 
 
 def quantile(values, q):
@@ -80,6 +83,12 @@ def draw_rounds(round_count, seed=BOOTSTRAP_SEED):
         yield [source.randrange(round_count) for _ in range(round_count)]
 
 
+def round_range(ratios):
+    """round_range: lowest and highest of the rounds' own ratios; None below two of them."""
+    usable = [ratio for ratio in ratios if ratio is not None]
+    return [min(usable), max(usable)] if len(usable) > 1 else None
+
+
 def ratio_in(series, case, peer, best, rounds=None):
     """ratio_in is median over median of the best peer, or None."""
     own = series.median(case, peer, rounds)
@@ -98,8 +107,10 @@ def case_summary(series, case, peers, references, round_count):
         entry = spread(list(cell.values()))
         if best is not None:
             entry["ratio"] = ratio_in(series, case, peer, best)
+            entry["ratio_range"] = round_range(
+                [ratio_in(series, case, peer, best, [r]) for r in range(round_count)])
             entry["ratio_95"] = None
-            if round_count > 1:
+            if round_count >= INTERVAL_ROUNDS_MIN:
                 entry["ratio_95"] = interval(
                     [ratio_in(series, case, peer, best, rounds)
                      for rounds in draw_rounds(round_count)])
@@ -132,18 +143,28 @@ def overall(series, cases, peers, references, round_count):
         return result
     best = min(known)[1]
     result["best_peer"] = best
-    draws = {peer: ([], []) for peer in present}
-    for rounds in draw_rounds(round_count) if round_count > 1 else []:
-        drawn = {peer: mean_ratio(series, shared, peer, best_of, rounds) for peer in present}
-        for peer in present:
-            draws[peer][0].append(drawn[peer])
-            both = drawn[peer] and drawn[best]
-            draws[peer][1].append(drawn[peer] / drawn[best] if both else None)
+    singles = [[r] for r in range(round_count)]
+    many = draw_rounds(round_count) if round_count >= INTERVAL_ROUNDS_MIN else []
+    by_round = mean_draws(series, shared, present, best_of, best, singles)
+    drawn = mean_draws(series, shared, present, best_of, best, many)
     for peer in present:
-        result["peers"][peer] = {
-            "vs_case_best": means[peer], "vs_case_best_95": interval(draws[peer][0]),
-            "vs_best_peer": means[peer] / means[best], "vs_best_peer_95": interval(draws[peer][1]),
-        }
+        entry = {"vs_case_best": means[peer], "vs_best_peer": means[peer] / means[best]}
+        for index, key in enumerate(("vs_case_best", "vs_best_peer")):
+            entry[f"{key}_range"] = round_range(by_round[peer][index])
+            entry[f"{key}_95"] = interval(drawn[peer][index])
+        result["peers"][peer] = entry
+    return result
+
+
+def mean_draws(series, cases, present, best_of, best, draws):
+    """mean_draws: per peer its two means in each draw of rounds."""
+    result = {peer: ([], []) for peer in present}
+    for rounds in draws:
+        drawn = {peer: mean_ratio(series, cases, peer, best_of, rounds) for peer in present}
+        for peer in present:
+            result[peer][0].append(drawn[peer])
+            both = drawn[peer] and drawn[best]
+            result[peer][1].append(drawn[peer] / drawn[best] if both else None)
     return result
 
 

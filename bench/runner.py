@@ -86,7 +86,9 @@ class Series:
 
     def order(self, round_index):
         """order of one round."""
-        pairs = [(case, peer) for case in self.cases for peer in self.peers]
+        late = round_index > 0 and self.options.size == "quick"
+        pairs = [(case, peer) for case in self.cases for peer in self.peers
+                 if not (late and case.once_in_quick)]
         random.Random(f"{self.options.seed}/{round_index}").shuffle(pairs)
         return pairs
 

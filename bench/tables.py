@@ -38,6 +38,11 @@ def number(value):
     return f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
+def either(entry, key):
+    """either the 95 % interval, or, with too few rounds for one, the range over the rounds."""
+    return entry[f"{key}_95"] or entry[f"{key}_range"]
+
+
 def limits(pair):
     """limits of an interval, or nothing when there is none."""
     return f"[{pair[0]:.2f} {pair[1]:.2f}]" if pair else ""
@@ -62,7 +67,7 @@ def ratio_cell(entry):
     """ratio_cell: the ratio to the best and its interval."""
     if entry is None or entry.get("ratio") is None:
         return "-"
-    return f"{entry['ratio']:.2f} {limits(entry['ratio_95'])}".rstrip()
+    return f"{entry['ratio']:.2f} {limits(either(entry, 'ratio'))}".rstrip()
 
 
 def quantity_table(results, quantity, title, names, cell):
@@ -94,7 +99,7 @@ def overall_rows(results, quantity, title):
             if entry is None or entry[key] is None:
                 row.append("-")
             else:
-                row.append(f"{entry[key]:.3f} {limits(entry[f'{key}_95'])}".rstrip())
+                row.append(f"{entry[key]:.3f} {limits(either(entry, key))}".rstrip())
         rows.append(row)
     return rows
 
@@ -141,7 +146,7 @@ def micro_cell(results, case, peer, key):
         return "failed"
     values = [run[key] if key else run["seconds"] * 1e9 / run["operations"] for run in runs]
     entry = figures.spread(values)
-    return with_spread(f"{entry['median']:.1f}", entry)
+    return with_spread(number(entry["median"]), entry)
 
 
 def curve_row(result):
@@ -186,6 +191,9 @@ def missing_lines(results):
 def macro_tables(results, names):
     """macro_tables: medians and ratios of both quantities, the means, and what is lost."""
     best = ", ".join(results["options"]["best_of"])
+    brackets = "the 95 % interval"
+    if results["rounds"] < figures.INTERVAL_ROUNDS_MIN:
+        brackets = "lowest and highest of the rounds, too few for an interval"
     parts = [
         quantity_table(results, "seconds", "time (s)", names, lambda e: median_cell(e, 1)),
         quantity_table(results, "seconds", "time, ratio to the best", names, ratio_cell),
@@ -194,7 +202,7 @@ def macro_tables(results, names):
         quantity_table(results, "peak_rss_bytes", "peak RSS, ratio to the best", names,
                        ratio_cell),
         f"(medians of {results['rounds']} rounds; ±: half the range between the quartiles; best: "
-        f"the lowest median\n of {best}; in brackets the 95 % interval)",
+        f"the lowest median\n of {best}; in brackets {brackets})",
         overall_table(results), losing_lines(results),
     ]
     return parts

@@ -21,6 +21,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 JOBS = os.environ.get("EBB_JOBS", "2")
 TIERS = ["quick", "commit", "long"]
+CXX = {"gcc": "g++", "clang": "clang++"}
 COMPILE_LOG = "meson-logs/compile.log"
 SANITIZE = ["-Db_lundef=false"]
 
@@ -68,7 +69,7 @@ def configure(folder, compiler, options):
         command.insert(2, "--reconfigure")
     elif os.path.isdir(os.path.join(ROOT, folder)):
         shutil.rmtree(os.path.join(ROOT, folder))
-    if run(command, env=environment({"CC": compiler})) != 0:
+    if run(command, env=environment({"CC": compiler, "CXX": CXX[compiler]})) != 0:
         return False
     with open(stamp, "w", encoding="utf-8") as file:
         json.dump({"compiler": compiler, "options": options}, file)
@@ -290,7 +291,8 @@ def main(args):
         return check("--fix" in args[1:])
     if verb == "install":
         return install(args[1:])
-    print("usage: workshop.py build [TARGET...] | test TIER [PATTERN] | check [--fix] | install", file=sys.stderr)
+    print("usage: workshop.py build [TARGET...] | test TIER [PATTERN] | check [--fix] | install",
+          file=sys.stderr)
     return 2
 
 

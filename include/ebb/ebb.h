@@ -8,6 +8,7 @@
 #ifndef EBB_EBB_H
 #define EBB_EBB_H
 
+#include "api.h"
 #include "malloc.h"
 #include "release.h"
 #include "stats.h"
@@ -28,7 +29,7 @@ extern "C" {
 // Blocks    nothing
 // Go        runtime.Version
 // Since     0.1
-const char *ebb_version(void);
+EBB_API const char *ebb_version(void);
 
 #ifdef __cplusplus
 }

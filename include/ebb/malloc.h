@@ -19,6 +19,8 @@
 
 #include <stddef.h>
 
+#include "api.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -32,7 +34,7 @@ extern "C" {
 // Cost      at most 24 instructions when a block is at hand (test/golden/instructions.py)
 // Go        none: new and make
 // Since     0.1
-void *ebb_malloc(size_t bytes);
+EBB_API void *ebb_malloc(size_t bytes);
 
 // ebb_calloc allocates an array and sets it to zero.
 //
@@ -43,7 +45,7 @@ void *ebb_malloc(size_t bytes);
 // Blocks    as ebb_malloc
 // Go        make([]T, count)
 // Since     0.1
-void *ebb_calloc(size_t count, size_t each);
+EBB_API void *ebb_calloc(size_t count, size_t each);
 
 // ebb_realloc changes the size of a block, moving it if need be.
 //
@@ -55,7 +57,7 @@ void *ebb_calloc(size_t count, size_t each);
 // Blocks    as ebb_malloc
 // Go        append
 // Since     0.1
-void *ebb_realloc(void *block, size_t bytes);
+EBB_API void *ebb_realloc(void *block, size_t bytes);
 
 // ebb_reallocarray is ebb_realloc(block, count * each) with a check for overflow.
 //
@@ -67,7 +69,7 @@ void *ebb_realloc(void *block, size_t bytes);
 // Blocks    as ebb_malloc
 // Go        append
 // Since     0.1
-void *ebb_reallocarray(void *block, size_t count, size_t each);
+EBB_API void *ebb_reallocarray(void *block, size_t count, size_t each);
 
 // ebb_free gives a block back.
 //
@@ -79,7 +81,7 @@ void *ebb_reallocarray(void *block, size_t count, size_t each);
 // Cost      at most 36 instructions in the thread that allocated the block
 // Go        none: the collector
 // Since     0.1
-void ebb_free(void *block);
+EBB_API void ebb_free(void *block);
 
 // ebb_aligned_alloc allocates memory at a multiple of align.
 //
@@ -90,7 +92,7 @@ void ebb_free(void *block);
 // Blocks    as ebb_malloc
 // Go        none
 // Since     0.1
-void *ebb_aligned_alloc(size_t align, size_t bytes);
+EBB_API void *ebb_aligned_alloc(size_t align, size_t bytes);
 
 // ebb_posix_memalign is posix_memalign(3).
 //
@@ -102,7 +104,7 @@ void *ebb_aligned_alloc(size_t align, size_t bytes);
 // Blocks    as ebb_malloc
 // Go        none
 // Since     0.1
-int ebb_posix_memalign(void **result, size_t align, size_t bytes);
+EBB_API int ebb_posix_memalign(void **result, size_t align, size_t bytes);
 
 // ebb_malloc_usable_size tells how many bytes the block really has.
 //
@@ -112,7 +114,7 @@ int ebb_posix_memalign(void **result, size_t align, size_t bytes);
 // Blocks    nothing
 // Go        none
 // Since     0.1
-size_t ebb_malloc_usable_size(void *block);
+EBB_API size_t ebb_malloc_usable_size(void *block);
 
 #ifdef __cplusplus
 }

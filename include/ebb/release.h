@@ -12,6 +12,8 @@
 
 #include <stdint.h>
 
+#include "api.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -24,7 +26,7 @@ extern "C" {
 // Blocks    the caller, about 40 ms per GiB given back; other threads not longer than a claim
 // Go        debug.FreeOSMemory. Unlike Go: there is no collection before it
 // Since     0.1
-int ebb_release_now(uint64_t *bytes);
+EBB_API int ebb_release_now(uint64_t *bytes);
 
 // ebb_release_policy names the policy in force.
 //
@@ -33,7 +35,7 @@ int ebb_release_now(uint64_t *bytes);
 // Blocks    nothing
 // Go        none
 // Since     0.1
-const char *ebb_release_policy(void);
+EBB_API const char *ebb_release_policy(void);
 
 #ifdef __cplusplus
 }

@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "api.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -71,7 +73,7 @@ struct ebb_memstats {
 // Blocks    other threads' slow paths, for about 1.5 ms per GiB of small blocks
 // Go        runtime.ReadMemStats. Unlike Go: threads that need nothing from the heap run on
 // Since     0.1
-int ebb_memstats_read(struct ebb_memstats *stats);
+EBB_API int ebb_memstats_read(struct ebb_memstats *stats);
 
 #ifdef __cplusplus
 }

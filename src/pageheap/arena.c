@@ -32,7 +32,11 @@ static struct arena *arena_make(struct pageheap *heap, size_t index)
     if (heap->group_lo >= heap->group_hi) {
         heap->group_lo = group;
         heap->group_hi = group + 1;
+        heap->arena_lo = index;
+        heap->arena_hi = index + 1;
     } else {
+        heap->arena_lo = min_size(heap->arena_lo, index);
+        heap->arena_hi = max_size(heap->arena_hi, index + 1);
         heap->group_lo = min_size(heap->group_lo, group);
         heap->group_hi = max_size(heap->group_hi, group + 1);
     }

@@ -344,8 +344,8 @@ void pageheap_stats_read(struct pageheap *heap, struct pageheap_stats *out)
 
 void pageheap_walk(struct pageheap *heap, void (*visit)(struct span *span, void *arg), void *arg)
 {
-    size_t end = heap->group_hi * GROUP_ARENAS;
-    for (size_t index = heap->group_lo * GROUP_ARENAS; index < end; index++) {
+    size_t end = heap->arena_hi;
+    for (size_t index = heap->arena_lo; index < end; index++) {
         struct arena *arena = heap->arenas[index];
         if (arena == NULL || arena->span_count == 0) {
             continue;

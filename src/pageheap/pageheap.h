@@ -66,6 +66,7 @@ enum span_state {
     SPAN_NONE = 0, // record not in use
     SPAN_CURRENT,  // small, owned, the one its class allocates from
     SPAN_PARTIAL,  // small, on the partial list of its owner or of central
+    SPAN_EMPTY,    // small, on its owner's partial list, without a block in use, counted as such
     SPAN_FULL,     // small, on the full list: no block known to be free (span/remote.c)
     SPAN_LARGE,    // one block
     SPAN_CACHED,   // large, free, in a thread's page cache
@@ -140,6 +141,8 @@ struct pageheap {
     uintptr_t hint;                   // (C) where the first arena is asked for; 0: anywhere
     uintptr_t grow_pos;               // (L) reserved and not prepared: [grow_pos, grow_end)
     uintptr_t grow_end;               // (L)
+    size_t arena_lo;                  // (L) arenas that exist lie in [lo, hi)
+    size_t arena_hi;                  // (L)
     size_t group_lo;                  // (L) groups that have arenas: [lo, hi)
     size_t group_hi;                  // (L)
     struct pageheap_stats stats;      // (L)
@@ -215,6 +218,13 @@ bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor, siz
 // pageheap_release_tables gives back page map and records of empty arenas; returns bytes, an upper
 // bound. One thread at a time (the RELEASE lock).
 size_t pageheap_release_tables(struct pageheap *heap);
+
+// pageheap_must_grow tells whether page_count pages would be taken from released memory. A hint: the
+// numbers are read without the lock.
+ATTR_INLINE bool pageheap_must_grow(const struct pageheap *heap, size_t page_count)
+{
+    return __atomic_load_n(&heap->stats.ready_pages, __ATOMIC_RELAXED) < page_count;
+}
 
 void pageheap_stats_read(struct pageheap *heap, struct pageheap_stats *out);
 

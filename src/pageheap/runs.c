@@ -25,7 +25,7 @@ struct withdrawal {
 struct pageheap_cursor pageheap_cursor_top(struct pageheap *heap)
 {
     lock_acquire(&heap->lock);
-    struct pageheap_cursor cursor = {heap->group_hi * GROUP_ARENAS, ARENA_CHUNKS};
+    struct pageheap_cursor cursor = {heap->arena_hi, ARENA_CHUNKS};
     lock_release(&heap->lock);
     return cursor;
 }
@@ -176,7 +176,7 @@ static struct arena *arena_hide_next(struct pageheap *heap, size_t *index)
 {
     struct arena *found = NULL;
     lock_acquire(&heap->lock);
-    size_t end = heap->group_hi * GROUP_ARENAS;
+    size_t end = heap->arena_hi;
     for (; *index < end && found == NULL; (*index)++) {
         struct arena *arena = heap->arenas[*index];
         if (arena == NULL || arena->span_count != 0 || !arena->tables_used) {
@@ -193,7 +193,7 @@ static struct arena *arena_hide_next(struct pageheap *heap, size_t *index)
 size_t pageheap_release_tables(struct pageheap *heap)
 {
     size_t bytes = 0;
-    size_t index = heap->group_lo * GROUP_ARENAS;
+    size_t index = heap->arena_lo;
     struct arena *arena;
     while ((arena = arena_hide_next(heap, &index)) != NULL) {
         // From the first whole kernel page of the map to the end of the records in use.

@@ -27,7 +27,12 @@ uint64_t summary_of_bits(const uint64_t *words)
             seen_used = true;
         }
         longest = max_size(longest, run);
-        // Runs inside the word: shrink every run of zeros by one until none is left.
+        // Runs inside the word: shrink every run of zeros by one until none is left. Only if all its
+        // zeros together could make the longest.
+        if (64 - bit_popcount(used) - bit_ctz(used) - bit_clz(used) <= longest) {
+            run = bit_clz(used);
+            continue;
+        }
         uint64_t inner = ~used >> bit_ctz(used);
         inner &= (UINT64_C(1) << (63 - bit_clz(used) - bit_ctz(used))) - 1;
         size_t inside = 0;
@@ -72,9 +77,12 @@ uint64_t summary_merge(const uint64_t *summaries, size_t count, size_t span_page
 
 static void group_update(struct pageheap *heap, size_t group)
 {
-    uint64_t summaries[GROUP_ARENAS];
-    for (size_t i = 0; i < GROUP_ARENAS; i++) {
-        const struct arena *arena = heap->arenas[group * GROUP_ARENAS + i];
+    uint64_t summaries[GROUP_ARENAS] = {0};
+    size_t first = group * GROUP_ARENAS;
+    size_t lo = max_size(first, heap->arena_lo) - first;
+    size_t hi = min_size(first + GROUP_ARENAS, heap->arena_hi) - first;
+    for (size_t i = lo; i < hi; i++) {
+        const struct arena *arena = heap->arenas[first + i];
         summaries[i] = arena == NULL || arena->hidden ? 0 : arena->summary;
     }
     heap->group_summary[group] = summary_merge(summaries, GROUP_ARENAS, ARENA_PAGES);

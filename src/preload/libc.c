@@ -17,15 +17,8 @@
 
 #define PUBLIC ATTR_EXPORT
 
-PUBLIC void *malloc(size_t bytes)
-{
-    return ebb_malloc(bytes);
-}
-
-PUBLIC void free(void *block)
-{
-    ebb_free(block);
-}
+// malloc and free themselves are made by the linker: second names of ebb_malloc and ebb_free
+// (meson.build, tools/mkarchive.sh), because a jump is an instruction.
 
 PUBLIC void *calloc(size_t count, size_t each)
 {

@@ -39,7 +39,9 @@ static struct lock init_lock = LOCK_INIT(BOOT);
 // The first structures come from here, so that a small program needs no mapping for them.
 static ATTR_CACHELINE char meta_first[24 << 10];
 
-static struct cache *cache_make(struct heap *heap);
+// What a cache keeps of empty spans.
+#define EMPTY_MIN_PAGES ((size_t)128)
+#define EMPTY_SHARE 8
 
 // Where the heap is asked for: far from everything that the kernel or the dynamic linker place, with
 // room above to grow in one piece. Random, as the kernel's own placing is.
@@ -117,6 +119,21 @@ static bool span_ready(struct cache *cache, struct span *span)
     return false;
 }
 
+// span_grow makes a span. What the cache keeps empty for other classes goes first, if memory would
+// have to come from the kernel.
+static struct span *span_grow(struct heap *heap, struct cache *cache, unsigned size_class)
+{
+    if (cache->empty_pages != 0 &&
+        pageheap_must_grow(heap->pages, sizeclass_table[size_class].full_pages)) {
+        cache_flush_empty(heap, cache);
+    }
+    struct span *span = span_new(heap, cache, size_class);
+    if (span != NULL) {
+        cache_adopt(cache, span);
+    }
+    return span;
+}
+
 // refill gives the class a current span with a free block. NULL: no memory.
 static struct span *refill(struct heap *heap, struct cache *cache, unsigned size_class)
 {
@@ -138,11 +155,12 @@ static struct span *refill(struct heap *heap, struct cache *cache, unsigned size
         span = cache->partial[size_class].head;
         if (span != NULL) {
             span_list_remove(&cache->partial[size_class], span);
+            cache_uncount_empty(cache, span);
         } else {
             span = central_get(heap, cache, size_class);
         }
         if (span == NULL) {
-            span = span_new(heap, cache, size_class);
+            span = span_grow(heap, cache, size_class);
         }
         if (span == NULL) {
             return NULL;
@@ -172,17 +190,61 @@ void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_cl
     return block;
 }
 
-// cache_span_emptied: a PARTIAL span has no block in use any more. One is kept for each class, so that
-// a program that swings around a border does not make and delete a span each time.
+void cache_adopt(struct cache *cache, struct span *span)
+{
+    cache->span_count[span->size_class]++;
+    cache->span_pages += span->page_count;
+}
+
+void cache_disown(struct cache *cache, struct span *span)
+{
+    cache->span_count[span->size_class]--;
+    cache->span_pages -= span->page_count;
+}
+
+// cache_uncount_empty: the span leaves the partial list.
+void cache_uncount_empty(struct cache *cache, struct span *span)
+{
+    if (span_state(span) == SPAN_EMPTY) {
+        cache->empty_pages -= span->page_count;
+        span_set_state(span, SPAN_PARTIAL);
+    }
+}
+
+// cache_span_emptied: a PARTIAL span has no block in use any more. Some are kept, behind the others of
+// their class, so that a program that allocates and frees in waves does not make and delete spans each
+// time: 1 MiB, or an eighth of what the cache owns.
 void cache_span_emptied(struct heap *heap, struct cache *cache, struct span *span)
 {
     struct span_list *list = &cache->partial[span->size_class];
-    if (list->head == span && list->tail == span) {
+    span_list_remove(list, span);
+    size_t bound = max_size(EMPTY_MIN_PAGES, cache->span_pages / EMPTY_SHARE);
+    if (cache->empty_pages + span->page_count <= bound) {
+        span_set_state(span, SPAN_EMPTY);
+        cache->empty_pages += span->page_count;
+        span_list_append(list, span);
         return;
     }
-    span_list_remove(list, span);
-    cache->span_count[span->size_class]--;
+    cache_disown(cache, span);
     span_delete(heap, span);
+}
+
+// cache_flush_empty deletes the empty spans at the ends of the lists; returns pages.
+size_t cache_flush_empty(struct heap *heap, struct cache *cache)
+{
+    size_t pages = 0;
+    for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
+        struct span_list *list = &cache->partial[size_class];
+        struct span *span;
+        while ((span = list->tail) != NULL && span_state(span) == SPAN_EMPTY) {
+            pages += span->page_count;
+            cache_uncount_empty(cache, span);
+            span_list_remove(list, span);
+            cache_disown(cache, span);
+            span_delete(heap, span);
+        }
+    }
+    return pages;
 }
 
 // cache_full_to_partial: the span is FULL, the flag is clear and no notification is under way.
@@ -283,10 +345,12 @@ void cache_detach_all(struct heap *heap, struct cache *cache)
         }
         while ((span = cache->partial[size_class].head) != NULL) {
             span_list_remove(&cache->partial[size_class], span);
+            cache_uncount_empty(cache, span);
             central_put(heap, span);
         }
         cache->span_count[size_class] = 0;
     }
+    cache->span_pages = 0;
     struct span *span;
     while ((span = cache->full.head) != NULL) {
         span_list_remove(&cache->full, span);

@@ -18,9 +18,11 @@ struct span *central_get(struct heap *heap, struct cache *cache, unsigned size_c
         span_list_remove(&central->partial, span);
         store_release(&span->owner, cache); // pairs with load_acquire in remote_notify
         store_relaxed(&span->tag, cache->id);
-        cache->span_count[size_class]++;
     }
     lock_release(&central->lock);
+    if (span != NULL) {
+        cache_adopt(cache, span);
+    }
     return span;
 }
 

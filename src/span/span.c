@@ -71,7 +71,6 @@ struct span *span_new(struct heap *heap, struct cache *cache, unsigned size_clas
     store_relaxed(&span->owner, cache);
     store_relaxed(&span->tag, cache->id);
     store_release(&span->state, SPAN_PARTIAL); // after owner: pairs with central_collect
-    cache->span_count[size_class]++;
     return span;
 }
 

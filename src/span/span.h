@@ -6,6 +6,7 @@
 //   A small span belongs to one cache (its owner) or to central (owner NULL). States:
 //     CURRENT   the one span of its class its owner allocates from
 //     PARTIAL   has free blocks, or may have; on its owner's list, or on central's
+//     EMPTY     a PARTIAL span without a block in use that its owner keeps for a while, and counts
 //     FULL      no block known to be free; on its owner's full list, or on no list in central
 //   A block is in exactly one place: in use by the program; on its span's free list; in the span's
 //   remote list (freed by another thread); in the gather table of a thread that is about to put it
@@ -88,6 +89,8 @@ struct cache {
     struct span_list partial[SIZECLASS_COUNT]; // (T)
     struct span_list full;                     // (T)
     uint32_t span_count[SIZECLASS_COUNT];      // (T) spans owned, by class
+    size_t span_pages;                         // (T) pages of all spans owned
+    size_t empty_pages;                        // (T) of these, of PARTIAL spans without a used block
     struct span *runs[PAGECACHE_PAGES + 1];    // (T) page cache: cached large spans by pages
     size_t run_pages;                          // (T) in the page cache
     uint64_t remote_bytes;                     // (T) freed to others since the doorbell last rang

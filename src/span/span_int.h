@@ -62,6 +62,10 @@ void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_cl
 void cache_set_current(struct cache *cache, unsigned size_class, struct span *span);
 void cache_detach_all(struct heap *heap, struct cache *cache);
 void cache_span_emptied(struct heap *heap, struct cache *cache, struct span *span);
+size_t cache_flush_empty(struct heap *heap, struct cache *cache);
+void cache_uncount_empty(struct cache *cache, struct span *span);
+void cache_adopt(struct cache *cache, struct span *span);
+void cache_disown(struct cache *cache, struct span *span);
 void cache_full_to_partial(struct heap *heap, struct cache *cache, struct span *span);
 struct cache *cache_attach(void);
 // cache_enter_slow enters the bracket and waits while the cache is claimed.

@@ -109,7 +109,7 @@ static const char *verify_span(const struct heap *heap, const struct span *span)
     const struct cache *owner = load_relaxed(&span->owner);
     enum span_state state = span_state(span);
     uint32_t tag = load_relaxed(&span->tag);
-    if (state != SPAN_CURRENT && state != SPAN_PARTIAL && state != SPAN_FULL) {
+    if (state != SPAN_CURRENT && state != SPAN_PARTIAL && state != SPAN_EMPTY && state != SPAN_FULL) {
         return "span: in no state";
     }
     if (tag != (owner != NULL && state != SPAN_FULL ? owner->id : TAG_NONE)) {
@@ -139,13 +139,20 @@ static void visit_verify(struct span *span, void *arg)
 
 static const char *verify_lists(const struct cache *cache)
 {
+    size_t empty_pages = 0;
+    size_t span_pages = 0;
     for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
+        const struct span *current = cache->current[size_class];
+        span_pages += current != &span_empty ? current->page_count : 0;
         size_t count = cache->current[size_class] != &span_empty;
         for (const struct span *s = cache->partial[size_class].head; s != NULL; s = s->next) {
-            if (s->size_class != size_class || span_state(s) != SPAN_PARTIAL ||
-                load_relaxed(&s->owner) != cache) {
+            bool empty = span_state(s) == SPAN_EMPTY;
+            if (s->size_class != size_class || (span_state(s) != SPAN_PARTIAL && !empty) ||
+                (empty && span_used(s) != 0) || load_relaxed(&s->owner) != cache) {
                 return "cache: a span is on the wrong partial list";
             }
+            span_pages += s->page_count;
+            empty_pages += empty ? s->page_count : 0;
             count++;
         }
         for (const struct span *s = cache->full.head; s != NULL; s = s->next) {
@@ -153,10 +160,14 @@ static const char *verify_lists(const struct cache *cache)
                 return "cache: a span is on the full list that is not full";
             }
             count += s->size_class == size_class;
+            span_pages += s->size_class == size_class ? s->page_count : 0;
         }
         if (count != cache->span_count[size_class]) {
             return "cache: spans of a class are miscounted";
         }
+    }
+    if (empty_pages != cache->empty_pages || span_pages != cache->span_pages) {
+        return "cache: pages of spans, or of empty ones, are miscounted";
     }
     size_t pages = 0;
     for (size_t i = 1; i <= PAGECACHE_PAGES; i++) {

@@ -148,10 +148,11 @@ static size_t flush_partial(struct heap *heap, struct cache *cache, unsigned siz
         bool end = span == last;
         (*bound)--;
         span_list_remove(list, span);
+        cache_uncount_empty(cache, span);
         remote_collect(span);
         if (span_used(span) == 0) {
             pages += span->page_count;
-            cache->span_count[size_class]--;
+            cache_disown(cache, span);
             span_delete(heap, span);
         } else {
             span_list_append(list, span);
@@ -177,7 +178,7 @@ static size_t flush_current(struct heap *heap, struct cache *cache, unsigned siz
     span->used--;
     span_set_state(span, SPAN_PARTIAL);
     cache_set_current(cache, size_class, &span_empty);
-    cache->span_count[size_class]--;
+    cache_disown(cache, span);
     span_delete(heap, span);
     return pages;
 }

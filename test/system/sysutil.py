@@ -283,7 +283,7 @@ def prog(name, language='c', shared=False):
     target = os.path.join(tempdir(), file)
     source = os.path.join(HERE, 'prog', name + '.' + language)
     argv = (['g++', '-std=gnu++17'] if language == 'cc' else ['gcc', '-std=gnu17'])
-    argv += ['-O1', '-g', '-fno-builtin', '-pthread', '-o', target, source]
+    argv += ['-D_GNU_SOURCE', '-O1', '-g', '-fno-builtin', '-pthread', '-o', target, source]
     argv += ['-shared', '-fPIC'] if shared else []
     done = subprocess.run(argv + ['-ldl'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:

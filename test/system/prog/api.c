@@ -3,7 +3,6 @@
 // api: every entry point of the malloc family that a C program may call, and what it promises.
 // free_sized, free_aligned_sized and cfree are not in glibc 2.36: looked up, and used where they are.
 // Go  none
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>

@@ -4,7 +4,6 @@
 // Where the standard has an answer the program checks it and exits 0; after something fatal it says
 // "survived" and exits 3. Calls go through volatile pointers, so that no compiler knows better.
 // Go  none
-#define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
 #include <string.h>

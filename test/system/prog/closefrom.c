@@ -2,7 +2,6 @@
 //
 // closefrom: a daemon that closes all descriptors, and whose own files then get their numbers.
 // Go  none
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

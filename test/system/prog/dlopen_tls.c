@@ -3,7 +3,6 @@
 // dlopen_tls LIBRARY: opens and closes a library with thread-local data a thousand times, used by
 // this thread and by others that end before or after the closing; resident size stays flat.
 // Go  none
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
 

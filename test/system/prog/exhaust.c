@@ -2,7 +2,6 @@
 //
 // exhaust: where address space ends, every entry point says so, and the program can go on.
 // Go  none
-#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
 #include <sys/resource.h>

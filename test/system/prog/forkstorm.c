@@ -3,7 +3,6 @@
 // forkstorm COUNT: forks while eight threads allocate and free each other's blocks. The child uses
 // its heap, the parent's is undisturbed; whoever hangs is ended by an alarm, which is a failure.
 // Go  none
-#define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>

@@ -10,7 +10,6 @@
 //   input after the first two; after the last it sleeps in pause() until SIGUSR1, and then exits
 //   normally. The table of pointers lies outside the heap and is unmapped before "freed".
 // Go  none
-#define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>

@@ -8,7 +8,6 @@
 // openat is fatal like the rest; with a further word `lenient` it only fails: glibc opens a file of
 // /proc when it shrinks a thread's heap, and takes an error well.
 // Go  none
-#define _GNU_SOURCE
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>

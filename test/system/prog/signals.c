@@ -3,7 +3,6 @@
 // signals: handlers that allocate, at moments when the thread they interrupt is not in the heap.
 // The standard forbids it, glibc tolerates it, programs do it.
 // Go  none
-#define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>

@@ -5,7 +5,6 @@
 //   busy     frees much, again and again, without rest
 //   much     frees much, and sleeps for ever (looked at from outside)
 // Go  none
-#define _GNU_SOURCE
 #include <dirent.h>
 #include <string.h>
 #include <sys/single_threaded.h>

@@ -3,7 +3,6 @@
 // thread_exit: at a thread's end destructors of keys and of thread-local objects allocate and free,
 // round after round, also after the heap's own; nothing is lost, nothing crashes.
 // Go  none
-#define _GNU_SOURCE
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>

@@ -4,7 +4,6 @@
 // Each frees what the one before it left, so that blocks outlive their thread, and the last is freed
 // by libc itself when the thread has ended.
 // Go  none
-#define _GNU_SOURCE
 #include <pthread.h>
 #include <string.h>
 
