@@ -28,7 +28,8 @@ import tables
 NO_DIFFERENCE = "no difference"
 CANNOT_SAY = "too few rounds: cannot say"
 PROBABILITY_MAX = 0.01
-QUANTITIES = (("seconds", "time (s)", 1), ("peak_rss_bytes", "peak RSS (MiB)", 1 / tables.MIB))
+QUANTITIES = (("seconds", "time (s)", 1), ("cpu_seconds", "processor time (s)", 1),
+              ("peak_rss_bytes", "peak RSS (MiB)", 1 / tables.MIB))
 
 
 def read_results(path):
@@ -122,7 +123,7 @@ def compare(before, after, quantity, title, scale, peers, relative_to):
               and key[1] != relative_to]
     if not shared:
         return None
-    words = ("faster", "slower") if quantity == "seconds" else ("smaller", "larger")
+    words = ("smaller", "larger") if quantity == "peak_rss_bytes" else ("faster", "slower")
     if relative_to:
         title, scale = f"{title.partition(' (')[0]} / that of {relative_to}", 1
     rows = [[title, "peer", "before", "after", "after / before", ""]]

@@ -45,6 +45,8 @@ class Series:
     def __init__(self, runs, quantity):
         self.values = {}
         for run in runs:
+            if quantity not in run:
+                continue
             cell = self.values.setdefault(run["case"], {}).setdefault(run["peer"], {})
             cell[run["round"]] = run[quantity]
 
@@ -143,14 +145,11 @@ def overall(series, cases, peers, references, round_count):
         return result
     best = min(known)[1]
     result["best_peer"] = best
-    singles = [[r] for r in range(round_count)]
     many = draw_rounds(round_count) if round_count >= INTERVAL_ROUNDS_MIN else []
-    by_round = mean_draws(series, shared, present, best_of, best, singles)
     drawn = mean_draws(series, shared, present, best_of, best, many)
     for peer in present:
         entry = {"vs_case_best": means[peer], "vs_best_peer": means[peer] / means[best]}
         for index, key in enumerate(("vs_case_best", "vs_best_peer")):
-            entry[f"{key}_range"] = round_range(by_round[peer][index])
             entry[f"{key}_95"] = interval(drawn[peer][index])
         result["peers"][peer] = entry
     return result

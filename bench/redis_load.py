@@ -145,15 +145,18 @@ def start_server(peer, folder, port):
          "--appendonly", "no", "--dir", folder, "--daemonize", "no"],
         env=environment(peer), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + START_SECONDS_MAX
-    while time.monotonic() < end:
-        if server.poll() is not None:
-            raise LoadError(f"redis-server ended with status {server.returncode}")
-        try:
-            return server, Client(port)
-        except OSError:
-            time.sleep(0.02)
-    stop_server(server)
-    raise LoadError("redis-server did not answer")
+    try:
+        while time.monotonic() < end:
+            if server.poll() is not None:
+                raise LoadError(f"redis-server ended with status {server.returncode}")
+            try:
+                return server, Client(port)
+            except OSError:
+                time.sleep(0.02)
+        raise LoadError("redis-server did not answer")
+    except BaseException:
+        stop_server(server)
+        raise
 
 
 def stop_server(server):
@@ -173,6 +176,13 @@ def peak_rss_bytes(pid):
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     raise LoadError("no VmHWM of the server")
+
+
+def cpu_seconds(pid):
+    """cpu_seconds the server has used so far."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def load(port, requests):
@@ -200,7 +210,9 @@ def run(peer, size):
         server, client = start_server(peer, folder, port)
         try:
             client.put_known()
+            cpu = cpu_seconds(server.pid)
             seconds = load(port, REQUESTS[size])
+            cpu = cpu_seconds(server.pid) - cpu
             client.verify()
             client.close()
             peak = peak_rss_bytes(server.pid)
@@ -208,6 +220,6 @@ def run(peer, size):
             raise LoadError(f"redis load: {error}") from error
         finally:
             stop_server(server)
-    return {"name": "redis", "size": size, "seconds": seconds,
+    return {"name": "redis", "size": size, "seconds": seconds, "cpu_seconds": cpu,
             "operations": REQUESTS[size] * len(COMMANDS.split(",")), "peak_rss_bytes": peak,
             "checksum": f"{KEY_COUNT:016x}", "malloc_from": malloc_from}

@@ -33,7 +33,7 @@ import tables
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.dirname(FOLDER)
-QUANTITIES = ("seconds", "peak_rss_bytes")
+QUANTITIES = ("seconds", "cpu_seconds", "peak_rss_bytes")
 # Quick has to end within three minutes; what is left after the series is for the curves.
 QUICK_SERIES_SECONDS = 120
 

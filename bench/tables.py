@@ -99,7 +99,7 @@ def overall_rows(results, quantity, title):
             if entry is None or entry[key] is None:
                 row.append("-")
             else:
-                row.append(f"{entry[key]:.3f} {limits(either(entry, key))}".rstrip())
+                row.append(f"{entry[key]:.3f} {limits(entry[f'{key}_95'])}".rstrip())
         rows.append(row)
     return rows
 
@@ -108,6 +108,7 @@ def overall_table(results):
     """overall_table: geometric means over all macro cases that every peer has run."""
     rows = [["geometric mean"] + [peer["name"] for peer in results["peers"]]]
     rows += overall_rows(results, "seconds", "time")
+    rows += overall_rows(results, "cpu_seconds", "processor time")
     rows += overall_rows(results, "peak_rss_bytes", "peak RSS")
     count = len(results["summary"]["overall"]["seconds"]["cases"])
     return aligned(rows) + f"\n({count} cases that every peer has run)"
@@ -188,12 +189,22 @@ def missing_lines(results):
     return "\n".join(lines)
 
 
+def legend(results):
+    """legend of the four tables above it."""
+    present = {peer["name"] for peer in results["peers"] if not peer["missing"]}
+    best = ", ".join(name for name in results["options"]["best_of"] if name in present)
+    rounds = results["rounds"]
+    if rounds == 1:
+        return f"(one round; best: the lowest of {best})"
+    brackets = "the 95 % interval"
+    if rounds < figures.INTERVAL_ROUNDS_MIN:
+        brackets = "the lowest and highest of a round"
+    return (f"(medians of {rounds} rounds; ±: half the range between the quartiles; in brackets "
+            f"{brackets};\n best: the lowest median of {best})")
+
+
 def macro_tables(results, names):
     """macro_tables: medians and ratios of both quantities, the means, and what is lost."""
-    best = ", ".join(results["options"]["best_of"])
-    brackets = "the 95 % interval"
-    if results["rounds"] < figures.INTERVAL_ROUNDS_MIN:
-        brackets = "lowest and highest of the rounds, too few for an interval"
     parts = [
         quantity_table(results, "seconds", "time (s)", names, lambda e: median_cell(e, 1)),
         quantity_table(results, "seconds", "time, ratio to the best", names, ratio_cell),
@@ -201,8 +212,7 @@ def macro_tables(results, names):
                        lambda e: median_cell(e, 1 / MIB)),
         quantity_table(results, "peak_rss_bytes", "peak RSS, ratio to the best", names,
                        ratio_cell),
-        f"(medians of {results['rounds']} rounds; ±: half the range between the quartiles; best: "
-        f"the lowest median\n of {best}; in brackets {brackets})",
+        legend(results),
         overall_table(results), losing_lines(results),
     ]
     return parts

@@ -8,7 +8,8 @@ set -eu
 out=$1
 shift
 object=$(dirname "$out")/ebb.o
-"${LD:-ld}" -r -o "$object" --defsym malloc=ebb_malloc --defsym free=ebb_free --whole-archive "$@" --no-whole-archive
+"${LD:-ld}" -r -o "$object" --defsym malloc=ebb_malloc --defsym free=ebb_free \
+    --whole-archive "$@" --no-whole-archive
 "${OBJCOPY:-objcopy}" --localize-hidden "$object"
 rm -f "$out"
 "${AR:-ar}" rcsD "$out" "$object"

@@ -83,9 +83,9 @@ def options_text():
         "`ebb run --set name=value PROGRAM`. Sizes take KiB, MiB, GiB and TiB. A mistake costs one",
         "line on stderr, and the option keeps its default. A set-user-ID program reads no options.",
         "",
-        "*Children* tells whether programs started by the program have the option too. *GODEBUG*",
-        "names the entry of Go's variable that means the same: the first value after `=` stands for",
-        "the first value of the option, the second for the second. `EBB` wins over `GODEBUG`.", "",
+        "*Children*: do programs that the program starts have the option too? *GODEBUG*: the",
+        "entry of Go's variable that means the same; the first value after `=` stands for the",
+        "first value of the option, the second for the second. `EBB` wins over `GODEBUG`.", "",
         "| option | values | default | children | GODEBUG | meaning |",
         "|---|---|---|---|---|---|",
     ]
@@ -100,7 +100,7 @@ def locks_text():
         "# Locks", "",
         MADE_BY.strip() % "src/os/lockrank.h", "",
         "A thread takes locks in this order only, outermost first; a build with `-Dcheck=1` or",
-        "higher checks it at every lock. Above the MALLOC line a holder may allocate from the heap;",
+        "more checks it at every lock. Above the MALLOC line a holder may allocate from the heap;",
         "below it it may not, for that code is the allocator.", "",
         "| rank | name | protects |", "|---|---|---|",
     ]

@@ -323,7 +323,7 @@ ORDERED = re.compile(r"\b(load_acquire|store_release|fence_seq|(?:cas|swap)_(?:a
 
 
 def rule_partners(tree):
-    """An operation on an atomic that is not relaxed: its function names the partner, `pairs with`."""
+    """An atomic operation that is not relaxed: its function names the partner, `pairs with`."""
     for file in tree.c_files():
         if file.parts[0] != "src" or file.name == "atomic.h":
             continue

@@ -232,6 +232,8 @@ def check_scripts():
 def check(fix):
     python = sys.executable
     mkdocs = [python, "tools/mkdocs.py"] + ([] if fix else ["--check"])
+    if fix:
+        run([python, "tools/wrap.py"])
     steps = [
         ("format", lambda: check_format(fix)),
         ("rules (tools/tidy.py)", lambda: run([python, "tools/tidy.py"])),

@@ -55,12 +55,14 @@ struct vm {
     const struct vm_ops *ops; // (C) constant after init
     void *ctx;                // (C)
     size_t page_bytes;        // (C) the kernel's page: the unit of release
+    size_t reserve_bytes;     // (C) how much address space to take at a time; 0: as the heap likes
 };
 
 // vm_kernel is the machine we run on. page_bytes is set by vm_init.
 extern struct vm vm_kernel;
 
-// vm_init reads the kernel's page size from the auxiliary vector; no system call.
+// vm_init reads the kernel's page size and RLIMIT_AS: where address space is limited, little of it is
+// taken at a time. One system call.
 void vm_init(void);
 
 ATTR_INLINE void *vm_reserve(const struct vm *vm, void *hint, size_t bytes, size_t align)

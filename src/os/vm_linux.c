@@ -9,6 +9,7 @@
 #include <linux/mman.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "os/sys.h"
 
@@ -18,6 +19,10 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24 // Linux 5.18
 #endif
+
+// Below this limit of address space, thread stacks and libraries need what we would take in advance.
+#define SCARCE_BYTES (16 * GIB)
+#define SCARCE_UNIT_BYTES (4 * MIB)
 
 static void *map_at(void *hint, size_t bytes)
 {
@@ -103,6 +108,10 @@ void vm_init(void)
     unsigned long page_bytes = getauxval(AT_PAGESZ);
     if (page_bytes != 0) {
         vm_kernel.page_bytes = page_bytes;
+    }
+    struct rlimit limit;
+    if (sys_call4(SYS_prlimit64, 0, RLIMIT_AS, NULL, &limit) == 0 && limit.rlim_cur < SCARCE_BYTES) {
+        vm_kernel.reserve_bytes = SCARCE_UNIT_BYTES;
     }
 }
 

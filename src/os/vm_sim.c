@@ -94,17 +94,33 @@ static bool range_is_none(const struct vm_sim *sim, size_t pos, size_t bytes)
     return true;
 }
 
-// Where a reservation goes: at the hint, as the kernel would, if nothing is there; else at the bump.
-static size_t place(const struct vm_sim *sim, const void *hint, size_t bytes, size_t align)
+// Where a reservation goes: at the hint if nothing is there, else below the last one that was placed
+// freely, as the kernel does it. SIZE_MAX: nowhere.
+static size_t place(struct vm_sim *sim, const void *hint, size_t bytes, size_t align)
 {
+    if (bytes > sim->space_bytes) {
+        return SIZE_MAX;
+    }
     if (sim->gap_bytes == 0 && vm_sim_holds(sim, hint)) {
         size_t pos = (uintptr_t)hint - (uintptr_t)sim->space;
-        if ((pos & (align - 1)) == 0 && pos >= sim->space_pos && bytes <= sim->space_bytes - pos &&
+        if ((pos & (align - 1)) == 0 && bytes <= sim->space_bytes - pos &&
             range_is_none(sim, pos, bytes)) {
             return pos;
         }
     }
-    return align_up(sim->space_pos + sim->gap_bytes, align);
+    size_t below = sim->space_top - min_size(sim->space_top, sim->gap_bytes);
+    if (bytes > below) {
+        return SIZE_MAX;
+    }
+    size_t pos = align_down(below - bytes, align);
+    while (!range_is_none(sim, pos, bytes)) {
+        if (pos < align) {
+            return SIZE_MAX;
+        }
+        pos -= align;
+    }
+    sim->space_top = pos;
+    return pos;
 }
 
 static void *sim_reserve(void *ctx, void *hint, size_t bytes, size_t align)
@@ -116,15 +132,14 @@ static void *sim_reserve(void *ctx, void *hint, size_t bytes, size_t align)
     char *result = NULL;
     sim_lock(sim);
     sim->reserve_count++;
-    size_t pos = place(sim, hint, bytes, max_size(align, page_bytes));
-    bool fits = bytes <= sim->space_limit_bytes &&
-                sim->reserved_bytes <= sim->space_limit_bytes - bytes && pos <= sim->space_bytes &&
-                bytes <= sim->space_bytes - pos;
-    if (fits) {
+    size_t pos = SIZE_MAX;
+    if (bytes <= sim->space_limit_bytes && sim->reserved_bytes <= sim->space_limit_bytes - bytes) {
+        pos = place(sim, hint, bytes, max_size(align, page_bytes));
+    }
+    if (pos != SIZE_MAX) {
         for (size_t page = pos / page_bytes; page < (pos + bytes) / page_bytes; page++) {
             sim->pages[page] = VM_SIM_RESERVED;
         }
-        sim->space_pos = max_size(sim->space_pos, pos + bytes);
         sim->reserved_bytes += bytes;
         result = sim->space + pos;
     } else {
@@ -259,6 +274,7 @@ bool vm_sim_init(struct vm_sim *sim, size_t page_bytes, size_t space_bytes, uint
         .space = (char *)align_up((uintptr_t)space, SPACE_ALIGN),
         .space_bytes = space_bytes,
         .pages = pages,
+        .space_top = space_bytes,
         .space_limit_bytes = SIZE_MAX,
         .commit_limit_bytes = SIZE_MAX,
     };

@@ -23,8 +23,8 @@
 //   test/support/heapbox.c vm_sim_init -> pageheap_init, meta_init with &sim->vm.
 //
 // Why this way
-//   Real memory below, because the heap keeps links in free blocks; placing is by a bump pointer, so
-//   that a run depends on its seed alone and not on where the kernel maps.
+//   Real memory below, because the heap keeps links in free blocks; placing is ours, from the top
+//   down like the kernel's, so that a run depends on its seed alone and not on where the kernel maps.
 //
 // Go       none; runtime/export_test.go has NewPageAlloc, without memory behind it.
 // Tests    test/unit/vm_test.c
@@ -46,10 +46,10 @@ struct vm_sim {
     char *space;  // (C) address space of the machine, aligned to 64 MiB
     size_t space_bytes;           // (C)
     uint8_t *pages;               // (L) state and marks of each page
-    size_t space_pos;             // (L) offset of the next reservation without a hint
+    size_t space_top;             // (L) offset below which the next one without a hint goes
     size_t space_limit_bytes;     // (L) what may be reserved in all
     size_t commit_limit_bytes;    // (L) what may be prepared in all
-    size_t gap_bytes;             // (L) left free before each reservation: none follows its hint then
+    size_t gap_bytes;             // (L) not 0: hints are ignored, and so much is left free between
     size_t reserved_bytes;        // (L) reserved, prepared or ready
     size_t prepared_bytes;        // (L) prepared or ready
     uint64_t reserve_count;       // (L) calls, refused ones too

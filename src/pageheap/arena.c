@@ -7,8 +7,6 @@
 // Go  1.16 malloc.go sysAlloc; mheap.go grow (4 MiB steps since 1.17).
 #include "pageheap/pageheap_int.h"
 
-#define ARENA_RESERVE_MIN CHUNK_BYTES
-
 // arena_make returns the record of the arena at index, made if need be, or NULL.
 static struct arena *arena_make(struct pageheap *heap, size_t index)
 {
@@ -49,25 +47,22 @@ static bool window_holds(const struct pageheap *heap, uintptr_t addr, size_t byt
            addr - heap->window_start + bytes <= WINDOW_ARENAS << ARENA_SHIFT;
 }
 
-// Reserves at least need bytes behind what is reserved now, or elsewhere. Halves the wish down to the
-// need when the kernel refuses.
+// Reserves at least need bytes behind what is reserved now, or elsewhere. When the kernel refuses a
+// whole arena, no more than the need: others want address space too.
 static bool region_reserve(struct pageheap *heap, size_t need)
 {
-    size_t wish = align_up(need, ARENA_BYTES);
+    size_t unit = heap->vm->reserve_bytes != 0 ? heap->vm->reserve_bytes : ARENA_BYTES;
+    size_t wish = align_up(need, unit);
     uintptr_t hint = heap->grow_end != 0 ? heap->grow_end : heap->hint;
     uintptr_t start = 0;
     while (start == 0) {
         size_t align = wish >= ARENA_BYTES ? ARENA_BYTES : CHUNK_BYTES;
         start = (uintptr_t)vm_reserve(heap->vm, (void *)(hint & ~(align - 1)), wish, align);
         if (start == 0) {
-            if (wish / 2 < max_size(need, ARENA_RESERVE_MIN)) {
-                if (wish == need) {
-                    return false;
-                }
-                wish = need;
-                continue;
+            if (wish == need) {
+                return false;
             }
-            wish = align_down(wish / 2, CHUNK_BYTES);
+            wish = need;
         }
     }
     vm_sparse(heap->vm, (void *)start, wish);

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// C++: operator new and delete in all their forms, under the names the Itanium ABI gives them. In C,
+// C++: operator new and delete, under the names the Itanium ABI gives them. In C,
 // so that libstdc++ is never linked; what C++ needs of it (the new_handler, throwing bad_alloc) is
 // reached by weak symbols, which are there exactly when the program is C++.
+//
+// The nothrow forms of new are left to libstdc++: they call ours, and have to catch what a handler
+// throws, which C cannot.
 //
 // Go  none: new.
 #include <stddef.h>
@@ -19,7 +22,7 @@ extern new_handler std_get_new_handler(void) CXX("_ZSt15get_new_handlerv") __att
 extern void std_throw_bad_alloc(void) CXX("_ZSt17__throw_bad_allocv") __attribute__((weak));
 
 // Tries until it works or the program's handler gives up by throwing, as the standard wants.
-static void *new_retry(size_t bytes, size_t align, bool nothrow)
+static ATTR_NOINLINE void *new_slow(size_t bytes, size_t align)
 {
     for (;;) {
         new_handler handler = std_get_new_handler != NULL ? std_get_new_handler() : NULL;
@@ -32,42 +35,22 @@ static void *new_retry(size_t bytes, size_t align, bool nothrow)
             return block;
         }
     }
-    if (nothrow) {
-        return NULL;
-    }
     if (std_throw_bad_alloc != NULL) {
         std_throw_bad_alloc();
     }
     fatal("cxx: operator new found no memory, and there is no C++ library to throw bad_alloc");
 }
 
-static ATTR_NOINLINE void *new_slow(size_t bytes, size_t align, bool nothrow)
-{
-    return new_retry(bytes, align, nothrow);
-}
-
 static inline void *new_plain(size_t bytes)
 {
     void *block = ebb_malloc(bytes);
-    return likely(block != NULL) ? block : new_slow(bytes, 16, false);
-}
-
-static inline void *new_nothrow(size_t bytes)
-{
-    void *block = ebb_malloc(bytes);
-    return likely(block != NULL) ? block : new_slow(bytes, 16, true);
+    return likely(block != NULL) ? block : new_slow(bytes, 16);
 }
 
 static inline void *new_aligned(size_t bytes, size_t align)
 {
     void *block = ebb_aligned_alloc(align, bytes);
-    return likely(block != NULL) ? block : new_slow(bytes, align, false);
-}
-
-static inline void *new_aligned_nothrow(size_t bytes, size_t align)
-{
-    void *block = ebb_aligned_alloc(align, bytes);
-    return likely(block != NULL) ? block : new_slow(bytes, align, true);
+    return likely(block != NULL) ? block : new_slow(bytes, align);
 }
 
 #define NEW(name, symbol, params, call)                                                            \
@@ -77,19 +60,10 @@ static inline void *new_aligned_nothrow(size_t bytes, size_t align)
         return call;                                                                               \
     }
 
-typedef const void *tag; // const std::nothrow_t &
-
 NEW(cxx_new, "_Znwm", (size_t n), new_plain(n))
 NEW(cxx_new_array, "_Znam", (size_t n), new_plain(n))
-NEW(cxx_new_nothrow, "_ZnwmRKSt9nothrow_t", (size_t n, tag t), ((void)t, new_nothrow(n)))
-NEW(cxx_new_array_nothrow, "_ZnamRKSt9nothrow_t", (size_t n, tag t), ((void)t, new_nothrow(n)))
 NEW(cxx_new_aligned, "_ZnwmSt11align_val_t", (size_t n, size_t a), new_aligned(n, a))
 NEW(cxx_new_array_aligned, "_ZnamSt11align_val_t", (size_t n, size_t a), new_aligned(n, a))
-NEW(cxx_new_aligned_nothrow, "_ZnwmSt11align_val_tRKSt9nothrow_t", (size_t n, size_t a, tag t),
-    ((void)t, new_aligned_nothrow(n, a)))
-NEW(cxx_new_array_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t",
-    (size_t n, size_t a, tag t), ((void)t, new_aligned_nothrow(n, a)))
-
 #define DELETE(name, symbol, params)                                                               \
     PUBLIC void name params CXX(symbol);                                                           \
     PUBLIC void name params                                                                        \
@@ -97,6 +71,7 @@ NEW(cxx_new_array_aligned_nothrow, "_ZnamSt11align_val_tRKSt9nothrow_t",
         ebb_free(p);                                                                               \
     }
 
+typedef const void *tag; // const std::nothrow_t &
 #define UNUSED __attribute__((unused))
 
 DELETE(cxx_delete, "_ZdlPv", (void *p))

@@ -253,6 +253,9 @@ void releaser_ring(void)
     if (releaser.policy == NULL || releaser.policy->ring_bytes == UINT64_MAX) {
         return;
     }
+    if (lock_am_freezer()) {
+        return; // another library's fork handler: a thread started now would be lost in the child
+    }
     add_seq(&releaser.bell, 1);
     if (!releaser.thread_allowed || load_relaxed(&releaser.restricted) != 0) {
         releaser_assist();
@@ -321,6 +324,9 @@ void releaser_fork_prepare(void)
 void releaser_fork_parent(void)
 {
     round_end();
+    if (load_relaxed(&releaser.state) == RELEASER_NONE) {
+        ring_arm(0); // a ring during the fork was not heard
+    }
 }
 
 void releaser_fork_child(void)

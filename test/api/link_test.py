@@ -91,7 +91,8 @@ class LinkTest(unittest.TestCase):
     def run_linked(self, *args):
         """Links the program with args, runs it with EBB=stats=exit, returns what it printed."""
         program = os.path.join(self.folder.name, "program")
-        subprocess.run(["cc", "-O1", "-fno-builtin", self.source, "-o", program, *args], check=True)
+        subprocess.run(["cc", "-O1", "-fno-builtin", self.source, "-o", program, *args], check=True,
+                       stderr=subprocess.DEVNULL)
         env = dict(os.environ, LD_LIBRARY_PATH=BUILD, EBB="stats=exit")
         done = subprocess.run([program], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                               universal_newlines=True, timeout=60)
@@ -129,6 +130,9 @@ class LinkTest(unittest.TestCase):
 
     def test_program_with_the_archive(self):
         self.run_linked(self.path("libebb.a"), "-pthread")
+
+    def test_static_program(self):
+        self.run_linked(self.path("libebb.a"), "-pthread", "-static")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@
 #   instructions.py LIBRARY PAIR GOLDEN COMPILER [--update]
 #
 # Model
-#   pair runs the loop N times; callgrind counts only what happens inside the function asked for. Two
-#   runs with different N, and the difference divided by the difference of N, leave out everything
-#   that happens once. The count has no noise, so it is compared exactly: a change of the fast path,
-#   for better or worse, shows in the diff of the golden file (--update writes it).
+#   pair runs the loop N times; callgrind counts only what happens inside the function asked for.
+#   Two runs with different N, and the difference divided by the difference of N, leave out
+#   everything that happens once. The count has no noise, so it is compared exactly: a change of the
+#   fast path, for better or worse, shows in the diff of the golden file (--update writes it).
 #   The golden file holds for the compiler and processor it names; with others only LIMITS count,
 #   and only where gcc compiled for x86-64, for which they were set.
 

@@ -28,7 +28,7 @@ void heapbox_open(struct heapbox *box, size_t page_bytes, size_t space_bytes, ui
     FRAME_CHECK(vm_sim_init(&box->sim, page_bytes, space_bytes, seed));
     vm_fail_init(&box->fail, &box->sim.vm);
     meta_init(&box->meta, &box->fail.vm, NULL, 0);
-    pageheap_init(box->pages, &box->fail.vm, &box->meta, 0);
+    pageheap_init(box->pages, &box->fail.vm, &box->meta, (uintptr_t)box->sim.space);
 }
 
 void heapbox_close(struct heapbox *box)
@@ -48,7 +48,7 @@ void heapbox_adopt_main(struct heapbox *box, size_t page_bytes, size_t space_byt
     vm_kernel.page_bytes = page_bytes; // the releaser and preload read it there
     heap_main.meta.vm = &box->fail.vm;
     pageheap_main.vm = &box->fail.vm;
-    pageheap_main.hint = 0;
+    pageheap_main.hint = (uintptr_t)box->sim.space;
 }
 
 static void require(const char *wrong, const char *what, const char *when)

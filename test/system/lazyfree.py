@@ -61,7 +61,8 @@ def check_lazy(run, size_bytes):
         raise Fail('%s: RSS is %d MiB over before, but LazyFree is %d MiB'
                    % (run.label, kept // MIB, run.lazy // MIB))
     text = run.end()
-    found = re.search(r'heap[-_ ]?released\D*?(\d+)', text, re.IGNORECASE)
+    # As gops prints it: `heap-released: 201.00MB (210763776 bytes)`.
+    found = re.search(r'^heap-released: (?:.*\()?(\d+) bytes', text, re.MULTILINE)
     if not found:
         raise Fail('%s: no HeapReleased among the statistics at exit: %s'
                    % (run.label, sysutil.tail(text)))

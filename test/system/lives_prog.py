@@ -13,7 +13,7 @@ PROGRAMS = {
     'seccomp-late': (['seccomp', 'late'], None, 40, True),
     'closefrom': (['closefrom'], None, 40, True),
     'threads100k': (['threads100k', '100000'], ['threads100k', '400000'], 300, False),
-    'forkstorm': (['forkstorm', '1000'], ['forkstorm', '10000'], 600, False),
+    'forkstorm': (['forkstorm', '600'], ['forkstorm', '10000'], 600, False),
     'signals': (['signals'], None, 40, True),
     'dlopen-tls': (['dlopen_tls'], None, 120, True),
     'thread-exit': (['thread_exit'], None, 120, True),

@@ -8,6 +8,7 @@ EBB=stats=exit and complains about a malformed option; the second does neither.
 """
 import os
 import pwd
+import re
 import shutil
 import subprocess
 
@@ -17,11 +18,18 @@ from sysutil import Fail, GLIBC, Skip
 ORDERS = {'EBB': 'stats=exit,nosuchoption=1'}
 
 
+def soname(path):
+    """The name under which the loader will look for the library."""
+    said = subprocess.run(['readelf', '-d', path], stdout=subprocess.PIPE, text=True).stdout
+    found = re.search(r'\(SONAME\).*\[(.*)\]', said)
+    return found.group(1) if found else os.path.basename(path)
+
+
 def test(args):
     sysutil.need_root('a setuid program is made')
     folder = sysutil.tempdir(0o755)
-    shutil.copy(sysutil.LIB, folder)
-    library = os.path.join(folder, os.path.basename(sysutil.LIB))
+    library = os.path.join(folder, soname(sysutil.LIB))
+    shutil.copy(sysutil.LIB, library)
     os.chmod(library, 0o755)
     plain, secure = os.path.join(folder, 'plain'), os.path.join(folder, 'secure')
     source = os.path.join(sysutil.HERE, 'prog', 'setuid.c')

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """A single-threaded program that frees much and sleeps: memory goes back, and the helper goes too.
 
-A second thread costs a single-threaded program for ever (TLS flags, stdio locks, unshare), so it may
-come only when there is much to give back and the program is quiet, and ends when that is done. (While
-the program is busy, or has freed little, there is none: lives_prog.py single-little, single-busy.)
+A second thread that libc knows of costs a single-threaded program for ever, and one it does not know
+of still stands in the way of unshare(CLONE_NEWUSER): it comes only when there is much to give back,
+and ends when that is done. (lives_prog.py single-little and single-busy look from inside.)
 """
 import time
 

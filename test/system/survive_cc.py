@@ -107,7 +107,7 @@ def build_self(kind, place):
     shutil.rmtree(place, ignore_errors=True)
     sysutil.run(kind, ['meson', 'setup', '--buildtype=debugoptimized', place, sysutil.REPO],
                 extra={'PATH': '/usr/bin:/bin:/usr/sbin:/sbin'}, timeout=300, command=True)
-    sysutil.run(kind, ['ninja', '-j2', '-C', place, 'libebb.so'],
+    sysutil.run(kind, ['ninja', '-j2', '-C', place, 'products'],
                 extra={'PATH': '/usr/bin:/bin:/usr/sbin:/sbin'}, timeout=600, command=True)
     return digests('**/*.o', place)
 
