@@ -218,8 +218,10 @@ def c_files():
 
 
 def check_cppcheck():
+    # selfAssignment: cppcheck takes a volatile access that touches a page for one.
     return run(["cppcheck", "--quiet", "--std=c11", "--enable=warning,portability",
                 "--error-exitcode=1", "--inline-suppr", "--suppress=missingIncludeSystem",
+                "--suppress=selfAssignment",
                 "-D__x86_64__", "-D__linux__", "-D__GNUC__", "-DCHECK_LEVEL=2",
                 "-Isrc", "-Iinclude", "-j", JOBS, "src", "cli"])
 

@@ -45,13 +45,34 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
     (void)argv;
     heap_init();
     environment_read(entries);
+    if (options_main.check >= 2) {
+        harden_enable(&heap_main);
+    }
     pageheap_main.populate = options_main.populate;
     releaser_init();
+    if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
+        releaser_restrict();
+    }
     pthread_atfork(boot_fork_prepare, boot_fork_parent, boot_fork_child);
+}
+
+// Walks everything; ends the program if an invariant does not hold.
+static void verify_all(void)
+{
+    world_freeze(&heap_main);
+    const char *wrong = span_verify_all(&heap_main);
+    wrong = wrong != NULL ? wrong : pageheap_verify(&pageheap_main);
+    world_thaw(&heap_main);
+    if (wrong != NULL) {
+        fatal(wrong);
+    }
 }
 
 __attribute__((destructor)) static void boot_destructor(void)
 {
+    if (options_main.check >= 2) {
+        verify_all();
+    }
     if (options_main.stats == OPTION_STATS_EXIT) {
         boot_print_stats(STDERR_FILENO);
     }
@@ -65,9 +86,7 @@ uint64_t boot_release_now(void)
 
 void boot_filter_coming(void)
 {
-    if (options_main.syscalls != OPTION_SYSCALLS_FULL) {
-        releaser_restrict();
-    }
+    releaser_restrict();
 }
 
 void boot_credentials_change(void)

@@ -16,12 +16,14 @@
 // Tests    test/system/gives_back.py  test/race/heap_race.c
 #include "release/release.h"
 
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/fmt.h"
 #include "base/option.h"
 #include "os/clock.h"
 #include "os/futex.h"
+#include "os/sys.h"
 #include "os/thread.h"
 #include "span/span.h"
 
@@ -209,6 +211,7 @@ static bool releaser_end(uint32_t bell)
 static void releaser_run(void *arg)
 {
     (void)arg;
+    sys_call2(SYS_prctl, PR_SET_NAME, "ebb-releaser");
     for (;;) {
         uint32_t bell = load_seq(&releaser.bell);
         uint64_t ready_pages = 0;

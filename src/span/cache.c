@@ -94,8 +94,9 @@ void cache_set_current(struct cache *cache, unsigned size_class, struct span *sp
     }
     // All multiples of 16 above the next smaller class; the first class also serves zero bytes.
     size_t below = size_class == 1 ? 0 : sizeclass_table[size_class - 1].block_bytes / 16 + 1;
+    struct span *fast = heap_main.hardened ? &span_empty : span;
     for (size_t i = below; i <= block_bytes / 16; i++) {
-        cache->direct[i] = span;
+        cache->direct[i] = fast;
     }
 }
 
@@ -186,6 +187,9 @@ void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_cl
     span->free = block->next;
     span->alloc_count++;
     span->used++;
+    if (unlikely(heap->hardened)) {
+        harden_alloc(cache, span, block);
+    }
     block->key = 0;
     return block;
 }
@@ -253,7 +257,7 @@ void cache_full_to_partial(struct heap *heap, struct cache *cache, struct span *
     remote_collect(span);
     span_list_remove(&cache->full, span);
     span_set_state(span, SPAN_PARTIAL);
-    store_relaxed(&span->tag, cache->id);
+    store_relaxed(&span->tag, cache_span_tag(cache));
     span_list_push(&cache->partial[span->size_class], span);
     if (span_used(span) == 0) {
         cache_span_emptied(heap, cache, span);
@@ -274,6 +278,16 @@ static void cache_free_owned(struct heap *heap, struct cache *cache, struct span
         }
     } else if (span_state(span) == SPAN_PARTIAL && span_used(span) == 0) {
         cache_span_emptied(heap, cache, span);
+    }
+}
+
+static void cache_free_small(struct heap *heap, struct cache *cache, struct span *span,
+                             struct block *block)
+{
+    if (load_relaxed(&span->owner) == cache) {
+        cache_free_owned(heap, cache, span, block);
+    } else {
+        gather_add(heap, cache, span, block);
     }
 }
 
@@ -333,6 +347,10 @@ struct cache *cache_attach(void)
 // cache_detach_all gives every span to central, every run and gathered free to where it belongs.
 void cache_detach_all(struct heap *heap, struct cache *cache)
 {
+    struct block *kept;
+    while ((kept = harden_oldest(heap, cache)) != NULL) {
+        cache_free_small(heap, cache, span_of(heap->pages, kept), kept);
+    }
     gather_flush(heap, cache);
     pending_drain(heap, cache);
     for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
@@ -463,7 +481,8 @@ void *cache_alloc_medium(size_t bytes)
     cache_enter(cache);
     struct span *span = cache->current[size_class];
     struct block *block = span->free;
-    if (unlikely(block == NULL) || unlikely(load_relaxed(&cache->claimed) != 0)) {
+    if (unlikely(block == NULL) || unlikely(load_relaxed(&cache->claimed) != 0) ||
+        unlikely(heap_main.hardened)) {
         cache_leave(cache);
         return cache_alloc_class(size_class);
     }
@@ -517,10 +536,13 @@ ATTR_NOINLINE void cache_free_slow(void *addr)
     struct span *span = block_check(hold.cache, addr, "free()");
     if (span->size_class == 0) {
         large_free_owned(heap, hold.cache, span);
-    } else if (load_relaxed(&span->owner) == hold.cache) {
-        cache_free_owned(heap, hold.cache, span, addr);
+    } else if (likely(!heap->hardened)) {
+        cache_free_small(heap, hold.cache, span, addr);
     } else {
-        gather_add(heap, hold.cache, span, addr);
+        addr = harden_free(heap, hold.cache, addr, span->block_bytes);
+        if (addr != NULL) {
+            cache_free_small(heap, hold.cache, span_of(heap->pages, addr), addr);
+        }
     }
     cache_unhold(hold);
 }

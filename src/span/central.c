@@ -17,7 +17,7 @@ struct span *central_get(struct heap *heap, struct cache *cache, unsigned size_c
     if (span != NULL) {
         span_list_remove(&central->partial, span);
         store_release(&span->owner, cache); // pairs with load_acquire in remote_notify
-        store_relaxed(&span->tag, cache->id);
+        store_relaxed(&span->tag, cache_span_tag(cache));
     }
     lock_release(&central->lock);
     if (span != NULL) {

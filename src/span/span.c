@@ -69,7 +69,7 @@ struct span *span_new(struct heap *heap, struct cache *cache, unsigned size_clas
     span->magic_limit = sc->magic;
     span->capacity = (uint32_t)((pages << PAGE_SHIFT) / sc->block_bytes);
     store_relaxed(&span->owner, cache);
-    store_relaxed(&span->tag, cache->id);
+    store_relaxed(&span->tag, cache_span_tag(cache));
     store_release(&span->state, SPAN_PARTIAL); // after owner: pairs with central_collect
     return span;
 }
@@ -100,6 +100,9 @@ bool span_extend(struct span *span, uint64_t secret)
         pos += block_bytes;
         block->next = (struct block *)(void *)pos;
         block->key = secret ^ (uintptr_t)block;
+        if (unlikely(heap_main.hardened)) {
+            harden_poison(block, block_bytes);
+        }
     }
     block->next = span->free;
     span->free = first;

@@ -99,6 +99,7 @@ struct cache {
     uint64_t large_free_count;                 // (T)
     uint64_t large_free_bytes;                 // (T)
     struct gather gather[GATHER_COUNT];        // (T)
+    struct quarantine *quarantine;             // (T) check=2 only (span/harden.c)
     struct cache *all_next;                    // (C) list of all caches ever
     struct cache *dead_next;                   // (WORLD lock)
     uint32_t ticks_seen;                       // (WORLD lock) at the releaser's last look
@@ -115,6 +116,7 @@ struct heap {
     struct pageheap *pages;  // (C)
     struct meta meta;
     uint64_t secret;         // (C)
+    bool hardened;           // (C) after start-up: check=2 (span/harden.c)
     atomic_ptr caches;       // (A) all caches ever, by all_next; only grows
     struct lock world;       // rank WORLD: claims, dead caches
     struct cache *dead;      // (L) world
@@ -150,6 +152,9 @@ void *cache_alloc_class(unsigned size_class);
 
 // cache_alloc_medium serves DIRECT_MAX_BYTES < bytes <= SMALL_MAX_BYTES.
 void *cache_alloc_medium(size_t bytes);
+
+// harden_enable switches check=2 on, for good. Called by boot.
+void harden_enable(struct heap *heap);
 
 // large_alloc returns a span of its own for bytes > SMALL_MAX_BYTES or odd alignments, or NULL.
 struct span *large_alloc(size_t bytes, size_t align);

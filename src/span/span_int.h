@@ -86,6 +86,19 @@ void large_free_owned(struct heap *heap, struct cache *cache, struct span *span)
 bool large_resize_owned(struct heap *heap, struct cache *cache, struct span *span, size_t bytes);
 size_t runs_flush(struct heap *heap, struct cache *cache);
 
+// The tag that makes frees into the owner's spans fast; none when hardened.
+ATTR_INLINE uint32_t cache_span_tag(const struct cache *cache)
+{
+    return heap_main.hardened ? TAG_NONE : cache->id;
+}
+
+// harden.c: check=2. Called by the owner in its bracket.
+void harden_poison(struct block *block, size_t block_bytes);
+void harden_alloc(struct cache *cache, const struct span *span, struct block *block);
+struct block *harden_free(struct heap *heap, struct cache *cache, struct block *block,
+                          size_t block_bytes);
+struct block *harden_oldest(struct heap *heap, struct cache *cache);
+
 // badfree.c: end the program with a line about addr.
 ATTR_NORETURN void badfree_check(const struct span *span, void *addr, const char *call);
 ATTR_NORETURN void badfree_foreign(void *addr, const char *call);

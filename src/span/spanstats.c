@@ -112,7 +112,7 @@ static const char *verify_span(const struct heap *heap, const struct span *span)
     if (state != SPAN_CURRENT && state != SPAN_PARTIAL && state != SPAN_EMPTY && state != SPAN_FULL) {
         return "span: in no state";
     }
-    if (tag != (owner != NULL && state != SPAN_FULL ? owner->id : TAG_NONE)) {
+    if (tag != (owner != NULL && state != SPAN_FULL ? cache_span_tag(owner) : TAG_NONE)) {
         return "span: tag does not fit owner and state";
     }
     if (state == SPAN_CURRENT && (owner == NULL || owner->current[span->size_class] != span)) {

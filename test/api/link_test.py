@@ -28,8 +28,9 @@ CREDENTIAL_NAMES = """
     unshare setns prctl
 """.split()
 
-# Itanium C++ ABI, 64 bit: operator new and delete, single and array, each in all forms.
-NEW_FORMS = ["m", "mRKSt9nothrow_t", "mSt11align_val_t", "mSt11align_val_tRKSt9nothrow_t"]
+# Itanium C++ ABI, 64 bit: operator new and delete, single and array, each in all forms, but for the
+# nothrow forms of new: libstdc++'s call ours and catch what a new_handler throws.
+NEW_FORMS = ["m", "mSt11align_val_t"]
 DELETE_FORMS = ["Pv", "Pvm", "PvRKSt9nothrow_t", "PvSt11align_val_t", "PvmSt11align_val_t",
                 "PvSt11align_val_tRKSt9nothrow_t"]
 CXX_NAMES = ["_Z%s%s" % (kind, form) for kind in ("nw", "na") for form in NEW_FORMS]

@@ -47,7 +47,7 @@ static void expect_defaults(const struct options *o)
     cr_expect_eq(o->stats, OPTION_STATS_OFF);
     cr_expect_eq(o->check, 0);
     cr_expect_eq(o->children, false);
-    cr_expect_eq(o->syscalls, OPTION_SYSCALLS_CORE);
+    cr_expect_eq(o->syscalls, OPTION_SYSCALLS_FULL);
     cr_expect_eq(o->releaser, true);
     cr_expect_eq(o->release_cpu_percent, 1);
     cr_expect_eq(o->release_min_bytes, 4 * MIB);
