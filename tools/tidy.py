@@ -384,6 +384,18 @@ def rule_orphans(tree):
                 yield file, 1, "no meson.build lists it"
 
 
+def rule_tables(tree):
+    """A test that a table of test/FOLDER/meson.build names is there: Meson passes it over."""
+    for file in tree.files:
+        if file.parts[0] != "test" or file.name != "meson.build" or len(file.parts) != 3:
+            continue
+        for number, line in enumerate(file.lines, 1):
+            match = re.match(r"\s*'(\w+)': \['(?:quick|commit|long)'", line)
+            path = "%s/%s.c" % ("/".join(file.parts[:2]), match.group(1)) if match else ""
+            if match and not tree.exists(path):
+                yield file, number, "names %s, which does not exist" % path
+
+
 def rule_options(tree):
     documented = tree.read("docs/OPTIONS.md")
     for file in tree.files:
@@ -408,6 +420,7 @@ RULES = [
     ("partners", rule_partners),
     ("tests", rule_tests),
     ("orphans", rule_orphans),
+    ("tables", rule_tables),
     ("options", rule_options),
 ]
 

@@ -114,6 +114,7 @@ FAULTS = [
     ("orphans", "test/unit/meson.build", ("'span_test'", "")),
     ("orphans", "meson.build", ("'include/ebb/ebb.h'", "")),
     ("orphans", "src/span/span.c", ('#include "span/span_int.h"\n', "")),
+    ("tables", "test/unit/meson.build", "x = {\n  'gone': ['quick', 3],\n}\n"),
     ("options", "docs/OPTIONS.md", ("`policy`", "")),
 ]
 

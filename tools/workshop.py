@@ -171,7 +171,9 @@ def test_one(folder, compiler, options, suites, tier, pattern, tally):
         os.unlink(log)
     # Meson would set MALLOC_PERTURB_, which glibc obeys and Ebb does not: an unfair comparison.
     env = environment({"EBB_TEST_TIER": tier, "MALLOC_PERTURB_": "0"})
-    env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=1:allocator_may_return_null=1")
+    # Some tests expect SIGSEGV; without handle_segv=0 the sanitizer would catch it.
+    env.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=1:handle_segv=0:"
+                   "allocator_may_return_null=1")
     env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
     env.setdefault("TSAN_OPTIONS", "halt_on_error=1:second_deadlock_stack=1")
     run(["meson", "test", "-C", folder, "--no-rebuild", "--num-processes", JOBS] + names, env=env,

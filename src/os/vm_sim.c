@@ -186,6 +186,10 @@ static void check_prepared(const struct vm_sim *sim, struct page_range range)
 static void sim_used(void *ctx, void *addr, size_t bytes)
 {
     struct vm_sim *sim = ctx;
+    if (((uintptr_t)addr & (sim->vm.page_bytes - 1)) != 0) {
+        return; // EINVAL: a hint may fail
+    }
+    bytes = align_up(bytes, sim->vm.page_bytes);
     struct page_range range = range_of(sim, addr, bytes);
     sim_lock(sim);
     sim->used_count++;

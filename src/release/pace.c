@@ -11,8 +11,9 @@
 
 bool release_epoch_update(struct release_epoch *epoch, struct release_view *view)
 {
-    if (epoch->active_ns == 0 || view->ops_count != epoch->ops_seen) {
-        epoch->ops_seen = view->ops_count;
+    uint64_t moved = view->ops_count - epoch->ops_seen;
+    epoch->ops_seen = view->ops_count;
+    if (epoch->active_ns == 0 || moved >= RELEASE_REST_OPS) {
         epoch->active_ns = view->now_ns;
         epoch->ended_at_rest = false;
     }

@@ -71,12 +71,17 @@ struct release_plan release_plan_now(const struct release_view *view);
 
 // Epochs. release_epoch_update takes the numbers of a look and tells whether an epoch has ended; the
 // fields epoch_* and rest_ns of the view are filled from it.
+//
+// Fewer page-heap operations than this between two looks count as rest: a server that does nothing but
+// write a line each second should not keep the releaser awake.
+#define RELEASE_REST_OPS 64
+
 struct release_epoch {
     uint64_t count;
     uint64_t used_bytes;       // at the end of the last epoch
     uint64_t freed_at_start;   // view.freed_bytes when the epoch began
     uint64_t ops_seen;         // at the last look
-    uint64_t active_ns;        // when ops_count was last seen to change
+    uint64_t active_ns;        // when RELEASE_REST_OPS or more were last seen between two looks
     bool ended_at_rest;        // this rest has ended an epoch already
 };
 bool release_epoch_update(struct release_epoch *epoch, struct release_view *view);

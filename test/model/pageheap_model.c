@@ -395,7 +395,7 @@ static void do_alloc_beside_hidden(void)
             m.state[page] = PAGE_WITHDRAWN;
         }
     }
-    if (naive_find(40) != SPACE_PAGES) {
+    if (naive_find(80) != SPACE_PAGES) {
         do_alloc();
     }
     memcpy(&m.state[hidden], kept, sizeof(kept));

@@ -41,6 +41,7 @@ void heapbox_close(struct heapbox *box)
 void heapbox_adopt_main(struct heapbox *box, size_t page_bytes, size_t space_bytes, uint64_t seed)
 {
     heap_init();
+    frame_allow_mappings(1000); // the machine stays to the end of the process
     *box = (struct heapbox){.pages = &pageheap_main};
     FRAME_CHECK(pageheap_main.window_start == 0);
     FRAME_CHECK(vm_sim_init(&box->sim, page_bytes, space_bytes, seed));
