@@ -30,7 +30,7 @@
 //
 // Why this way
 //   First fit by address keeps high addresses empty. One index for ready and released runs, so that
-//   they merge (CASES A6). Records live out of line, in a sparse table of their arena: a freed page
+//   they merge. Records live out of line, in a sparse table of their arena: a freed page
 //   holds nothing of ours, and the table of an empty arena goes back to the kernel too. The page map
 //   holds 8 bytes per page, a difference of addresses that is 0 where no span is, so that free needs
 //   neither a multiplication nor a test (2 bytes and an index were two instructions more).
@@ -168,8 +168,9 @@ enum pageheap_kind {
 
 void pageheap_init(struct pageheap *heap, const struct vm *vm, struct meta *meta, uintptr_t hint);
 
-// pageheap_set_grow_hook names who is told, with no lock held, that ready pages have grown past
-// ring_ready_pages. It rings a doorbell and returns (release/releaser.c).
+// pageheap_set_grow_hook names who is told that ready pages have grown past ring_ready_pages. The page
+// heap holds no lock then, but the caller of the page heap may: the hook takes none, rings a doorbell
+// and returns (release/releaser.c).
 void pageheap_set_grow_hook(struct pageheap *heap, void (*hook)(void));
 void pageheap_set_ring(struct pageheap *heap, uint64_t ready_pages);
 

@@ -16,14 +16,15 @@
 //
 // Locking
 //   releaser.round: one release round at a time (a try-flag, taken also by fork). Below it WORLD and
-//   what the page heap takes. The doorbell takes no lock: it is rung with locks held.
+//   what the page heap takes. The doorbell takes no lock: who rings may be inside its bracket, or hold
+//   WORLD (the fallback cache).
 //
 // Flow
 //   pageheap_free -> grow hook -> releaser_ring -> (thread) releaser_look -> release_view_read ->
 //   policy->plan -> pageheap_release -> trace line -> sleep until plan.wake_at_ns or the doorbell.
 //
 // Why this way
-//   The releaser is a thread, because a process that sleeps must give back too (DEMAND D2); a bare
+//   The releaser is a thread, because a process that sleeps must give back too; a bare
 //   one, because a thread of libc's slows single-threaded programs down (os/thread.h).
 //
 // Go       1.16 mgcscavenge.go gcPaceScavenger, bgscavenge. Unlike Go: epochs, a token bucket over

@@ -29,7 +29,7 @@
 //
 // Why this way
 //   Blocks are gathered by span and pushed as a chain: one compare-and-swap per block costs 1.4 to
-//   1.7 times as much in producer-consumer programs (TRAPS 13). The count in the word lets the owner
+//   1.7 times as much in producer-consumer programs. The count in the word lets the owner
 //   take a chain without walking it.
 //
 // Go       none: Go frees by sweeping. Notification after mimalloc's thread_delayed_free, with the

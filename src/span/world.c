@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The world: acting on caches whose threads know nothing of it. One mechanism, the claim, serves
-// idle caches, fork and exact statistics (TRAPS 4).
+// idle caches, fork and exact statistics (docs/design/003).
 //
 // Model
 //   A claimed cache belongs to the claimer: claimed is 1, the tag is one that no span has, and the
