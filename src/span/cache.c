@@ -23,6 +23,7 @@ struct span span_empty;
 struct heap heap_main;
 struct cache cache_none = {
     .tag = {TAG_CLAIMED},
+    .claimed = {1}, // for ever: whoever looks goes the slow way
     .direct = {[0 ... DIRECT_COUNT - 1] = &span_empty},
     .current = {[0 ... SIZECLASS_COUNT - 1] = &span_empty},
     .race_lock = LOCK_INIT(CACHE),
@@ -281,8 +282,8 @@ static void cache_free_owned(struct heap *heap, struct cache *cache, struct span
     }
 }
 
-static void cache_free_small(struct heap *heap, struct cache *cache, struct span *span,
-                             struct block *block)
+ATTR_INLINE void cache_free_small(struct heap *heap, struct cache *cache, struct span *span,
+                                  struct block *block)
 {
     if (load_relaxed(&span->owner) == cache) {
         cache_free_owned(heap, cache, span, block);
@@ -401,17 +402,14 @@ void cache_exit(void *value)
     add_relaxed(&heap->exits, 1);
 }
 
-void cache_enter_slow(struct cache *cache)
+void cache_enter_claimed(struct cache *cache)
 {
-    for (;;) {
-        cache_enter(cache);
-        if (likely(load_acquire(&cache->claimed) == 0)) { // pairs with store_release in unclaim
-            return;
-        }
+    do {
         cache_leave(cache);
         lock_acquire(&heap_main.world);
         lock_release(&heap_main.world);
-    }
+        cache_enter(cache);
+    } while (load_acquire(&cache->claimed) != 0); // pairs with store_release in claim_end
 }
 
 // The cache to use and how to let it go: a thread without one works under the WORLD lock.
@@ -420,12 +418,9 @@ struct cache_hold {
     bool fallback;
 };
 
-static struct cache_hold cache_hold(void)
+static ATTR_NOINLINE struct cache_hold cache_hold_first(void)
 {
-    struct cache *cache = cache_self;
-    if (unlikely(cache == &cache_none)) {
-        cache = cache_attach();
-    }
+    struct cache *cache = cache_attach();
     struct cache_hold hold = {cache, false};
     if (likely(cache != NULL)) {
         cache_enter_slow(cache);
@@ -446,7 +441,17 @@ static struct cache_hold cache_hold(void)
     return hold;
 }
 
-static void cache_unhold(struct cache_hold hold)
+ATTR_INLINE struct cache_hold cache_hold(void)
+{
+    struct cache *cache = cache_self;
+    if (unlikely(cache == &cache_none)) {
+        return cache_hold_first();
+    }
+    cache_enter_slow(cache);
+    return (struct cache_hold){cache, false};
+}
+
+ATTR_INLINE void cache_unhold(struct cache_hold hold)
 {
     cache_leave(hold.cache);
     if (unlikely(hold.fallback)) {
@@ -494,7 +499,7 @@ void *cache_alloc_medium(size_t bytes)
     return block;
 }
 
-static struct span *block_check(struct cache *cache, void *addr, const char *call)
+ATTR_INLINE struct span *block_check(struct cache *cache, void *addr, const char *call)
 {
     struct span *span = span_of(&pageheap_main, addr);
     if (span == NULL || span->page_count == 0) { // span_none has no pages
@@ -521,6 +526,45 @@ struct span *block_find(void *addr, const char *call)
     struct span *span = block_check(hold.cache, addr, call);
     cache_unhold(hold);
     return span;
+}
+
+static ATTR_NOINLINE void free_other_first(struct cache *cache, struct span *span,
+                                           struct block *block)
+{
+    gather_add(&heap_main, cache, span, block);
+    cache_leave(cache);
+}
+
+static ATTR_NOINLINE void free_other_long(struct cache *cache, struct gather *entry)
+{
+    gather_push_long(&heap_main, cache, entry);
+    cache_leave(cache);
+}
+
+// The free of a block of another thread's span, when nothing is out of the ordinary: checks, gathers,
+// done. Everything else is cache_free_slow's. The calls are the last thing each path does, so that no
+// register need be saved.
+ATTR_NOINLINE void cache_free_other(void *addr, struct cache *cache, struct span *span)
+{
+    struct block *block = addr;
+    if (unlikely(load_relaxed(&cache->claimed) != 0) || unlikely(heap_main.hardened) ||
+        unlikely(load_relaxed(&span->owner) == cache) || unlikely(span->size_class == 0) ||
+        unlikely(!span_holds_block(span, addr)) ||
+        unlikely(block->key == block_key(cache, block))) {
+        cache_leave(cache);
+        cache_free_slow(addr);
+        return;
+    }
+    struct gather *entry = gather_entry(cache, span);
+    if (unlikely(entry->span != span)) {
+        free_other_first(cache, span, block);
+        return;
+    }
+    if (unlikely(gather_link(cache, entry, block))) {
+        free_other_long(cache, entry);
+        return;
+    }
+    cache_leave(cache);
 }
 
 ATTR_NOINLINE void cache_free_slow(void *addr)

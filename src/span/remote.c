@@ -37,10 +37,6 @@
 // Tests    test/race/heap_race.c  test/model/malloc_model.c
 #include "span/span_int.h"
 
-// A chain is pushed when it has so many blocks or bytes.
-#define GATHER_BLOCKS 32u
-#define GATHER_BYTES ((size_t)4096)
-
 // Remote frees after which the doorbell is rung: owners that sleep do not collect by themselves.
 #define REMOTE_RING_BYTES (4 * MIB)
 
@@ -136,34 +132,32 @@ void remote_push(struct heap *heap, struct span *span, struct block *head, struc
 
 static void gather_push(struct heap *heap, struct cache *cache, struct gather *entry)
 {
-    cache->remote_bytes += (uint64_t)entry->count * entry->span->block_bytes;
-    remote_push(heap, entry->span, entry->head, entry->tail, entry->count);
+    uint32_t count = entry->limit - entry->room;
+    cache->remote_bytes += (uint64_t)count * entry->span->block_bytes;
+    remote_push(heap, entry->span, entry->head, entry->tail, count);
     entry->span = NULL;
 }
 
-void gather_add(struct heap *heap, struct cache *cache, struct span *span, struct block *block)
+void gather_evict(struct heap *heap, struct cache *cache, struct gather *entry, struct span *span,
+                  struct block *tail)
 {
-    uintptr_t hash = (uintptr_t)span / sizeof(*span);
-    struct gather *entry = &cache->gather[(hash ^ hash >> 5) % GATHER_COUNT];
-    if (entry->span != span) {
-        if (entry->span != NULL) {
-            gather_push(heap, cache, entry);
-        }
-        entry->span = span;
-        entry->head = NULL;
-        entry->tail = block;
-        entry->count = 0;
-    }
-    block->key = block_key(cache, block);
-    block->next = entry->head;
-    entry->head = block;
-    entry->count++;
-    if (entry->count >= GATHER_BLOCKS || entry->count * (size_t)span->block_bytes >= GATHER_BYTES) {
+    if (entry->span != NULL) {
         gather_push(heap, cache, entry);
-        if (cache->remote_bytes >= REMOTE_RING_BYTES) {
-            cache->remote_bytes = 0;
-            pageheap_ring(heap->pages);
-        }
+    }
+    entry->span = span;
+    entry->head = NULL;
+    entry->tail = tail;
+    uint32_t fitting = GATHER_BYTES / span->block_bytes;
+    entry->limit = fitting < 1 ? 1 : fitting > GATHER_BLOCKS ? GATHER_BLOCKS : fitting;
+    entry->room = entry->limit;
+}
+
+void gather_push_long(struct heap *heap, struct cache *cache, struct gather *entry)
+{
+    gather_push(heap, cache, entry);
+    if (cache->remote_bytes >= REMOTE_RING_BYTES) {
+        cache->remote_bytes = 0;
+        pageheap_ring(heap->pages);
     }
 }
 

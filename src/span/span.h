@@ -67,7 +67,8 @@ struct gather {
     struct span *span;
     struct block *head;
     struct block *tail;
-    uint32_t count;
+    uint32_t limit; // blocks of a full chain: 32, or 4 KiB of them
+    uint32_t room;  // how many more the chain may take
 };
 
 enum cache_state {
@@ -143,6 +144,10 @@ void *cache_alloc_slow(size_t bytes);
 // cache_free_slow frees any non-NULL address that malloc returned, or ends the program with a line
 // that names what is wrong with it.
 void cache_free_slow(void *addr);
+
+// cache_free_other goes on from cache_free, inside the bracket of cache: the span is another thread's,
+// or full, or not one at all. Leaves the bracket.
+void cache_free_other(void *addr, struct cache *cache, struct span *span);
 
 // cache_emptied: the owner's free of addr has left its span without a block in use, a moment ago.
 void cache_emptied(void *addr);
@@ -235,8 +240,11 @@ ATTR_INLINE void cache_free(void *addr)
     struct cache *cache = cache_self;
     struct block *block = addr;
     cache_enter(cache);
-    if (unlikely(load_fast(&span->tag) != load_fast(&cache->tag)) ||
-        unlikely(!span_holds_block(span, addr)) ||
+    if (unlikely(load_fast(&span->tag) != load_fast(&cache->tag))) {
+        cache_free_other(addr, cache, span);
+        return;
+    }
+    if (unlikely(!span_holds_block(span, addr)) ||
         unlikely(block->key == block_key(cache, addr))) {
         cache_leave(cache);
         cache_free_slow(addr);

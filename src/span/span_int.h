@@ -53,7 +53,44 @@ bool remote_mark_full(struct span *span);
 bool remote_clear_full(struct span *span);
 void remote_push(struct heap *heap, struct span *span, struct block *head, struct block *tail,
                  uint32_t count);
-void gather_add(struct heap *heap, struct cache *cache, struct span *span, struct block *block);
+// gather_push_long pushes the entry's chain because it is long enough.
+void gather_push_long(struct heap *heap, struct cache *cache, struct gather *entry);
+// gather_evict pushes the entry's chain, if it has one, and gives the entry to span.
+void gather_evict(struct heap *heap, struct cache *cache, struct gather *entry, struct span *span,
+                  struct block *tail);
+
+// A chain is pushed when it has so many blocks or bytes.
+#define GATHER_BLOCKS 32u
+#define GATHER_BYTES 4096u
+
+ATTR_INLINE struct gather *gather_entry(struct cache *cache, const struct span *span)
+{
+    uintptr_t hash = (uintptr_t)span / sizeof(*span);
+    return &cache->gather[(hash ^ hash >> 5) % GATHER_COUNT];
+}
+
+// gather_link adds a block to the entry of its span; true if the chain should be pushed.
+ATTR_INLINE bool gather_link(struct cache *cache, struct gather *entry, struct block *block)
+{
+    block->key = block_key(cache, block);
+    block->next = entry->head;
+    entry->head = block;
+    entry->room -= 1;
+    return entry->room == 0;
+}
+
+// gather_add puts a block of somebody else's span on its way.
+ATTR_INLINE void gather_add(struct heap *heap, struct cache *cache, struct span *span,
+                            struct block *block)
+{
+    struct gather *entry = gather_entry(cache, span);
+    if (entry->span != span) {
+        gather_evict(heap, cache, entry, span, block);
+    }
+    if (gather_link(cache, entry, block)) {
+        gather_push_long(heap, cache, entry);
+    }
+}
 void gather_flush(struct heap *heap, struct cache *cache);
 void pending_drain(struct heap *heap, struct cache *cache);
 
@@ -69,7 +106,14 @@ void cache_disown(struct cache *cache, struct span *span);
 void cache_full_to_partial(struct heap *heap, struct cache *cache, struct span *span);
 struct cache *cache_attach(void);
 // cache_enter_slow enters the bracket and waits while the cache is claimed.
-void cache_enter_slow(struct cache *cache);
+void cache_enter_claimed(struct cache *cache);
+ATTR_INLINE void cache_enter_slow(struct cache *cache)
+{
+    cache_enter(cache);
+    if (unlikely(load_acquire(&cache->claimed) != 0)) { // pairs with store_release in claim_end
+        cache_enter_claimed(cache);
+    }
+}
 
 // central.c
 struct span *central_get(struct heap *heap, struct cache *cache, unsigned size_class);

@@ -294,7 +294,7 @@ static void one_thread(size_t page_bytes)
     uint64_t seed = frame_seed();
     heapbox_adopt_main(&box, page_bytes, 4 * GIB, seed);
     slots_init();
-    unsigned rounds = frame_rounds(2);
+    unsigned rounds = frame_rounds(1);
     for (unsigned round = 0; round < rounds; round++) {
         round_seed = seed + round;
         uint64_t random = round_seed;
@@ -402,7 +402,7 @@ EBB_TEST(malloc_model, threads, .timeout = 300)
     for (uintptr_t i = 0; i < STAYERS; i++) {
         CHECK_MODEL(pthread_create(&stayers[i], NULL, stayer, (void *)i) == 0);
     }
-    unsigned phases = frame_rounds(40);
+    unsigned phases = frame_rounds(14);
     for (unsigned phase = 0; phase < phases; phase++) {
         store_relaxed(&phase_number, phase);
         run_phase(&random);
@@ -414,4 +414,5 @@ EBB_TEST(malloc_model, threads, .timeout = 300)
         pthread_join(stayers[i], NULL);
     }
     heap_main_verify("threads gone");
+    releaser_pause(); // its thread would be there for some seconds more
 }

@@ -50,6 +50,7 @@ void heapbox_adopt_main(struct heapbox *box, size_t page_bytes, size_t space_byt
     heap_main.meta.vm = &box->fail.vm;
     pageheap_main.vm = &box->fail.vm;
     pageheap_main.hint = (uintptr_t)box->sim.space;
+    pageheap_set_grow_hook(&pageheap_main, NULL);
 }
 
 static void require(const char *wrong, const char *what, const char *when)

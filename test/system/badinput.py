@@ -14,7 +14,7 @@ from sysutil import EBB, Fail
 FATAL = {
     'double-free-small': r'double free|freed twice|already free',
     'double-free-page': r'double free|freed twice|already free',
-    'double-free-large': r'double free|freed twice|already free|invalid pointer|not (allocated|ours)',
+    'double-free-large': r'double free|freed twice|already free|invalid pointer|not allocated',
     'double-free-later': r'double free|freed twice|already free',
     'realloc-freed': r'realloc.*(free|invalid)|already free',
     'free-stack': r'invalid pointer|never allocated|not (allocated|ours|from)',

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: MIT
 """After a peak, with the process asleep, resident size and the cgroup's charge go back.
 
-A peak of mixed blocks (16 to 1024 bytes), all freed, the process in pause(): ten seconds later both
-numbers are at most 8 MiB above what they were before the load. By one thread; by eight threads that
-are still alive, asleep; freed by another thread than the sleeping ones that allocated. Giving back
-costs little CPU, and once it is done no thread wakes up. With policy=never nothing goes back: so the
-measurement can tell.
+A peak of mixed blocks (16 to 1024 bytes), all freed, the process in pause(): ten seconds later
+both numbers are at most 8 MiB above what they were before the load. By one thread; by eight threads
+that are still alive, asleep; freed by another thread than the sleeping ones that allocated. Giving
+back costs little CPU, and once it is done no thread wakes up. With policy=never nothing goes back:
+so the measurement can tell.
 """
 import contextlib
 import time
@@ -75,11 +75,12 @@ class Peak:
         return self.after[which] - self.before[which]
 
     def check_given_back(self):
-        sysutil.say('%-14s before %4d, peak %4d, after %4d MiB RSS; charge over before %s; %d ms CPU'
-                    % (self.label, self.before[0] // MIB, self.top[0] // MIB,
-                       self.after[0] // MIB,
-                       '%d MiB' % (self.over(1) // MIB) if self.cgroup else 'not measured',
-                       self.spent_ns // 1_000_000))
+        sysutil.say('%-14s before %4d, peak %4d, after %4d MiB RSS; charge over before %s; '
+                    '%d ms CPU' % (
+                        self.label, self.before[0] // MIB, self.top[0] // MIB,
+                        self.after[0] // MIB,
+                        '%d MiB' % (self.over(1) // MIB) if self.cgroup else 'not measured',
+                        self.spent_ns // 1_000_000))
         names = ('RSS', "the cgroup's charge")
         for which in (0, 1) if self.cgroup else (0,):
             if self.over(which) > SLACK_BYTES:

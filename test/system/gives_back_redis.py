@@ -3,9 +3,9 @@
 """A real server gives its memory back: redis-server, 500 MB loaded by a client, FLUSHALL.
 
 Ten seconds after the flush RSS is at most 1.2 times what it was before the load. "Before" is read
-after a few keys have come and gone, so that the server's own code is in memory both times. The short
-form loads 150 MB; the long form 500 MB, once with FLUSHALL SYNC, once with ASYNC (redis then frees in
-a thread of its own), and shows that policy=never does not pass.
+after a few keys have come and gone, so that the server's own code is in memory both times. The
+short form loads 150 MB; the long form 500 MB, once with FLUSHALL SYNC, once with ASYNC (redis then
+frees in a thread of its own), and shows that policy=never does not pass.
 """
 import time
 

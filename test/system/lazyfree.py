@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """The heap says released, the kernel says no: case A1, reproduced on purpose.
 
-With madvise=free, or GODEBUG=madvdontneed=0 as for a Go program, the pages of a peak are handed to
-the kernel lazily: RSS stays high, LazyFree of smaps accounts for the difference, and MemStats counts
-the memory as released. GODEBUG=madvdontneed=1 gives it back at once.
+With madvise=free, or GODEBUG=madvdontneed=0 as for a Go program, the pages of a peak are handed
+to the kernel lazily: RSS stays high, LazyFree of smaps accounts for the difference, and MemStats
+counts the memory as released. GODEBUG=madvdontneed=1 gives it back at once.
 """
 import re
 import signal

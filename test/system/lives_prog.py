@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""A helper program that checks itself, run on glibc (where it must pass, else it is wrong) and on Ebb.
+"""A helper program that checks itself, on glibc (where it must pass, else it is wrong) and on Ebb.
 
 Named on the command line; each program says at its top what it is about.
 """
@@ -13,32 +13,22 @@ PROGRAMS = {
     'seccomp-late': (['seccomp', 'late'], None, 40, True),
     'closefrom': (['closefrom'], None, 40, True),
     'threads100k': (['threads100k', '100000'], ['threads100k', '400000'], 300, False),
-    'forkstorm': (['forkstorm', '600'], ['forkstorm', '10000'], 600, False),
     'signals': (['signals'], None, 40, True),
     'dlopen-tls': (['dlopen_tls'], None, 120, True),
     'thread-exit': (['thread_exit'], None, 120, True),
     'exhaust': (['exhaust'], None, 120, True),
-    'api': (['api'], None, 60, True),
-    'apixx': (['apixx'], None, 60, True),
     'single-little': (['single', 'little'], None, 40, True),
     'single-busy': (['single', 'busy'], None, 40, True),
 }
-FORK_HELP = 'early_ctor'
 
 
 def once(kind, name, args, seconds):
-    program = sysutil.prog(args[0], 'cc' if args[0] == 'apixx' else 'c')
-    words = [program] + args[1:]
-    behind = ()
+    words = [sysutil.prog(args[0])] + args[1:]
     if name == 'dlopen-tls':
         words.append(sysutil.prog('tlslib', shared=True))
-    if name == 'api' and kind == EBB:
-        words.append('ebb')
     if args[0] == 'seccomp' and kind == GLIBC:
         words.append('lenient')
-    if name == 'forkstorm':
-        behind = (sysutil.prog(FORK_HELP, shared=True),)
-    done = sysutil.run(kind, words, timeout=seconds, check=False, preload_after=behind)
+    done = sysutil.run(kind, words, timeout=seconds, check=False)
     if done.returncode == 77:
         raise Skip(sysutil.tail(done.stdout))
     if done.returncode:

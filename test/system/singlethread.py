@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""A single-threaded program that frees much and sleeps: memory goes back, and the helper goes too.
+"""A program of one thread frees much and sleeps: memory goes back, and the helper goes too.
 
-A second thread that libc knows of costs a single-threaded program for ever, and one it does not know
-of still stands in the way of unshare(CLONE_NEWUSER): it comes only when there is much to give back,
-and ends when that is done. (lives_prog.py single-little and single-busy look from inside.)
+A second thread that libc knows of costs a single-threaded program for ever, and one it does not
+know of still stands in the way of unshare(CLONE_NEWUSER): it comes only when there is much to
+give back, and ends when that is done. (lives_prog.py single-little and single-busy look from inside.)
 """
 import time
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """gcc, g++ and make on Ebb: the object files are those made on glibc, bit by bit, and they run.
 
-Built are a generated C project under make -j2, a C++ program heavy in templates, and something real:
-this project's own sources, by Meson and Ninja, all of it under Ebb.
+Built are a generated C project under make -j2, a C++ program heavy in templates, and (long form)
+something real: this project's own sources, by Meson and Ninja, all of it under Ebb.
 """
 import glob
 import hashlib

@@ -21,13 +21,15 @@ SCRIPT = '''
         const data = Buffer.alloc(1000 + i * 9973 % 400000, 'pattern' + i);
         const packed = zlib.gzipSync(data);
         if (!zlib.gunzipSync(packed).equals(data)) { throw new Error('zlib'); }
-        const cipher = crypto.createCipheriv('aes-256-ctr', Buffer.alloc(32, i), Buffer.alloc(16, 1));
+        const key = Buffer.alloc(32, i);
+        const cipher = crypto.createCipheriv('aes-256-ctr', key, Buffer.alloc(16, 1));
         hash.update(Buffer.concat([cipher.update(data), cipher.final()]));
     }
     hash.update(JSON.stringify('a1b22c333'.repeat(rounds).match(/[a-z][0-9]+/g)));
     const code = `const { parentPort, workerData } = require('worker_threads');
         let s = 0; const keep = new Map();
-        for (let i = 0; i < 200000; i++) { keep.set('k' + i % 5000, Buffer.alloc(i % 200)); s += i; }
+        for (let i = 0; i < 200000; i++) {
+            keep.set('k' + i % 5000, Buffer.alloc(i % 200)); s += i; }
         parentPort.postMessage(s + workerData + keep.size);`;
     const work = n => new Promise((done, failed) => {
         const w = new Worker(code, { eval: true, workerData: n });

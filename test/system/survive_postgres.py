@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""PostgreSQL on Ebb: initdb, a server, pgbench; the books balance and queries answer as on glibc."""
+"""PostgreSQL on Ebb: initdb, a server, pgbench; the books balance, queries answer as on glibc."""
 import glob
 import os
 import pwd

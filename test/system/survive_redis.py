@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""redis-server and redis-benchmark on Ebb: the data is what was put in, also after fork and reload."""
+"""redis-server under redis-benchmark on Ebb: the data is what was put in, also after a reload."""
 import hashlib
 import time
 

@@ -3,10 +3,10 @@
 """A real redis-server under glibc and under Ebb, at the same time: load, FLUSHALL, watch.
 
 Model
-  Two servers of the distribution's package on loopback ports of their own, nothing kept on disk. Two
-  clients (processes of their own) load both with the same keys; when both are full, FLUSHALL goes to
-  both at once. Meanwhile RSS of both is read ten times a second and drawn. The numbers in the
-  sentence below the picture are those readings.
+  Two servers of the distribution's package on loopback ports of their own, nothing kept on disk.
+  Two clients (processes of their own) load both with the same keys; when both are full, FLUSHALL
+  goes to both at once. Meanwhile RSS of both is read ten times a second and drawn. The numbers in
+  the sentence below the picture are those readings.
 Honesty
   The distribution may link redis-server against jemalloc. glibc's libc.so.6 is then put in front of
   it by LD_PRELOAD, and the text below says by what one sees that it is glibc's malloc that serves.
@@ -233,12 +233,12 @@ def check_allocators(servers):
     of_jemalloc = int(info['allocator_allocated']) / MIB
     if of_jemalloc > glibc.points[-1][1] / 4:
         raise Trouble('jemalloc, not glibc, serves the server that should run under glibc')
-    return ("redis-server is linked against jemalloc here, so glibc's libc.so.6 is put in front of "
-            'it (jemalloc says it has handed out %.1f MiB: it serves nothing)' % of_jemalloc)
+    return ("redis-server is linked against jemalloc here, so glibc's libc.so.6 is put in front "
+            'of it (jemalloc says it has handed out %.1f MiB: it serves nothing)' % of_jemalloc)
 
 
 def fate(server, flushed):
-    """What became of the peak: (MiB given back, MiB at rest, seconds until nearly all of it was)."""
+    """What became of the peak: (MiB given back, MiB at rest, seconds until nearly all was)."""
     rest = server.points[-1][1]
     given = server.peak - rest
     took = next((second - flushed for second, value in server.points
@@ -319,9 +319,9 @@ def show_end(screen, servers, result, args):
     version = subprocess.run(['redis-server', '--version'], stdout=subprocess.PIPE,
                              text=True).stdout.split()
     number = next((word[2:] for word in version if word.startswith('v=')), '')
-    print(wrap('The pictures are resident sizes (RSS) of two redis-server %s, the same program from '
-               'the same package, at the same time: %s keys with values of %d to %d bytes, %d MiB in '
-               'each, then FLUSHALL. Under Ebb: %s. Under glibc: %s.' % (
+    print(wrap('The pictures are resident sizes (RSS) of two redis-server %s, the same program '
+               'from the same package, at the same time: %s keys with values of %d to %d bytes, '
+               '%d MiB in each, then FLUSHALL. Under Ebb: %s. Under glibc: %s.' % (
                    number, format(keys, ','), resp.SMALLEST_BYTES, resp.LARGEST_BYTES, args.mib,
                    'build/ebb run redis-server', evidence), width))
 

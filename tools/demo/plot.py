@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Curves in a terminal: filled panels side by side on one scale.
 
-A column of a panel is a stretch of time, filled up to the value then, in eighths of a line where the
-locale has the characters and in halves where it has not. Colour only where it is asked for.
+A column of a panel is a stretch of time, filled up to the value then, in eighths of a line where
+the locale has the characters and in thirds where it has not. Colour only where it is asked for.
 """
 EIGHTHS = ' ▁▂▃▄▅▆▇█'
 PLAIN = ' .:|'

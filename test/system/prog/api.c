@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // api: every entry point of the malloc family that a C program may call, and what it promises.
-// free_sized, free_aligned_sized and cfree are not in glibc 2.36: looked up, and used where they are.
+// free_sized, free_aligned_sized and cfree are not in glibc 2.36: looked up, and used with the
+// argument `ebb`, which says that they must be there.
 // Go  none
 #include <dlfcn.h>
 #include <errno.h>
@@ -114,8 +115,10 @@ static void looked_up(int required)
     void *old_free = dlsym(RTLD_DEFAULT, "cfree");
 
     if (required) {
-        REQUIRE(free_sized && free_aligned && old_free, "free_sized %p, free_aligned_sized %p, "
-                "cfree %p", free_sized, free_aligned, old_free);
+        REQUIRE(free_sized && free_aligned && old_free,
+                "free_sized %p, free_aligned_sized %p, "
+                "cfree %p",
+                free_sized, free_aligned, old_free);
         for (size_t i = 0; i < 1000; i++) {
             ((void (*)(void *, size_t))free_sized)(malloc(i * 50), i * 50);
             ((void (*)(void *, size_t, size_t))free_aligned)(aligned_alloc(256, i * 256), 256,

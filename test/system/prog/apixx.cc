@@ -47,9 +47,9 @@ static void forms()
     auto nt = std::nothrow;
 
     for (std::size_t n = 0; n < 100000; n += 1 + n / 3) {
-        void *p[8] = {::operator new(n),     ::operator new[](n),
-                      ::operator new(n, nt), ::operator new[](n, nt),
-                      ::operator new(n, al), ::operator new[](n, al),
+        void *p[8] = {::operator new(n),         ::operator new[](n),
+                      ::operator new(n, nt),     ::operator new[](n, nt),
+                      ::operator new(n, al),     ::operator new[](n, al),
                       ::operator new(n, al, nt), ::operator new[](n, al, nt)};
         for (int i = 0; i < 8; i++) {
             REQUIRE(p[i], "form %d of new gives nothing for %zu bytes", i, n);
@@ -94,7 +94,10 @@ static void failing()
     REQUIRE(throws_bad_alloc([] { return ::operator new(too_much); }), "new does not throw");
     REQUIRE(throws_bad_alloc([] { return ::operator new[](too_much); }), "new[] does not throw");
     REQUIRE(throws_bad_alloc([=] { return ::operator new(too_much, al); }), "aligned new");
-    REQUIRE(throws_bad_alloc([] { std::string s(1000, 'x'); s.reserve(too_much / 2); }),
+    REQUIRE(throws_bad_alloc([] {
+                std::string s(1000, 'x');
+                s.reserve(too_much / 2);
+            }),
             "std::string does not throw");
     REQUIRE(!::operator new(too_much, std::nothrow), "nothrow new gives something");
     REQUIRE(!::operator new[](too_much, al, std::nothrow), "nothrow aligned new gives something");

@@ -17,13 +17,15 @@ static void *(*volatile do_aligned)(size_t, size_t) = aligned_alloc;
 static int (*volatile do_memalign)(void **, size_t, size_t) = posix_memalign;
 static void (*volatile do_free)(void *) = free;
 
-static const volatile size_t absurd[] = { (size_t)PTRDIFF_MAX + 1, SIZE_MAX, SIZE_MAX - 15, SIZE_MAX - 4096,
-                                 SIZE_MAX / 2 - 10, PTRDIFF_MAX };
+static const volatile size_t absurd[] = {
+    (size_t)PTRDIFF_MAX + 1, SIZE_MAX,          SIZE_MAX - 15,
+    SIZE_MAX - 4096,         SIZE_MAX / 2 - 10, PTRDIFF_MAX,
+};
 
-#define REQUIRE_ENOMEM(call) \
-    do {                     \
-        errno = 0;           \
-        REQUIRE((call) == NULL && errno == ENOMEM, "%s: errno %d", #call, errno); \
+#define REQUIRE_ENOMEM(call)                                                                       \
+    do {                                                                                           \
+        errno = 0;                                                                                 \
+        REQUIRE((call) == NULL && errno == ENOMEM, "%s: errno %d", #call, errno);                  \
     } while (0)
 
 static char global[4096];
@@ -127,7 +129,7 @@ static void absurd_sizes(void)
 
 static void bad_alignment(void)
 {
-    static const size_t bad[] = { 0, 1, 2, 4, 3, 24, 100, 4095, SIZE_MAX, SIZE_MAX / 2 };
+    static const size_t bad[] = {0, 1, 2, 4, 3, 24, 100, 4095, SIZE_MAX, SIZE_MAX / 2};
     void *out = (void *)(uintptr_t)5;
 
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -143,7 +145,7 @@ static void bad_alignment(void)
 
 static void errno_kept(void)
 {
-    static const size_t sizes[] = { 8, 100, 5000, 70000, 2000000, 90000000 };
+    static const size_t sizes[] = {8, 100, 5000, 70000, 2000000, 90000000};
 
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         char *block = do_malloc(sizes[i]);

@@ -41,7 +41,7 @@ static int open_count(void)
 
 int main(void)
 {
-    struct timespec time = { .tv_sec = 2 };
+    struct timespec time = {.tv_sec = 2};
     int files[FILES];
     struct stat before[FILES];
     char path[] = "/tmp/ebb-closefrom-XXXXXX";
@@ -72,8 +72,8 @@ int main(void)
         struct stat after;
 
         REQUIRE(fstat(files[i], &after) == 0, "descriptor %d was closed behind our back", files[i]);
-        REQUIRE(after.st_ino == before[i].st_ino && after.st_size == before[i].st_size
-                    && lseek(files[i], 0, SEEK_CUR) == 16,
+        REQUIRE(after.st_ino == before[i].st_ino && after.st_size == before[i].st_size &&
+                    lseek(files[i], 0, SEEK_CUR) == 16,
                 "descriptor %d was used by somebody", files[i]);
     }
     REQUIRE(fcntl(FILES + 4, F_GETFD) < 0, "descriptor %d appeared", FILES + 4);

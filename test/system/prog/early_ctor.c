@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// early_ctor: a library whose constructor comes before the heap's, and whose fork handlers allocate.
-// Fork handlers run last in, first out before the fork: the heap's would run first, and with the
+// early_ctor: a library whose constructor comes before the heap's, and whose fork handlers
+// allocate. They run last in, first out before the fork: the heap's would run first, and with the
 // heap's locks taken the handler here would wait for ever.
 // Go  none
 #include <pthread.h>

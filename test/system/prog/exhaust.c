@@ -24,7 +24,7 @@ static size_t address_space(void)
 
 static void limit(size_t more)
 {
-    struct rlimit rlimit = { address_space() + more, RLIM_INFINITY };
+    struct rlimit rlimit = {address_space() + more, RLIM_INFINITY};
 
     REQUIRE(setrlimit(RLIMIT_AS, &rlimit) == 0, "setrlimit");
 }
@@ -97,7 +97,7 @@ static void round_of(size_t bytes, size_t room)
 
 int main(void)
 {
-    static const size_t sizes[] = { 64, 1000, 9000, 40000, 300000, 3000000 };
+    static const size_t sizes[] = {64, 1000, 9000, 40000, 300000, 3000000};
 
     free(malloc(100));
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {

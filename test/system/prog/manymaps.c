@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// manymaps BYTES: allocates BYTES in blocks of 16 bytes to 32 MiB, touches the big ones at one byte,
-// then frees every other one; says how many mappings there are after each step, and after a rest.
+// manymaps BYTES: allocates BYTES in blocks of 16 bytes to 32 MiB, touches one byte of each, then
+// frees every other one; says how many mappings there are after each step, and after a rest.
 // Go  none
 #include <string.h>
 

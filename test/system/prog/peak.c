@@ -148,7 +148,7 @@ static void run_workers(void)
 
 int main(int argc, char **argv)
 {
-    struct sigaction action = { .sa_handler = wake };
+    struct sigaction action = {.sa_handler = wake};
     size_t goal_bytes;
 
     if (argc != 3) {

@@ -16,14 +16,14 @@ enum { EXIT_SKIP = 77 };
 #define MIB ((size_t)1 << 20)
 
 // Ends the program with the line unless the condition holds; works in C and C++.
-#define REQUIRE(condition, ...)                        \
-    do {                                               \
-        if (!(condition)) {                            \
-            fprintf(stderr, "line %d: ", __LINE__);    \
-            fprintf(stderr, __VA_ARGS__);              \
-            fputc('\n', stderr);                       \
-            _exit(1);                                  \
-        }                                              \
+#define REQUIRE(condition, ...)                                                                    \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "line %d: ", __LINE__);                                                \
+            fprintf(stderr, __VA_ARGS__);                                                          \
+            fputc('\n', stderr);                                                                   \
+            _exit(1);                                                                              \
+        }                                                                                          \
     } while (0)
 
 // xorshift64; state must not be 0.

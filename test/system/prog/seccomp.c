@@ -3,7 +3,7 @@
 // seccomp: works under a filter that allows what glibc's malloc needs, and kills on anything else.
 //
 // seccomp early    the filter comes before the heap has done anything worth the name
-// seccomp late     the heap has grown, shrunk and rested (its releaser may run) when the filter comes
+// seccomp late     the heap has grown, shrunk and rested (its releaser may run) before the filter
 //
 // openat is fatal like the rest; with a further word `lenient` it only fails: glibc opens a file of
 // /proc when it shrinks a thread's heap, and takes an error well.
@@ -30,10 +30,27 @@ enum { THREADS = 4, BLOCKS = 60000 };
 
 // What glibc 2.36's malloc, its threads that already live, stdio and exit call.
 static const int allowed[] = {
-    __NR_brk, __NR_mmap, __NR_munmap, __NR_mremap, __NR_madvise, __NR_mprotect, __NR_futex,
-    __NR_read, __NR_write, __NR_exit, __NR_exit_group, __NR_rt_sigaction, __NR_rt_sigprocmask,
-    __NR_rt_sigreturn, __NR_clock_gettime, __NR_clock_nanosleep, __NR_nanosleep, __NR_getrandom,
-    __NR_sched_getaffinity, __NR_sched_yield, __NR_restart_syscall,
+    __NR_brk,
+    __NR_mmap,
+    __NR_munmap,
+    __NR_mremap,
+    __NR_madvise,
+    __NR_mprotect,
+    __NR_futex,
+    __NR_read,
+    __NR_write,
+    __NR_exit,
+    __NR_exit_group,
+    __NR_rt_sigaction,
+    __NR_rt_sigprocmask,
+    __NR_rt_sigreturn,
+    __NR_clock_gettime,
+    __NR_clock_nanosleep,
+    __NR_nanosleep,
+    __NR_getrandom,
+    __NR_sched_getaffinity,
+    __NR_sched_yield,
+    __NR_restart_syscall,
 };
 
 enum { ALLOWED = sizeof allowed / sizeof allowed[0] };
@@ -45,18 +62,18 @@ static pthread_barrier_t done;
 static void install_filter(unsigned on_openat)
 {
     struct sock_filter code[3 + ALLOWED * 2 + 4];
-    struct sock_fprog program = { .filter = code };
+    struct sock_fprog program = {.filter = code};
     size_t n = 0;
 
-    code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                                             offsetof(struct seccomp_data, arch));
+    code[n++] =
+        (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
     code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCH, 1, 0);
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-    code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                                             offsetof(struct seccomp_data, nr));
+    code[n++] =
+        (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
     for (size_t i = 0; i < ALLOWED; i++) {
-        code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)allowed[i],
-                                                 0, 1);
+        code[n++] =
+            (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)allowed[i], 0, 1);
         code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     }
     code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_openat, 0, 1);
@@ -104,7 +121,7 @@ static void *work(void *arg)
 
 static void rest(time_t seconds)
 {
-    struct timespec time = { .tv_sec = seconds };
+    struct timespec time = {.tv_sec = seconds};
 
     nanosleep(&time, NULL);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// setuid: linked against the library; says whether it runs with another's rights, and uses the heap.
+// setuid: linked against the library; uses the heap, and says whether it runs with another's
+// rights.
 // Go  none
 #include <sys/auxv.h>
 

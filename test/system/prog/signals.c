@@ -38,7 +38,7 @@ static void handler(int number)
 static void *work(void *arg)
 {
     uint64_t seed = (uint64_t)(uintptr_t)arg;
-    unsigned char *blocks[100] = { 0 };
+    unsigned char *blocks[100] = {0};
 
     while (!atomic_load(&over)) {
         size_t slot = rand_next(&seed) % 100;
@@ -62,8 +62,8 @@ static void *work(void *arg)
 
 int main(void)
 {
-    struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART };
-    struct itimerval often = { { 0, 200 }, { 0, 200 } };
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 200}, {0, 200}};
     pthread_t threads[2];
     time_t end = time(NULL) + SECONDS;
 
@@ -74,7 +74,7 @@ int main(void)
         REQUIRE(pthread_create(&threads[i], NULL, work, (void *)(i + 1)) == 0, "no thread");
     }
     while (time(NULL) < end) {
-        struct timespec pause = { 0, 100000 };
+        struct timespec pause = {0, 100000};
 
         pthread_kill(threads[0], SIGUSR1);
         pthread_kill(threads[1], SIGUSR1);

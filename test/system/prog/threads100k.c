@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // threads100k COUNT: short threads come and go by the hundred thousand; resident size stays flat.
-// Each frees what the one before it left, so that blocks outlive their thread, and the last is freed
-// by libc itself when the thread has ended.
+// Each frees what the one before it left, so that blocks outlive the thread that allocated them.
 // Go  none
 #include <pthread.h>
 #include <string.h>
