@@ -298,7 +298,8 @@ struct heap_stats {
 };
 void heap_stats_read(struct heap *heap, struct heap_stats *out);
 
-// span_verify_all walks everything on a frozen heap; NULL or what is wrong.
+// span_verify_all walks everything on a frozen heap; NULL or what is wrong. NULL also if world_freeze
+// had to skip a cache: then nothing can be said.
 const char *span_verify_all(struct heap *heap);
 
 // heap_shutdown_thread takes the calling thread's cache back (thread exit hook).

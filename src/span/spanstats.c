@@ -186,6 +186,9 @@ const char *span_verify_all(struct heap *heap)
     struct verify verify = {.heap = heap};
     struct heap_stats stats;
     heap_stats_read(heap, &stats); // also moves gathered and pending blocks to their spans
+    if (stats.skipped != 0) {
+        return NULL; // a thread was caught midway: what it holds fits nothing
+    }
     pageheap_walk(heap->pages, visit_verify, &verify);
     if (verify.wrong != NULL) {
         return verify.wrong;
