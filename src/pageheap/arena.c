@@ -10,7 +10,7 @@
 // arena_make returns the record of the arena at index, made if need be, or NULL.
 static struct arena *arena_make(struct pageheap *heap, size_t index)
 {
-    struct arena *arena = heap->arenas[index];
+    struct arena *arena = pageheap_arena(heap, index);
     if (arena != NULL) {
         return arena;
     }
@@ -22,7 +22,6 @@ static struct arena *arena_make(struct pageheap *heap, size_t index)
     arena->index = (uint32_t)index;
     arena->record_high = 1;
     bits_set_range(arena->allocated, 0, ARENA_PAGES); // absent
-    heap->arenas[index] = arena;
     // Whoever looks a block up got it from somebody who got it after this store.
     heap->maps[index] = (atomic_u64 *)((uintptr_t)arena->map -
                                        (arena->start >> PAGE_SHIFT) * sizeof(arena->map[0]));

@@ -188,7 +188,7 @@ static struct span *alloc_locked(struct pageheap *heap, size_t page_count, size_
     *taken = pages_take(heap, addr, end);
     stats_take(heap, page_count, *taken);
     heap->stats.span_count++;
-    struct arena *arena = heap->arenas[(addr - heap->window_start) >> ARENA_SHIFT];
+    struct arena *arena = pageheap_arena(heap, (addr - heap->window_start) >> ARENA_SHIFT);
     struct span *span = record_alloc(arena);
     span->base = addr;
     span->page_count = (uint32_t)page_count;
@@ -317,7 +317,7 @@ struct span *pageheap_find(struct pageheap *heap, const void *addr)
     lock_acquire(&heap->lock);
     while (found == NULL) {
         size_t index = (page_addr - heap->window_start) >> ARENA_SHIFT;
-        struct arena *arena = index < WINDOW_ARENAS ? heap->arenas[index] : NULL;
+        struct arena *arena = index < WINDOW_ARENAS ? pageheap_arena(heap, index) : NULL;
         size_t page = (page_addr >> PAGE_SHIFT) & (ARENA_PAGES - 1);
         if (arena == NULL || !bits_test(arena->allocated, page)) {
             break;
@@ -346,7 +346,7 @@ void pageheap_walk(struct pageheap *heap, void (*visit)(struct span *span, void 
 {
     size_t end = heap->arena_hi;
     for (size_t index = heap->arena_lo; index < end; index++) {
-        struct arena *arena = heap->arenas[index];
+        struct arena *arena = pageheap_arena(heap, index);
         if (arena == NULL || arena->span_count == 0) {
             continue;
         }

@@ -151,8 +151,7 @@ struct pageheap {
     bool populate;                    // (C) populate released pages in bulk when they are taken
     uintptr_t window_start;           // (C) after the first reservation
     uint64_t group_summary[WINDOW_GROUPS];    // (L)
-    struct arena *arenas[WINDOW_ARENAS];      // (C) each, once set
-    // (C) each, once set: arena->map, moved back so that it is indexed by the page's own number.
+    // (C) each, once set: the arena's map, moved back so that it is indexed by the page's own number.
     atomic_u64 *maps[WINDOW_ARENAS];
 };
 
@@ -234,6 +233,18 @@ void pageheap_walk(struct pageheap *heap, void (*visit)(struct span *span, void 
 
 // pageheap_verify recomputes everything from the bits; NULL or what is wrong. Takes the lock.
 const char *pageheap_verify(struct pageheap *heap);
+
+// pageheap_arena returns the arena at an index of the window, or NULL.
+ATTR_INLINE struct arena *pageheap_arena(const struct pageheap *heap, size_t index)
+{
+    uintptr_t map = (uintptr_t)heap->maps[index];
+    if (map == 0) {
+        return NULL;
+    }
+    uintptr_t start = heap->window_start + (index << ARENA_SHIFT);
+    map += (start >> PAGE_SHIFT) * sizeof(atomic_u64);
+    return (struct arena *)(map - offsetof(struct arena, map));
+}
 
 // The two steps of span_of, which the fast path of free takes one by one.
 ATTR_INLINE const atomic_u64 *pageheap_map(const struct pageheap *heap, const void *addr)

@@ -62,7 +62,7 @@ ATTR_INLINE bool piece_next(struct pageheap *heap, uintptr_t *addr, uintptr_t en
     if (*addr >= end) {
         return false;
     }
-    piece->arena = heap->arenas[(*addr - heap->window_start) >> ARENA_SHIFT];
+    piece->arena = pageheap_arena(heap, (*addr - heap->window_start) >> ARENA_SHIFT);
     piece->first = (*addr >> PAGE_SHIFT) & (ARENA_PAGES - 1);
     piece->count = min_size(ARENA_PAGES - piece->first, (end - *addr) >> PAGE_SHIFT);
     *addr += piece->count << PAGE_SHIFT;

@@ -107,7 +107,7 @@ static const char *verify_locked(struct pageheap *heap)
     for (size_t group = heap->group_lo; group < heap->group_hi; group++) {
         uint64_t summaries[GROUP_ARENAS] = {0};
         for (size_t i = 0; i < GROUP_ARENAS; i++) {
-            struct arena *arena = heap->arenas[group * GROUP_ARENAS + i];
+            struct arena *arena = pageheap_arena(heap, group * GROUP_ARENAS + i);
             if (arena == NULL) {
                 continue;
             }

@@ -62,7 +62,7 @@ static bool withdraw(struct pageheap *heap, struct pageheap_cursor *cursor, size
 {
     size_t kernel_pages = heap->vm->page_bytes >> PAGE_SHIFT;
     for (; cursor->arena != 0; cursor->arena--, cursor->chunk = ARENA_CHUNKS) {
-        struct arena *arena = heap->arenas[cursor->arena - 1];
+        struct arena *arena = pageheap_arena(heap, cursor->arena - 1);
         if (arena == NULL || arena->ready_pages == 0) {
             continue;
         }
@@ -178,7 +178,7 @@ static struct arena *arena_hide_next(struct pageheap *heap, size_t *index)
     lock_acquire(&heap->lock);
     size_t end = heap->arena_hi;
     for (; *index < end && found == NULL; (*index)++) {
-        struct arena *arena = heap->arenas[*index];
+        struct arena *arena = pageheap_arena(heap, *index);
         if (arena == NULL || arena->span_count != 0 || !arena->tables_used) {
             continue;
         }

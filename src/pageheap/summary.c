@@ -82,7 +82,7 @@ static void group_update(struct pageheap *heap, size_t group)
     size_t lo = max_size(first, heap->arena_lo) - first;
     size_t hi = min_size(first + GROUP_ARENAS, heap->arena_hi) - first;
     for (size_t i = lo; i < hi; i++) {
-        const struct arena *arena = heap->arenas[first + i];
+        const struct arena *arena = pageheap_arena(heap, first + i);
         summaries[i] = arena == NULL || arena->hidden ? 0 : arena->summary;
     }
     heap->group_summary[group] = summary_merge(summaries, GROUP_ARENAS, ARENA_PAGES);
@@ -131,7 +131,7 @@ static uintptr_t find_in_group(const struct pageheap *heap, size_t group, size_t
     size_t run = 0;
     for (size_t i = 0; i < GROUP_ARENAS; i++) {
         size_t index = group * GROUP_ARENAS + i;
-        const struct arena *arena = heap->arenas[index];
+        const struct arena *arena = pageheap_arena(heap, index);
         uint64_t s = arena == NULL || arena->hidden ? 0 : arena->summary;
         if (run + summary_start(s) >= need) {
             return page_address(heap, index, 0) - (run << PAGE_SHIFT);

@@ -413,6 +413,5 @@ EBB_TEST(malloc_model, threads, .timeout = 300)
     for (size_t i = 0; i < STAYERS; i++) {
         pthread_join(stayers[i], NULL);
     }
-    heap_main_verify("threads gone");
-    releaser_pause(); // its thread would be there for some seconds more
+    heap_main_end("threads gone");
 }

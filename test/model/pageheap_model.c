@@ -381,7 +381,7 @@ static void do_alloc_beside_hidden(void)
     size_t hidden = SPACE_PAGES;
     for (size_t first = 0; first < SPACE_PAGES; first += ARENA_PAGES) {
         uintptr_t offset = (uintptr_t)page_addr(first) - m.box.pages->window_start;
-        const struct arena *arena = m.box.pages->arenas[offset >> ARENA_SHIFT];
+        const struct arena *arena = pageheap_arena(m.box.pages, offset >> ARENA_SHIFT);
         if (arena != NULL && arena->hidden) {
             CHECK_MODEL(hidden == SPACE_PAGES);
             hidden = first;

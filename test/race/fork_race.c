@@ -18,13 +18,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "boot/boot.h"
 #include "malloc/malloc.h"
 #include "race.h"
 #include "release/release.h"
 #include "span/span.h"
 
 #define THREADS_MAX 32
-#define SLOT_COUNT 128
+#define SLOT_COUNT 32 // few: every fork copies what the threads then write to
 #define CHILD_SECONDS 30
 
 static atomic_ptr slots[THREADS_MAX][SLOT_COUNT];
@@ -35,8 +36,8 @@ static unsigned thread_count;
 
 static size_t size_draw(uint64_t *random)
 {
-    if (frame_below(random, 50) == 0) {
-        return 32 * 1024 + frame_below(random, 300 * 1024);
+    if (frame_below(random, 100) == 0) {
+        return 32 * 1024 + frame_below(random, 100 * 1024);
     }
     return RACE_MIN_BYTES + frame_below(random, frame_below(random, 8) == 0 ? 16384 : 512);
 }
@@ -78,8 +79,8 @@ static void *worker_run(void *arg)
             slot_renew(slot, &random);
         }
         add_relaxed(&steps, 1);
-        if (frame_below(&random, 2048) == 0) {
-            race_sleep_us((unsigned)frame_below(&random, 1000));
+        if (frame_below(&random, 64) == 0) {
+            race_sleep_us((unsigned)frame_below(&random, 1000)); // leaves time to the children
         }
     }
     return NULL;
@@ -168,7 +169,7 @@ static bool wait_for(pid_t child)
     return status == 0;
 }
 
-_Noreturn static void child_run(uint64_t random, unsigned generation)
+static void child_run(uint64_t random, unsigned generation)
 {
     alarm(CHILD_SECONDS);
     bool all = frame_below(&random, 4) == 0;
@@ -186,14 +187,14 @@ _Noreturn static void child_run(uint64_t random, unsigned generation)
         pid_t grandchild = fork();
         if (grandchild == 0) {
             child_run(frame_random(&random), 1);
+            _exit(0);
         }
         FRAME_CHECK(grandchild > 0 && wait_for(grandchild));
     }
     if (frame_below(&random, 16) == 0) {
-        FRAME_CHECK(releaser_release_now("fork_race") != UINT64_MAX);
+        releaser_release_now("fork_race"); // unless the child's own releaser is at it
         child_verify();
     }
-    _exit(0);
 }
 
 int main(int argc, char **argv)
@@ -203,6 +204,7 @@ int main(int argc, char **argv)
     unsigned forks = race_argument(argc, argv, 1, 2000, 10000);
     thread_count = (unsigned)min_size(race_argument(argc, argv, 2, 8, 8), THREADS_MAX);
     uint64_t random = frame_seed();
+    FRAME_CHECK(boot_release_now() != UINT64_MAX); // links boot, whose constructor is what is tested
     pthread_atfork(handler, handler, handler);
     for (unsigned i = 0; i < thread_count; i++) {
         seeds[i] = frame_random(&random);
@@ -215,6 +217,7 @@ int main(int argc, char **argv)
         FRAME_CHECK(child >= 0);
         if (child == 0) {
             child_run(seed, 0);
+            _exit(0);
         }
         FRAME_CHECK(wait_for(child));
     }

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "boot/boot.h"
+#include "release/release.h"
 #include "span/span.h"
 #include "stats/stats.h"
 #include "support/frame.h"
@@ -78,4 +79,10 @@ void heap_main_verify(const char *when)
     memstats_read(&stats);
     require(stats.skipped_count != 0 ? "a thread could not be asked" : memstats_verify(&stats),
             "memstats_verify", when);
+}
+
+void heap_main_end(const char *when)
+{
+    heap_main_verify(when);
+    releaser_pause();
 }

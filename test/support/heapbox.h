@@ -35,4 +35,7 @@ void heapbox_verify(struct heapbox *box, const char *when);
 // heap_main_verify freezes the process's heap and ends the test if anything of it is not right.
 void heap_main_verify(const char *when);
 
+// heap_main_end does the same and ends the releaser's thread, which would stay for some seconds.
+void heap_main_end(const char *when);
+
 #endif

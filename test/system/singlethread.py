@@ -3,8 +3,8 @@
 """A program of one thread frees much and sleeps: memory goes back, and the helper goes too.
 
 A second thread that libc knows of costs a single-threaded program for ever, and one it does not
-know of still stands in the way of unshare(CLONE_NEWUSER): it comes only when there is much to
-give back, and ends when that is done. (lives_prog.py single-little and single-busy look from inside.)
+know of still stands in the way of unshare(CLONE_NEWUSER): it comes only when there is much to give
+back, and ends when that is done. (lives_prog.py single-little, single-busy look from inside.)
 """
 import time
 

@@ -18,14 +18,14 @@ SHORT = ('test_dict test_json test_list test_set test_unicode test_re test_gc te
          'test_bigmem test_weakref test_struct test_hashlib test_tracemalloc').split()
 SLOW = 'test_threading test_subprocess'.split()
 LONG = SHORT + SLOW + (
-    'test_io test_pickle test_fork1 test_queue test_atexit test_builtin test_bytes test_capi '
-    'test_codecs test_collections test_compile test_complex test_concurrent_futures test_copy '
+    'test_io test_pickle test_fork1 test_queue test_atexit test_builtin test_bytes '
+    'test_codecs test_collections test_compile test_complex test_copy '
     'test_coroutines test_csv test_dataclasses test_decimal test_descr test_difflib test_enum '
     'test_exceptions test_float test_fractions test_functools test_generators test_glob '
     'test_heapq test_importlib test_inspect test_itertools test_long test_lzma test_bz2 '
     'test_marshal test_math test_mmap test_module test_optparse test_ordered_dict '
     'test_pathlib test_posix test_random test_sched test_shelve test_shutil test_signal '
-    'test_slice test_sort test_statistics test_str test_tempfile test_textwrap test_thread '
+    'test_slice test_sort test_statistics test_tempfile test_textwrap test_thread '
     'test_threading_local test_time test_traceback test_tuple test_types test_typing '
     'test_unittest test_uuid test_xml_etree test_xml_etree_c test_zipfile').split()
 

@@ -38,6 +38,7 @@ REST_S = 1.5          # at the peak, before FLUSHALL
 LOAD_LIMIT_S = 60
 RED, GREEN = '\033[33m', '\033[32m'
 PR_SET_PDEATHSIG = 1
+NO_BREAK = '~'        # between a number and its unit, until the text is wrapped
 STRIPPED = ('LD_PRELOAD', 'EBB', 'GODEBUG', 'MALLOC_CONF', 'GLIBC_TUNABLES')
 
 
@@ -249,8 +250,8 @@ def fate(server, flushed):
 def phrase(server, flushed):
     given, rest, took = fate(server, flushed)
     if given < 0.5 * server.peak:
-        return '%s kept %.0f MiB of its %.0f MiB peak' % (server.name, rest, server.peak)
-    return '%s gave back %.0f %% of its %.0f MiB within %.1f s and rests at %.0f MiB' % (
+        return '%s kept %.0f~MiB of its %.0f~MiB peak' % (server.name, rest, server.peak)
+    return '%s gave back %.0f~%% of its %.0f~MiB within %.1f~s and rests at %.0f~MiB' % (
         server.name, 100 * given / server.peak, server.peak, took, rest)
 
 
@@ -262,7 +263,7 @@ def wrap(text, width):
             line = word
         else:
             line = line + ' ' + word if line else word
-    return '\n'.join(lines + [line])
+    return '\n'.join(lines + [line]).replace(NO_BREAK, ' ')
 
 
 def arguments():
