@@ -42,7 +42,7 @@ def table():
              "// Size classes, made by tools/mksizeclasses.py; a test makes them again and compares.",
              "//", "// X(class, block_bytes, magic, first_pages, full_pages)", "//",
              "// Go  runtime/sizeclasses.go (made by mksizeclasses.go).",
-             "#define SIZECLASS_TABLE(X) \\"]
+             "// clang-format off", "#define SIZECLASS_TABLE(X) \\"]
     all_sizes = sizes()
     for i, size in enumerate(all_sizes, 1):
         magic = (1 << 64) // size + 1

@@ -3,8 +3,8 @@
 // ebb/ebb.h: all of Ebb's public interface, and which version this is.
 //
 // Ebb needs no start: the first call of any of its functions brings it to life, and under
-// `ebb run PROGRAM` or LD_PRELOAD=libebb.so a program uses it without knowing. Options come from the
-// environment variable EBB (name=value,...); `ebb options` lists them.
+// `ebb run PROGRAM` or LD_PRELOAD=libebb.so a program uses it without knowing. Options come from
+// the environment variable EBB (name=value,...); `ebb options` lists them.
 #ifndef EBB_EBB_H
 #define EBB_EBB_H
 

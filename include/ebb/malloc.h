@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// ebb/malloc.h: memory by hand. The functions of <stdlib.h> under Ebb's own names, for programs that
-// link Ebb without replacing malloc everywhere:
+// ebb/malloc.h: memory by hand. The functions of <stdlib.h> under Ebb's own names, for programs
+// that link Ebb without replacing malloc everywhere:
 //
 //     #include <ebb/ebb.h>
 //
@@ -10,10 +10,11 @@
 //     line = ebb_realloc(line, 200);
 //     ebb_free(line);
 //
-// Blocks of ebb_malloc and of malloc under the preload library are the same blocks: each may be freed
-// by the other name. Every function may be called from any thread at any time, before constructors and
-// in destructors of thread-local data too; none from a signal handler that may have interrupted one of
-// them; all of them in the child of fork, also of a program with many threads.
+// Blocks of ebb_malloc and of malloc under the preload library are the same blocks: each may be
+// freed by the other name. Every function may be called from any thread at any time, before
+// constructors and in destructors of thread-local data too; none from a signal handler that may
+// have interrupted one of them; all of them in the child of fork, also of a program with many
+// threads.
 #ifndef EBB_MALLOC_H
 #define EBB_MALLOC_H
 
@@ -51,8 +52,8 @@ EBB_API void *ebb_calloc(size_t count, size_t each);
 //
 // block     from a function of this header, or NULL: then as ebb_malloc(bytes)
 // bytes     the new size; 0 frees the block and returns NULL
-// Returns   the block, maybe at another address, first bytes as before; NULL and ENOMEM: the old block
-//           is as it was. A block that is not one ends the program with a line that says so
+// Returns   the block, maybe at another address, first bytes as before; NULL and ENOMEM: the old
+//           block is as it was. A block that is not one ends the program with a line that says so
 // Context   as ebb_malloc
 // Blocks    as ebb_malloc
 // Go        append
@@ -74,8 +75,8 @@ EBB_API void *ebb_reallocarray(void *block, size_t count, size_t each);
 // ebb_free gives a block back.
 //
 // block     from a function of this header, not freed yet, or NULL
-// Returns   nothing; errno is as before. Double free, an address inside a block and an address that is
-//           not ours end the program with one line, as far as can be known (docs/DEBUGGING.md)
+// Returns   nothing; errno is as before. Double free, an address inside a block and an address that
+//           is not ours end the program with one line, as far as can be known (docs/DEBUGGING.md)
 // Context   as ebb_malloc
 // Blocks    as ebb_malloc
 // Cost      at most 36 instructions in the thread that allocated the block

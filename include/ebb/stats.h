@@ -33,12 +33,12 @@ struct ebb_memstats_class {
 
 // All in bytes, except where it says count or ns. Names and meanings are Go's.
 struct ebb_memstats {
-    size_t size;            // set by the caller: sizeof(struct ebb_memstats)
-    uint64_t alloc;         // live blocks, rounded to their size class; the same as heap_alloc
-    uint64_t total_alloc;   // ever allocated; never decreases
-    uint64_t sys;           // address space in use, all kinds
-    uint64_t mallocs;       // count, ever
-    uint64_t frees;         // count, ever
+    size_t size;          // set by the caller: sizeof(struct ebb_memstats)
+    uint64_t alloc;       // live blocks, rounded to their size class; the same as heap_alloc
+    uint64_t total_alloc; // ever allocated; never decreases
+    uint64_t sys;         // address space in use, all kinds
+    uint64_t mallocs;     // count, ever
+    uint64_t frees;       // count, ever
     uint64_t heap_alloc;
     uint64_t heap_sys;      // heap pages: used, idle and released
     uint64_t heap_idle;     // pages in no span
@@ -47,9 +47,9 @@ struct ebb_memstats {
     uint64_t heap_objects;  // count of live blocks
     uint64_t stack_inuse;
     uint64_t stack_sys;
-    uint64_t mspan_inuse;   // span records, page map and page bits that are in use
+    uint64_t mspan_inuse; // span records, page map and page bits that are in use
     uint64_t mspan_sys;
-    uint64_t mcache_inuse;  // thread caches of living threads
+    uint64_t mcache_inuse; // thread caches of living threads
     uint64_t mcache_sys;
     uint64_t buck_hash_sys;
     uint64_t gc_sys;
@@ -64,8 +64,8 @@ struct ebb_memstats {
     struct ebb_memstats_class by_size[EBB_MEMSTATS_CLASSES]; // [0]: larger than 32 KiB, bytes 0
 };
 
-// ebb_memstats_read fills stats with values that fit together exactly: every thread's cache is claimed
-// for the time of the reading.
+// ebb_memstats_read fills stats with values that fit together exactly: every thread's cache is
+// claimed for the time of the reading.
 //
 // stats     the caller's; size must be set. Fields beyond the library's knowledge stay as they are
 // Returns   0; -EINVAL if stats is NULL or its size is not one the library knows

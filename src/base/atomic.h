@@ -32,8 +32,8 @@ typedef struct {
 #define load_relaxed(a) __atomic_load_n(&(a)->v_, __ATOMIC_RELAXED)
 #define load_acquire(a) __atomic_load_n(&(a)->v_, __ATOMIC_ACQUIRE)
 #define load_seq(a) __atomic_load_n(&(a)->v_, __ATOMIC_SEQ_CST)
-// load_fast is load_relaxed where the compiler may use the memory as an operand: of an aligned word that
-// is the same access, and saves an instruction on the fast paths.
+// load_fast is load_relaxed where the compiler may use the memory as an operand: of an aligned word
+// that is the same access, and saves an instruction on the fast paths.
 #if RACE_BUILD
 #define load_fast(a) load_relaxed(a)
 #else

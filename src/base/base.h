@@ -25,8 +25,8 @@
 #define ATTR_COLD __attribute__((cold, noinline))
 #define ATTR_INLINE static inline __attribute__((always_inline))
 #define ATTR_PRINTF(f, a) __attribute__((format(printf, f, a)))
-// On declarations of data: the compiler may then address it directly instead of through the table that
-// lets another library replace it.
+// On declarations of data: the compiler may then address it directly instead of through the table
+// that lets another library replace it.
 #define ATTR_HIDDEN __attribute__((visibility("hidden")))
 #define ATTR_EXPORT __attribute__((visibility("default")))
 #define ATTR_CACHELINE __attribute__((aligned(64)))
@@ -72,8 +72,8 @@ ATTR_INLINE uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-// dec_is_zero takes one from *n and tells whether it is 0 then. The compiler loads, subtracts, stores
-// and tests; the processor's own instruction does all of it and leaves the flag.
+// dec_is_zero takes one from *n and tells whether it is 0 then. The compiler loads, subtracts,
+// stores and tests; the processor's own instruction does all of it and leaves the flag.
 ATTR_INLINE bool dec_is_zero(uint32_t *n)
 {
 #if defined(__x86_64__) && defined(__GCC_ASM_FLAG_OUTPUTS__)

@@ -39,7 +39,7 @@ static void boot_fork_child(void)
 }
 
 __attribute__((constructor(101))) static void boot_constructor(int argc, char **argv,
-                                                              char **entries)
+                                                               char **entries)
 {
     (void)argc;
     (void)argv;

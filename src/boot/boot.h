@@ -16,8 +16,8 @@
 //   fork: boot_fork_prepare -> releaser_fork_prepare -> world_freeze; then parent or child.
 //
 // Why this way
-//   -z initfirst lets our constructor run before others', so that our fork handlers are the innermost:
-//   prepare runs last, parent and child first (docs/design/003).
+//   -z initfirst lets our constructor run before others', so that our fork handlers are the
+//   innermost: prepare runs last, parent and child first (docs/design/003).
 //
 // Go       1.16 proc.go schedinit, runtime1.go parsedebugvars.
 // Tests    test/system/forkstorm.py  test/system/badoption.py  test/system/setuid.py

@@ -9,8 +9,8 @@
 #include "base/option.h"
 #include "boot/boot.h"
 
-// environment_read fills options_main from EBB and GODEBUG, reports mistakes on stderr, and takes the
-// options that print out of EBB, so that children do not inherit them (unless children=1).
+// environment_read fills options_main from EBB and GODEBUG, reports mistakes on stderr, and takes
+// the options that print out of EBB, so that children do not inherit them (unless children=1).
 // entries is the third argument of main: libc has not set environ yet when our constructor runs.
 void environment_read(char **entries);
 

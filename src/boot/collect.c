@@ -37,7 +37,8 @@ static void fill_blocks(struct ebb_memstats *out, const struct heap_stats *heap)
 static void fill_pages(struct ebb_memstats *out, const struct pageheap_stats *pages,
                        const struct heap_stats *heap)
 {
-    // Spans without a live block and cached runs are idle by Go's definition, though no span is free.
+    // Spans without a live block and cached runs are idle by Go's definition, though no span is
+    // free.
     uint64_t inuse = pages->used_pages - heap->cached_pages - heap->empty_pages;
     out->heap_sys = pages->sys_pages << PAGE_SHIFT;
     out->heap_inuse = inuse << PAGE_SHIFT;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The environment: EBB and GODEBUG at start-up. Without getenv and setenv: a program may have its own,
-// and nothing may be allocated here.
+// The environment: EBB and GODEBUG at start-up. Without getenv and setenv: a program may have its
+// own, and nothing may be allocated here.
 //
 // Go  1.16 runtime1.go parsedebugvars, env_posix.go gogetenv.
 #include <string.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Aligned allocation. Spans start at page borders (8 KiB), so every block of a class whose size is a
-// multiple of the alignment is aligned; beyond a page a run of pages is cut to fit.
+// Aligned allocation. Spans start at page borders (8 KiB), so every block of a class whose size is
+// a multiple of the alignment is aligned; beyond a page a run of pages is cut to fit.
 //
 // Go  1.16 malloc.go persistentalloc (align).
 #include <errno.h>
@@ -21,8 +21,8 @@ static void *alloc_aligned(size_t align, size_t bytes)
     if (align > PAGE_BYTES || rounded > SMALL_MAX_BYTES) {
         return malloc_large(bytes, align);
     }
-    // Rounded up to the alignment; classes grow by steps that powers of two below them divide, so the
-    // next fitting class is near: at most a few steps up.
+    // Rounded up to the alignment; classes grow by steps that powers of two below them divide, so
+    // the next fitting class is near: at most a few steps up.
     unsigned size_class = sizeclass_of(rounded);
     while (size_class < SIZECLASS_COUNT && sizeclass_table[size_class].block_bytes % align != 0) {
         size_class++;

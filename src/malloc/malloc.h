@@ -3,10 +3,11 @@
 // Malloc: the contract of C, C23 and POSIX on top of spans and large blocks.
 //
 // Model
-//   Up to 1 KiB: by size / 16 to the current span. Up to 32 KiB: by size class. Above: a run of pages.
-//   Alignment is 16 for every size, more on request. Zero bytes give a block of 16.
-//   Nothing larger than PTRDIFF_MAX is given out. Failure is NULL and errno ENOMEM (EINVAL where the
-//   standard says so); free keeps errno. A wrong address ends the program with a line (span/badfree.c).
+//   Up to 1 KiB: by size / 16 to the current span. Up to 32 KiB: by size class. Above: a run of
+//   pages. Alignment is 16 for every size, more on request. Zero bytes give a block of 16.
+//   Nothing larger than PTRDIFF_MAX is given out. Failure is NULL and errno ENOMEM (EINVAL where
+//   the standard says so); free keeps errno. A wrong address ends the program with a line
+//   (span/badfree.c).
 //
 // Locking
 //   None of its own.

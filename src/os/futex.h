@@ -12,7 +12,8 @@
 #include "base/atomic.h"
 #include "os/sys.h"
 
-// futex_wait sleeps while *word == value, at most timeout_ns (0: no limit). Spurious returns happen.
+// futex_wait sleeps while *word == value, at most timeout_ns (0: no limit). Spurious returns
+// happen.
 ATTR_INLINE void futex_wait(atomic_u32 *word, uint32_t value, uint64_t timeout_ns)
 {
     struct timespec ts = {.tv_sec = (time_t)(timeout_ns / 1000000000u),

@@ -103,7 +103,8 @@ static uint32_t held_ranks; // never touched at this level
 
 void lock_note_acquire(const struct lock *lock)
 {
-    // A claimer holds many caches at once, each of which nobody else waits for while holding another.
+    // A claimer holds many caches at once, each of which nobody else waits for while holding
+    // another.
     if (lock_am_freezer() || lock->rank == LOCKRANK_CACHE) {
         return;
     }

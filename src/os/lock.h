@@ -36,7 +36,10 @@ struct lock {
     uint32_t rank;   // (C) enum lockrank
 };
 
-#define LOCK_INIT(rank_name) {.word = {LOCK_FREE}, .rank = LOCKRANK_##rank_name}
+#define LOCK_INIT(rank_name)                                                                       \
+    {                                                                                              \
+        .word = {LOCK_FREE}, .rank = LOCKRANK_##rank_name                                          \
+    }
 
 void lock_init(struct lock *lock, enum lockrank rank);
 void lock_acquire_slow(struct lock *lock);
@@ -59,7 +62,7 @@ ATTR_INLINE void lock_acquire(struct lock *lock)
     }
 }
 
-// try_lock_acquire takes the lock if it is free, and never waits.
+// try_lock_acquire takes the lock if it is free, and never waits. Its swap pairs with lock_release.
 ATTR_INLINE bool try_lock_acquire(struct lock *lock)
 {
     uint32_t expected = LOCK_FREE;

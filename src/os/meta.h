@@ -32,13 +32,13 @@ enum meta_owner {
 };
 
 struct meta {
-    struct lock lock;                        // rank META
-    const struct vm *vm;                     // (C)
-    char *pos;                               // (L)
-    char *end;                               // (L)
-    atomic_u64 bytes[META_OWNER_COUNT];      // (A) handed out
-    size_t first_bytes;                      // (C)
-    atomic_u64 reserved_bytes;               // (A) address space taken
+    struct lock lock;                   // rank META
+    const struct vm *vm;                // (C)
+    char *pos;                          // (L)
+    char *end;                          // (L)
+    atomic_u64 bytes[META_OWNER_COUNT]; // (A) handed out
+    size_t first_bytes;                 // (C)
+    atomic_u64 reserved_bytes;          // (A) address space taken
 };
 
 // meta_init starts with an own static or caller-given first block (may be NULL, 0).
@@ -47,8 +47,8 @@ void meta_init(struct meta *meta, const struct vm *vm, void *first, size_t first
 // meta_alloc returns zeroed memory aligned to 64, or NULL when the kernel has none.
 void *meta_alloc(struct meta *meta, size_t bytes, enum meta_owner owner);
 
-// meta_reserve returns zeroed memory of its own mapping that costs nothing until touched, aligned to
-// the page; NULL when address space ends. Charged in full to reserved_bytes only.
+// meta_reserve returns zeroed memory of its own mapping that costs nothing until touched, aligned
+// to the page; NULL when address space ends. Charged in full to reserved_bytes only.
 void *meta_reserve(struct meta *meta, size_t bytes, enum meta_owner owner);
 
 #endif

@@ -18,9 +18,9 @@
 // Why this way
 //   pthread_create inside malloc would allocate, take locks of the dynamic linker that the caller
 //   may hold, switch off glibc's fast paths for single-threaded programs (measured: a copy of
-//   a shared_ptr 1.3 -> 17.6 ns) and keep a process alive whose main thread has called pthread_exit. A bare
-//   thread does none of that; the price is that its code may use nothing of libc that needs a
-//   thread (docs/design/003).
+//   a shared_ptr 1.3 -> 17.6 ns) and keep a process alive whose main thread has called
+//   pthread_exit. A bare thread does none of that; the price is that its code may use nothing of
+//   libc that needs a thread (docs/design/003).
 //
 // Go       1.16 os_linux.go newosproc (clone with the same flags), proc.go newextram.
 // Tests    test/unit/thread_test.c
@@ -44,7 +44,8 @@ ATTR_INLINE uintptr_t thread_pointer(void)
 }
 
 // thread_set_exit_hook says what runs when a watched thread ends, with the value it watched with.
-// Called once, before the first thread_watch. No lock is held when the hook runs; it must not block.
+// Called once, before the first thread_watch. No lock is held when the hook runs; it must not
+// block.
 void thread_set_exit_hook(void (*hook)(void *value));
 
 // thread_watch arranges that the exit hook sees value when the calling thread ends. May allocate

@@ -22,7 +22,8 @@ static void (*exit_hook)(void *value);
 static pthread_key_t exit_key;
 static bool exit_key_made;
 
-// Rounds of destructors this thread has seen; small, so that it fits the budget of initial-exec TLS.
+// Rounds of destructors this thread has seen; small, so that it fits the budget of initial-exec
+// TLS.
 static __thread uint8_t exit_rounds;
 
 // The destructors of a thread run in rounds while any key has a value; ours asks for another round
@@ -30,8 +31,7 @@ static __thread uint8_t exit_rounds;
 static void exit_destructor(void *value)
 {
     exit_rounds++;
-    if (exit_rounds < PTHREAD_DESTRUCTOR_ITERATIONS &&
-        pthread_setspecific(exit_key, value) == 0) {
+    if (exit_rounds < PTHREAD_DESTRUCTOR_ITERATIONS && pthread_setspecific(exit_key, value) == 0) {
         return;
     }
     exit_hook(value);
@@ -48,9 +48,9 @@ bool thread_watch(void *value)
     return exit_key_made && pthread_setspecific(exit_key, value) == 0;
 }
 
-// clone_run(flags, stack, child_tid, tls, run, arg) returns what clone returns, in the parent; the new
-// thread starts on its own stack with nothing on it but run and arg, and ends when run returns. By
-// hand, because no C function may return on two stacks.
+// clone_run(flags, stack, child_tid, tls, run, arg) returns what clone returns, in the parent; the
+// new thread starts on its own stack with nothing on it but run and arg, and ends when run returns.
+// By hand, because no C function may return on two stacks.
 long clone_run(unsigned long flags, void *stack, void *child_tid, void *tls, void (*run)(void *),
                void *arg) __attribute__((visibility("hidden")));
 #if defined(__x86_64__)
@@ -175,7 +175,7 @@ void barrier_restrict(void)
 
 void barrier_others(void)
 {
-    uint32_t kind = load_acquire(&barrier_kind);
+    uint32_t kind = load_acquire(&barrier_kind); // pairs with the store in barrier_restrict
     if (kind == 0) {
         kind = barrier_choose();
     }

@@ -23,7 +23,8 @@
 //   A table of functions and not a compile-time switch: the same page heap runs on the kernel, on
 //   vm_sim.c (bookkeeping of every page, any page size) and on vm_fail.c (the n-th call fails).
 //
-// Go       1.16 mem.go, mem_linux.go: sysReserve, sysMap, sysUsed, sysUnused. Unlike Go: no sysFree.
+// Go       1.16 mem.go, mem_linux.go: sysReserve, sysMap, sysUsed, sysUnused. Unlike Go: no
+//          sysFree.
 // Tests    test/unit/vm_test.c
 #ifndef EBB_OS_VM_H
 #define EBB_OS_VM_H
@@ -61,8 +62,8 @@ struct vm {
 // vm_kernel is the machine we run on. page_bytes is set by vm_init.
 extern struct vm vm_kernel;
 
-// vm_init reads the kernel's page size and RLIMIT_AS: where address space is limited, little of it is
-// taken at a time. One system call.
+// vm_init reads the kernel's page size and RLIMIT_AS: where address space is limited, little of it
+// is taken at a time. One system call.
 void vm_init(void);
 
 ATTR_INLINE void *vm_reserve(const struct vm *vm, void *hint, size_t bytes, size_t align)

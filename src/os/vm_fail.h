@@ -43,7 +43,8 @@ struct vm_fail {
 
 void vm_fail_init(struct vm_fail *fail, const struct vm *below);
 
-// vm_fail_arm lets the n-th call of the kinds from now on fail; n counts from 1. No call is under way.
+// vm_fail_arm lets the n-th call of the kinds from now on fail; n counts from 1. No call is under
+// way.
 void vm_fail_arm(struct vm_fail *fail, uint32_t kinds, enum vm_fail_mode mode, uint64_t n);
 
 // vm_fail_disarm ends that and tells whether a call has failed.

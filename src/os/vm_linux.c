@@ -20,7 +20,8 @@
 #define MADV_DONTNEED_LOCKED 24 // Linux 5.18
 #endif
 
-// Below this limit of address space, thread stacks and libraries need what we would take in advance.
+// Below this limit of address space, thread stacks and libraries need what we would take in
+// advance.
 #define SCARCE_BYTES (16 * GIB)
 #define SCARCE_UNIT_BYTES (4 * MIB)
 
@@ -78,8 +79,8 @@ static void linux_used(void *ctx, void *addr, size_t bytes)
 static long linux_unused(void *ctx, void *addr, size_t bytes, enum vm_advice advice)
 {
     (void)ctx;
-    long ret = sys_call3(SYS_madvise, addr, bytes,
-                         advice == VM_ADVICE_FREE ? MADV_FREE : MADV_DONTNEED);
+    long ret =
+        sys_call3(SYS_madvise, addr, bytes, advice == VM_ADVICE_FREE ? MADV_FREE : MADV_DONTNEED);
     if (ret == -EINVAL) {
         // Locked memory (mlockall) refuses both; it has an advice of its own since Linux 5.18.
         ret = sys_call3(SYS_madvise, addr, bytes, MADV_DONTNEED_LOCKED);
@@ -110,7 +111,8 @@ void vm_init(void)
         vm_kernel.page_bytes = page_bytes;
     }
     struct rlimit limit;
-    if (sys_call4(SYS_prlimit64, 0, RLIMIT_AS, NULL, &limit) == 0 && limit.rlim_cur < SCARCE_BYTES) {
+    if (sys_call4(SYS_prlimit64, 0, RLIMIT_AS, NULL, &limit) == 0 &&
+        limit.rlim_cur < SCARCE_BYTES) {
         vm_kernel.reserve_bytes = SCARCE_UNIT_BYTES;
     }
 }

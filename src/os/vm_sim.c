@@ -94,8 +94,8 @@ static bool range_is_none(const struct vm_sim *sim, size_t pos, size_t bytes)
     return true;
 }
 
-// Where a reservation goes: at the hint if nothing is there, else below the last one that was placed
-// freely, as the kernel does it. SIZE_MAX: nowhere.
+// Where a reservation goes: at the hint if nothing is there, else below the last one that was
+// placed freely, as the kernel does it. SIZE_MAX: nowhere.
 static size_t place(struct vm_sim *sim, const void *hint, size_t bytes, size_t align)
 {
     if (bytes > sim->space_bytes) {

@@ -42,8 +42,8 @@ static struct arena *arena_make(struct pageheap *heap, size_t index)
 
 static bool window_holds(const struct pageheap *heap, uintptr_t addr, size_t bytes)
 {
-    return addr >= heap->window_start &&
-           addr - heap->window_start + bytes <= WINDOW_ARENAS << ARENA_SHIFT;
+    return addr >= heap->window_start && addr - heap->window_start + bytes <= WINDOW_ARENAS
+                                                                                  << ARENA_SHIFT;
 }
 
 // Reserves at least need bytes behind what is reserved now, or elsewhere. When the kernel refuses a
@@ -81,7 +81,8 @@ static bool region_reserve(struct pageheap *heap, size_t need)
     return true;
 }
 
-// Makes records for the pages [addr, addr + bytes) first, so that preparing cannot be left half done.
+// Makes records for the pages [addr, addr + bytes) first, so that preparing cannot be left half
+// done.
 static bool region_prepare(struct pageheap *heap, uintptr_t addr, size_t bytes)
 {
     for (uintptr_t a = align_down(addr, ARENA_BYTES); a < addr + bytes; a += ARENA_BYTES) {

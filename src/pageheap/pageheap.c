@@ -2,6 +2,10 @@
 //
 // Page heap: allocating and freeing runs of pages, their records and the page map.
 //
+// Flow
+//   pageheap_alloc -> alloc_locked -> find_run -> pages_take, record_alloc, map_set. pages_take and
+//   pages_give are the only places where a page changes between used and free outside runs.c.
+//
 // Go  1.16 mheap.go allocSpan, freeSpanLocked; mpagealloc.go alloc, free.
 #include "pageheap/pageheap.h"
 
@@ -127,8 +131,7 @@ static void pages_give(struct pageheap *heap, uintptr_t addr, uintptr_t end)
 }
 
 // map_set maps pages of a span's first arena to target. A small span lies in one arena.
-static void map_set(struct span *span, uintptr_t addr, size_t page_count,
-                    const struct span *target)
+static void map_set(struct span *span, uintptr_t addr, size_t page_count, const struct span *target)
 {
     uint64_t value = (uint64_t)((uintptr_t)target - (uintptr_t)&span_none);
     size_t first = (addr >> PAGE_SHIFT) & (ARENA_PAGES - 1);

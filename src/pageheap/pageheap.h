@@ -3,8 +3,8 @@
 // Page heap: hands out runs of pages as spans and remembers which free pages are resident.
 //
 // Model
-//   A page is 8 KiB, a chunk 512 pages (4 MiB), an arena 64 MiB of address space, aligned. Each page
-//   of an arena is in one state:
+//   A page is 8 KiB, a chunk 512 pages (4 MiB), an arena 64 MiB of address space, aligned. Each
+//   page of an arena is in one state:
 //     absent       its chunk is not prepared yet (counted nowhere)
 //     used         in exactly one span; the page map names it
 //     ready        free, may be backed by memory
@@ -26,14 +26,15 @@
 // Flow
 //   pageheap_alloc -> summary_find -> bits set, record and page map filled; grows if nothing fits.
 //   pageheap_free  -> map cleared, bits cleared; nothing goes to the kernel here.
-//   pageheap_release -> withdraws the ready pages of one chunk, advises, publishes (docs/design/002).
+//   pageheap_release -> withdraws the ready pages of one chunk, advises, publishes
+//   (docs/design/002).
 //
 // Why this way
 //   First fit by address keeps high addresses empty. One index for ready and released runs, so that
 //   they merge. Records live out of line, in a sparse table of their arena: a freed page
-//   holds nothing of ours, and the table of an empty arena goes back to the kernel too. The page map
-//   holds 8 bytes per page, a difference of addresses that is 0 where no span is, so that free needs
-//   neither a multiplication nor a test (2 bytes and an index were two instructions more).
+//   holds nothing of ours, and the table of an empty arena goes back to the kernel too. The page
+//   map holds 8 bytes per page, a difference of addresses that is 0 where no span is, so that free
+//   needs neither a multiplication nor a test (2 bytes and an index were two instructions more).
 //
 // Go       1.16 mpagealloc.go, mheap.go. Unlike Go: records by arena, window of 16 TiB instead of a
 //          summary tree over the whole address space (RLIMIT_AS: docs/design/001).
@@ -83,75 +84,76 @@ struct span {
     struct span *next;    // (S) list links
     struct span *prev;    // (S)
     uint64_t large_bytes; // (T) large: size asked for
-    struct span *pending_next; // (S) in its owner's pending stack
+    struct span *pending_next;     // (S) in its owner's pending stack
     ATTR_CACHELINE atomic_u32 tag; // (S) the owner's tag when frees may go the fast way
-    uint8_t size_class;          // (C) 0 for large
-    atomic_u8 state;             // (S) enum span_state
-    uint16_t record_index;       // (C) in its arena
-    uintptr_t base;              // (C) address of the first block
-    uint64_t magic;              // (C) for the division by block_bytes
-    uint64_t magic_limit;        // (C) the same: two memory operands instead of a register
-    atomic_ptr owner;            // (A) struct cache *, NULL: central
-    atomic_u64 remote;           // (A) frees by other threads (span/remote.c)
-    uint32_t page_count;         // (L)
-    uint32_t block_bytes;        // (C) 0 for large
-    struct arena *arena;         // (C)
+    uint8_t size_class;            // (C) 0 for large
+    atomic_u8 state;               // (S) enum span_state
+    uint16_t record_index;         // (C) in its arena
+    uintptr_t base;                // (C) address of the first block
+    uint64_t magic;                // (C) for the division by block_bytes
+    uint64_t magic_limit;          // (C) the same: two memory operands instead of a register
+    atomic_ptr owner;              // (A) struct cache *, NULL: central
+    atomic_u64 remote;             // (A) frees by other threads (span/remote.c)
+    uint32_t page_count;           // (L)
+    uint32_t block_bytes;          // (C) 0 for large
+    struct arena *arena;           // (C)
 };
 
 _Static_assert(sizeof(struct span) == 128, "two cache lines");
 
 struct arena {
-    uintptr_t start;               // (C)
-    uint32_t index;                // (C) in the window
-    uint32_t span_count;           // (L) records in use
-    uint32_t record_high;          // (L) records ever used, plus one
-    uint32_t record_free;          // (L) first free record, 0: none
-    uint32_t ready_pages;          // (L)
-    uint32_t prepared_chunks;      // (L) a bit for each
-    bool hidden;                   // (L) its tables are being given back: allocate nothing here
-    bool tables_used;              // (L) map or records touched since they were last given back
-    uint16_t chunk_ready[ARENA_CHUNKS]; // (L) ready pages by chunk
-    uint64_t chunk_summary[ARENA_CHUNKS]; // (L) summary.c
-    uint64_t summary;              // (L)
-    uint64_t allocated[ARENA_WORDS];   // (L)
-    uint64_t released[ARENA_WORDS];    // (L)
-    uint64_t lazy[ARENA_WORDS];        // (L)
+    uintptr_t start;          // (C)
+    uint32_t index;           // (C) in the window
+    uint32_t span_count;      // (L) records in use
+    uint32_t record_high;     // (L) records ever used, plus one
+    uint32_t record_free;     // (L) first free record, 0: none
+    uint32_t ready_pages;     // (L)
+    uint32_t prepared_chunks; // (L) a bit for each
+    bool hidden;              // (L) its tables are being given back: allocate nothing here
+    bool tables_used;         // (L) map or records touched since they were last given back
+    uint16_t chunk_ready[ARENA_CHUNKS];         // (L) ready pages by chunk
+    uint64_t chunk_summary[ARENA_CHUNKS];       // (L) summary.c
+    uint64_t summary;                           // (L)
+    uint64_t allocated[ARENA_WORDS];            // (L)
+    uint64_t released[ARENA_WORDS];             // (L)
+    uint64_t lazy[ARENA_WORDS];                 // (L)
     ATTR_CACHELINE atomic_u64 map[ARENA_PAGES]; // (A) the page's span minus &span_none; 0: none
     struct span records[ARENA_PAGES + 1];       // [0] is never used
 };
 
 struct pageheap_stats {
-    uint64_t sys_pages;       // prepared
-    uint64_t used_pages;      // in spans
+    uint64_t sys_pages;  // prepared
+    uint64_t used_pages; // in spans
     uint64_t ready_pages;
-    uint64_t released_pages;  // of these lazily: lazy_pages
+    uint64_t released_pages; // of these lazily: lazy_pages
     uint64_t lazy_pages;
     uint64_t withdrawn_pages;
     uint64_t span_count;
-    uint64_t ops_count;       // allocations and frees of spans: the heap's activity
+    uint64_t ops_count;            // allocations and frees of spans: the heap's activity
     uint64_t freed_total_pages;    // ever freed by spans
     uint64_t released_total_pages; // ever given back
     uint64_t refused_total_pages;  // ever refused by the kernel (locked memory)
 };
 
 struct pageheap {
-    struct lock lock;                 // rank PAGEHEAP
-    const struct vm *vm;              // (C)
-    struct meta *meta;                // (C)
-    uintptr_t hint;                   // (C) where the first arena is asked for; 0: anywhere
-    uintptr_t grow_pos;               // (L) reserved and not prepared: [grow_pos, grow_end)
-    uintptr_t grow_end;               // (L)
-    size_t arena_lo;                  // (L) arenas that exist lie in [lo, hi)
-    size_t arena_hi;                  // (L)
-    size_t group_lo;                  // (L) groups that have arenas: [lo, hi)
-    size_t group_hi;                  // (L)
-    struct pageheap_stats stats;      // (L)
-    uint64_t ring_ready_pages;        // (L) the hook rings when so many pages are ready
-    void (*grow_hook)(void);          // (C) see pageheap_set_grow_hook
-    bool populate;                    // (C) populate released pages in bulk when they are taken
-    uintptr_t window_start;           // (C) after the first reservation
-    uint64_t group_summary[WINDOW_GROUPS];    // (L)
-    // (C) each, once set: the arena's map, moved back so that it is indexed by the page's own number.
+    struct lock lock;            // rank PAGEHEAP
+    const struct vm *vm;         // (C)
+    struct meta *meta;           // (C)
+    uintptr_t hint;              // (C) where the first arena is asked for; 0: anywhere
+    uintptr_t grow_pos;          // (L) reserved and not prepared: [grow_pos, grow_end)
+    uintptr_t grow_end;          // (L)
+    size_t arena_lo;             // (L) arenas that exist lie in [lo, hi)
+    size_t arena_hi;             // (L)
+    size_t group_lo;             // (L) groups that have arenas: [lo, hi)
+    size_t group_hi;             // (L)
+    struct pageheap_stats stats; // (L)
+    uint64_t ring_ready_pages;   // (L) the hook rings when so many pages are ready
+    void (*grow_hook)(void);     // (C) see pageheap_set_grow_hook
+    bool populate;               // (C) populate released pages in bulk when they are taken
+    uintptr_t window_start;      // (C) after the first reservation
+    uint64_t group_summary[WINDOW_GROUPS]; // (L)
+    // (C) each, once set: the arena's map, moved back so that it is indexed by the page's own
+    // number.
     atomic_u64 *maps[WINDOW_ARENAS];
 };
 
@@ -167,25 +169,26 @@ enum pageheap_kind {
 
 void pageheap_init(struct pageheap *heap, const struct vm *vm, struct meta *meta, uintptr_t hint);
 
-// pageheap_set_grow_hook names who is told that ready pages have grown past ring_ready_pages. The page
-// heap holds no lock then, but the caller of the page heap may: the hook takes none, rings a doorbell
-// and returns (release/releaser.c).
+// pageheap_set_grow_hook names who is told that ready pages have grown past ring_ready_pages. The
+// page heap holds no lock then, but the caller of the page heap may: the hook takes none, rings a
+// doorbell and returns (release/releaser.c).
 void pageheap_set_grow_hook(struct pageheap *heap, void (*hook)(void));
 void pageheap_set_ring(struct pageheap *heap, uint64_t ready_pages);
 
 // pageheap_ring rings the doorbell because of memory that is free but not yet in the page heap.
 void pageheap_ring(struct pageheap *heap);
 
-// pageheap_alloc returns a span of page_count pages whose first page is a multiple of align_pages (a
-// power of two), or NULL when address space or commit ends. Filled: base, page_count, record_index,
-// arena, zero (true: every byte is zero); the rest of the record is zero.
+// pageheap_alloc returns a span of page_count pages whose first page is a multiple of align_pages
+// (a power of two), or NULL when address space or commit ends. Filled: base, page_count,
+// record_index, arena, zero (true: every byte is zero); the rest of the record is zero.
 struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t align_pages,
                             enum pageheap_kind kind);
 
 // pageheap_free takes the span's pages back. The caller has unlinked it from everywhere.
 void pageheap_free(struct pageheap *heap, struct span *span);
 
-// pageheap_extend grows a large span in place to page_count pages; false if the next run is not free.
+// pageheap_extend grows a large span in place to page_count pages; false if the next run is not
+// free.
 bool pageheap_extend(struct pageheap *heap, struct span *span, size_t page_count);
 
 // pageheap_shrink gives the tail of a large span back to the page heap.
@@ -219,8 +222,8 @@ bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor, siz
 // bound. One thread at a time (the RELEASE lock).
 size_t pageheap_release_tables(struct pageheap *heap);
 
-// pageheap_must_grow tells whether page_count pages would be taken from released memory. A hint: the
-// numbers are read without the lock.
+// pageheap_must_grow tells whether page_count pages would be taken from released memory. A hint:
+// the numbers are read without the lock.
 ATTR_INLINE bool pageheap_must_grow(const struct pageheap *heap, size_t page_count)
 {
     return __atomic_load_n(&heap->stats.ready_pages, __ATOMIC_RELAXED) < page_count;

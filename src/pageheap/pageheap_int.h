@@ -69,8 +69,8 @@ ATTR_INLINE bool piece_next(struct pageheap *heap, uintptr_t *addr, uintptr_t en
     return true;
 }
 
-// arena_grow prepares at least page_count new pages in one piece, as free and released. Caller holds
-// the lock. False when the kernel gives no more.
+// arena_grow prepares at least page_count new pages in one piece, as free and released. Caller
+// holds the lock. False when the kernel gives no more.
 bool arena_grow(struct pageheap *heap, size_t page_count);
 
 #endif

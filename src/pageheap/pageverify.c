@@ -132,8 +132,8 @@ static const char *verify_locked(struct pageheap *heap)
     if (tally.allocated != stats->used_pages + stats->withdrawn_pages) {
         return "pageheap: allocated bits are not used plus withdrawn";
     }
-    if (stats->sys_pages != stats->used_pages + stats->ready_pages + stats->released_pages +
-                                stats->withdrawn_pages) {
+    if (stats->sys_pages !=
+        stats->used_pages + stats->ready_pages + stats->released_pages + stats->withdrawn_pages) {
         return "pageheap: sys is not used + ready + released + withdrawn";
     }
     return NULL;

@@ -3,10 +3,10 @@
 // Runs: giving ready pages back to the kernel, chunk by chunk from the highest address.
 //
 // Model
-//   A pass holds a cursor. Each step takes the ready pages of one chunk: withdraw (allocated bit set,
-//   under the lock), advise (no lock), publish (bit cleared, released set, under the lock). Between
-//   the steps nobody else can be given the pages, because they look allocated; and nobody can free
-//   them, because no span holds them.
+//   A pass holds a cursor. Each step takes the ready pages of one chunk: withdraw (allocated bit
+//   set, under the lock), advise (no lock), publish (bit cleared, released set, under the lock).
+//   Between the steps nobody else can be given the pages, because they look allocated; and nobody
+//   can free them, because no span holds them.
 //
 // Locking
 //   heap->lock for withdrawing and publishing. One pass at a time: the caller holds RELEASE.
@@ -198,8 +198,8 @@ size_t pageheap_release_tables(struct pageheap *heap)
     while ((arena = arena_hide_next(heap, &index)) != NULL) {
         // From the first whole kernel page of the map to the end of the records in use.
         uintptr_t start = align_up((uintptr_t)arena->map, heap->vm->page_bytes);
-        uintptr_t end = align_up((uintptr_t)&arena->records[arena->record_high],
-                                 heap->vm->page_bytes);
+        uintptr_t end =
+            align_up((uintptr_t)&arena->records[arena->record_high], heap->vm->page_bytes);
         bool done = vm_unused(heap->vm, (void *)start, end - start, VM_ADVICE_DONTNEED) == 0;
         lock_acquire(&heap->lock);
         if (done) {

@@ -27,8 +27,8 @@ uint64_t summary_of_bits(const uint64_t *words)
             seen_used = true;
         }
         longest = max_size(longest, run);
-        // Runs inside the word: shrink every run of zeros by one until none is left. Only if all its
-        // zeros together could make the longest.
+        // Runs inside the word: shrink every run of zeros by one until none is left. Only if all
+        // its zeros together could make the longest.
         if (64 - bit_popcount(used) - bit_ctz(used) - bit_clz(used) <= longest) {
             run = bit_clz(used);
             continue;

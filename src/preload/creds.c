@@ -2,9 +2,9 @@
 //
 // Calls that change what the kernel keeps for each thread. libc makes the threads it knows follow
 // (setuid and its like) or the kernel refuses while there is a second thread (unshare, setns); the
-// releaser's bare thread is unknown to libc. So it is sent away before the call; it comes back, with
-// the new credentials, when there is something to give back. prctl is watched for the system call
-// filters that it announces (docs/design/003).
+// releaser's bare thread is unknown to libc. So it is sent away before the call; it comes back,
+// with the new credentials, when there is something to give back. prctl is watched for the system
+// call filters that it announces (docs/design/003).
 //
 // Go  1.16 syscall AllThreadsSyscall solves the same for its own threads.
 #include <dlfcn.h>

@@ -95,8 +95,8 @@ PUBLIC void free_aligned_sized(void *block, size_t align, size_t bytes)
     ebb_free(block);
 }
 
-// Names under which old programs and glibc's own parts reach malloc. Functions and not aliases: clang
-// cannot give an alias the attributes that glibc's headers give the target.
+// Names under which old programs and glibc's own parts reach malloc. Functions and not aliases:
+// clang cannot give an alias the attributes that glibc's headers give the target.
 #define OTHER_NAME(type, name, params, call)                                                       \
     PUBLIC type name params;                                                                       \
     PUBLIC type name params                                                                        \
@@ -145,8 +145,9 @@ PUBLIC int mallopt(int param, int value)
     }
 }
 
-// mallinfo2 maps MemStats to glibc's fields: arena is what the heap has from the kernel and not given
-// back, hblkhd large blocks, uordblks live bytes, fordblks the rest, keepcost what a trim would free.
+// mallinfo2 maps MemStats to glibc's fields: arena is what the heap has from the kernel and not
+// given back, hblkhd large blocks, uordblks live bytes, fordblks the rest, keepcost what a trim
+// would free.
 PUBLIC struct mallinfo2 mallinfo2(void)
 {
     struct ebb_memstats stats;

@@ -7,8 +7,8 @@
 // goal by less than one page of the kernel. What is released is the excess, at most what is ready.
 //
 // Go       1.16 mgcscavenge.go gcPaceScavenger, retainExtraPercent. Unlike Go: the end of an epoch
-//          takes the place of the end of a GC cycle, and as there is no heap goal, the ratio of goals
-//          is 1.
+//          takes the place of the end of a GC cycle, and as there is no heap goal, the ratio of
+//          goals is 1.
 // Tests    test/policy/release_test.c
 #include "release/release.h"
 

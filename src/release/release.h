@@ -3,21 +3,21 @@
 // Release: when, how much and how memory goes back to the kernel.
 //
 // Model
-//   A policy is a pure function from a view (what the heap looks like now) to a plan (what to do and
-//   why). The releaser looks, asks, does, sleeps. It does not decide anything itself: pacing is a
-//   token bucket of CPU time, also pure (release_budget).
-//   An epoch stands for Go's GC cycle: it ends when as many bytes of pages have been freed as were in
-//   use at its start (4 MiB at least), or when the heap has been at rest for a second. At its end the
-//   pages in use become the base of the goal.
+//   A policy is a pure function from a view (what the heap looks like now) to a plan (what to do
+//   and why). The releaser looks, asks, does, sleeps. It does not decide anything itself: pacing is
+//   a token bucket of CPU time, also pure (release_budget).
+//   An epoch stands for Go's GC cycle: it ends when as many bytes of pages have been freed as were
+//   in use at its start (4 MiB at least), or when the heap has been at rest for a second. At its
+//   end the pages in use become the base of the goal.
 //   The releaser's thread exists only while there may be something to do: it is started when ready
-//   pages have grown by release_min_bytes, and ends after three seconds at rest. So a process at rest
-//   has no wake-ups at all. Where no thread may be started, the round is done in small pieces by
-//   whoever rang.
+//   pages have grown by release_min_bytes, and ends after three seconds at rest. So a process at
+//   rest has no wake-ups at all. Where no thread may be started, the round is done in small pieces
+//   by whoever rang.
 //
 // Locking
-//   releaser.round: one release round at a time (a try-flag, taken also by fork). Below it WORLD and
-//   what the page heap takes. The doorbell takes no lock: who rings may be inside its bracket, or hold
-//   WORLD (the fallback cache).
+//   releaser.round: one release round at a time (a try-flag, taken also by fork). Below it WORLD
+//   and what the page heap takes. The doorbell takes no lock: who rings may be inside its bracket,
+//   or hold WORLD (the fallback cache).
 //
 // Flow
 //   pageheap_free -> grow hook -> releaser_ring -> (thread) releaser_look -> release_view_read ->
@@ -37,22 +37,22 @@
 #include "os/vm.h"
 
 struct release_view {
-    uint64_t now_ns;          // monotonic
-    uint64_t used_bytes;      // pages in spans, without page caches and empty spans as far as known
-    uint64_t retained_bytes;  // used + ready: what the heap may hold of physical memory
-    uint64_t ready_bytes;     // could be released
-    uint64_t freed_bytes;     // pages freed ever
-    uint64_t ops_count;       // page-heap operations ever
-    uint64_t page_bytes;      // the kernel's
-    uint64_t epoch_count;     // epochs that have ended
-    uint64_t epoch_used_bytes;     // used_bytes at the end of the last epoch
-    uint64_t rest_ns;         // since the last page-heap operation that was seen
+    uint64_t now_ns;         // monotonic
+    uint64_t used_bytes;     // pages in spans, without page caches and empty spans as far as known
+    uint64_t retained_bytes; // used + ready: what the heap may hold of physical memory
+    uint64_t ready_bytes;    // could be released
+    uint64_t freed_bytes;    // pages freed ever
+    uint64_t ops_count;      // page-heap operations ever
+    uint64_t page_bytes;     // the kernel's
+    uint64_t epoch_count;    // epochs that have ended
+    uint64_t epoch_used_bytes; // used_bytes at the end of the last epoch
+    uint64_t rest_ns;          // since the last page-heap operation that was seen
 };
 
 struct release_plan {
-    uint64_t bytes;      // release so much now, as the budget allows; 0: nothing
-    bool unpaced;        // without asking the budget
-    const char *why;     // constant text for traces
+    uint64_t bytes;  // release so much now, as the budget allows; 0: nothing
+    bool unpaced;    // without asking the budget
+    const char *why; // constant text for traces
 };
 
 struct release_policy {
@@ -70,20 +70,20 @@ struct release_plan release_plan_now(const struct release_view *view);
 
 // --- pure parts (pace.c) ---
 
-// Epochs. release_epoch_update takes the numbers of a look and tells whether an epoch has ended; the
-// fields epoch_* and rest_ns of the view are filled from it.
+// Epochs. release_epoch_update takes the numbers of a look and tells whether an epoch has ended;
+// the fields epoch_* and rest_ns of the view are filled from it.
 //
-// Fewer page-heap operations than this between two looks count as rest: a server that does nothing but
-// write a line each second should not keep the releaser awake.
+// Fewer page-heap operations than this between two looks count as rest: a server that does nothing
+// but write a line each second should not keep the releaser awake.
 #define RELEASE_REST_OPS 64
 
 struct release_epoch {
     uint64_t count;
-    uint64_t used_bytes;       // at the end of the last epoch
-    uint64_t freed_at_start;   // view.freed_bytes when the epoch began
-    uint64_t ops_seen;         // at the last look
-    uint64_t active_ns;        // when RELEASE_REST_OPS or more were last seen between two looks
-    bool ended_at_rest;        // this rest has ended an epoch already
+    uint64_t used_bytes;     // at the end of the last epoch
+    uint64_t freed_at_start; // view.freed_bytes when the epoch began
+    uint64_t ops_seen;       // at the last look
+    uint64_t active_ns;      // when RELEASE_REST_OPS or more were last seen between two looks
+    bool ended_at_rest;      // this rest has ended an epoch already
 };
 bool release_epoch_update(struct release_epoch *epoch, struct release_view *view);
 
@@ -103,8 +103,8 @@ uint64_t release_budget_ready_ns(const struct release_budget *budget, uint64_t n
 
 // --- doing (releaser.c) ---
 
-// releaser_init reads options_main and connects the doorbell. Called once, by boot; again in a child
-// by releaser_forked.
+// releaser_init reads options_main and connects the doorbell. Called once, by boot; again in a
+// child by releaser_forked.
 void releaser_init(void);
 
 // releaser_ring is the grow hook. Takes no lock, allocates nothing; may start the thread.

@@ -3,14 +3,16 @@
 // Releaser: the thread that looks, asks the policy, does, and sleeps.
 //
 // Model
-//   state  NONE -> RUNNING by whoever rings first; RUNNING -> NONE by the thread itself when it ends.
+//   state  NONE -> RUNNING by whoever rings first; RUNNING -> NONE by the thread itself when it
+//          ends.
 //   bell   counts rings; the thread sleeps on it.
 //   round  1 while somebody releases (or forks).
-//   The thread ends by: state = NONE, then another look at the bell; a ring that came in between has
-//   either seen NONE and started a new thread, or is seen here, and the thread goes on.
+//   The thread ends by: state = NONE, then another look at the bell; a ring that came in between
+//   has either seen NONE and started a new thread, or is seen here, and the thread goes on.
 //
 // Locking
-//   None of its own but round. The thread takes WORLD, CENTRAL and PAGEHEAP through the folders below.
+//   None of its own but round. The thread takes WORLD, CENTRAL and PAGEHEAP through the folders
+//   below.
 //
 // Go       1.16 mgcscavenge.go bgscavenge, wakeScavenger.
 // Tests    test/system/gives_back.py  test/race/heap_race.c
@@ -160,8 +162,8 @@ static uint64_t release_bytes(uint64_t bytes, bool unpaced, const char *why)
     return done.pages << PAGE_SHIFT;
 }
 
-// One look: idle caches, the policy, the release. Tells when to look again (0: the heap is at rest and
-// nothing is left to do) and how many pages are ready.
+// One look: idle caches, the policy, the release. Tells when to look again (0: the heap is at rest
+// and nothing is left to do) and how many pages are ready.
 static uint64_t releaser_look(uint64_t *ready_pages)
 {
     struct release_view view;
@@ -213,7 +215,7 @@ static void releaser_run(void *arg)
     (void)arg;
     sys_call2(SYS_prctl, PR_SET_NAME, "ebb-releaser");
     for (;;) {
-        uint32_t bell = load_seq(&releaser.bell);
+        uint32_t bell = load_seq(&releaser.bell); // pairs with add_seq in releaser_ring
         uint64_t ready_pages = 0;
         uint64_t again_ns = clock_now_ns() + LOOK_NS;
         if (round_try()) {
@@ -300,7 +302,7 @@ void releaser_pause(void)
     if (load_relaxed(&releaser.thread.alive) == 0) {
         return;
     }
-    store_seq(&releaser.stop, 1);
+    store_seq(&releaser.stop, 1); // pairs with the looks at stop in the thread
     add_seq(&releaser.bell, 1);
     futex_wake(&releaser.bell, 1);
     for (int i = 0; i < 1000 && load_acquire(&releaser.thread.alive) != 0; i++) {

@@ -66,8 +66,8 @@ ATTR_COLD ATTR_NORETURN void badfree_foreign(void *addr, const char *call)
     fatal_user(&line);
 }
 
-// badfree_check ends the program: the fast checks have found something wrong with addr. The key alone
-// is proof of a double free: malloc clears it, so a block in use holds it once in 2^64.
+// badfree_check ends the program: the fast checks have found something wrong with addr. The key
+// alone is proof of a double free: malloc clears it, so a block in use holds it once in 2^64.
 void badfree_check(const struct span *span, void *addr, const char *call)
 {
     if (span->size_class == 0) {

@@ -3,9 +3,9 @@
 // Caches: one for each thread, from its first malloc to its end; the slow half of alloc and free.
 //
 // Model
-//   cache_alloc_owned and cache_free_owned do all the work, inside the bracket of the owner, or by a
-//   claimer, or under the WORLD lock for the fallback cache of threads that have none (the end of a
-//   thread, when libc frees what it has kept for it; and when there is no memory for a cache).
+//   cache_alloc_owned and cache_free_owned do all the work, inside the bracket of the owner, or by
+//   a claimer, or under the WORLD lock for the fallback cache of threads that have none (the end of
+//   a thread, when libc frees what it has kept for it; and when there is no memory for a cache).
 //
 // Locking
 //   The bracket (span/span.h). WORLD for attaching, ending and the fallback cache.
@@ -44,8 +44,8 @@ static ATTR_CACHELINE char meta_first[24 << 10];
 #define EMPTY_MIN_PAGES ((size_t)256)
 #define EMPTY_SHARE 8
 
-// Where the heap is asked for: far from everything that the kernel or the dynamic linker place, with
-// room above to grow in one piece. Random, as the kernel's own placing is.
+// Where the heap is asked for: far from everything that the kernel or the dynamic linker place,
+// with room above to grow in one piece. Random, as the kernel's own placing is.
 static uintptr_t heap_hint(uint64_t random)
 {
     if (RACE_BUILD) {
@@ -216,8 +216,9 @@ void cache_uncount_empty(struct cache *cache, struct span *span)
     }
 }
 
-// cache_span_emptied: a PARTIAL span has no block in use any more. Some are kept, behind the others of
-// their class, so that a program that allocates and frees in waves does not make and delete spans each
+// cache_span_emptied: a PARTIAL span has no block in use any more. Some are kept, behind the others
+// of their class, so that a program that allocates and frees in waves does not make and delete
+// spans each
 // time: 2 MiB, or an eighth of what the cache owns.
 void cache_span_emptied(struct heap *heap, struct cache *cache, struct span *span)
 {
@@ -273,7 +274,8 @@ static void cache_free_owned(struct heap *heap, struct cache *cache, struct span
     span->free = block;
     span->used--;
     if (span_state(span) == SPAN_FULL) {
-        // If the flag is gone, somebody is about to notify us; the span stays where it is till then.
+        // If the flag is gone, somebody is about to notify us; the span stays where it is till
+        // then.
         if (remote_clear_full(span)) {
             cache_full_to_partial(heap, cache, span);
         }
@@ -542,9 +544,9 @@ static ATTR_NOINLINE void free_other_long(struct cache *cache, struct gather *en
     cache_leave(cache);
 }
 
-// The free of a block of another thread's span, when nothing is out of the ordinary: checks, gathers,
-// done. Everything else is cache_free_slow's. The calls are the last thing each path does, so that no
-// register need be saved.
+// The free of a block of another thread's span, when nothing is out of the ordinary: checks,
+// gathers, done. Everything else is cache_free_slow's. The calls are the last thing each path does,
+// so that no register need be saved.
 ATTR_NOINLINE void cache_free_other(void *addr, struct cache *cache, struct span *span)
 {
     struct block *block = addr;

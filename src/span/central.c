@@ -73,16 +73,18 @@ void central_notify(struct heap *heap, struct span *span)
     }
 }
 
-// central_collect takes remote frees of a span that was in central's list of the class a moment ago.
-// The record may have changed hands since; under the lock it either is such a span or is left alone.
+// central_collect takes remote frees of a span that was in central's list of the class a moment
+// ago. The record may have changed hands since; under the lock it either is such a span or is left
+// alone.
 void central_collect(struct heap *heap, struct span *span, unsigned size_class)
 {
     struct central *central = &heap->central[size_class];
     lock_acquire(&central->lock);
     bool keep = true;
     // A span that is being made has its owner before its state, one that is being deleted loses its
-    // state before its owner: owner, state, owner again rules both out. Pairs with the store_release
-    // of state in span_new and span_delete. What is central's changes only under this lock.
+    // state before its owner: owner, state, owner again rules both out. Pairs with the
+    // store_release of state in span_new and span_delete. What is central's changes only under this
+    // lock.
     if (load_acquire(&span->owner) == NULL && load_acquire(&span->state) == SPAN_PARTIAL &&
         load_acquire(&span->owner) == NULL && span->size_class == size_class) {
         keep = settle_locked(central, span, true);

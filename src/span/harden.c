@@ -3,12 +3,12 @@
 // Hardening, EBB=check=2: finds writes to freed blocks and more double frees, at a price.
 //
 // Model
-//   heap->hardened sends every small malloc and free to the slow path: direct[] stays empty and spans
-//   get no tag. A free block is filled with a pattern behind its link and key; malloc looks whether it
-//   still is, and fills what it gives out with another, so that reading uninitialised memory shows.
-//   A freed block waits in its thread's quarantine before it may be used again, up to 1 MiB or 1,024
-//   blocks; there its key stands, so a second free is found however many mallocs lie between. To
-//   MemStats a block in quarantine is live. Large blocks are not filled.
+//   heap->hardened sends every small malloc and free to the slow path: direct[] stays empty and
+//   spans get no tag. A free block is filled with a pattern behind its link and key; malloc looks
+//   whether it still is, and fills what it gives out with another, so that reading uninitialised
+//   memory shows. A freed block waits in its thread's quarantine before it may be used again, up to
+//   1 MiB or 1,024 blocks; there its key stands, so a second free is found however many mallocs lie
+//   between. To MemStats a block in quarantine is live. Large blocks are not filled.
 //   Releases and the end of the program run the verifiers (boot).
 //
 // Locking
@@ -47,7 +47,7 @@ void harden_enable(struct heap *heap)
 {
     world_freeze(heap);
     heap->hardened = true;
-    for (struct cache *c = load_acquire(&heap->caches); c != NULL; c = c->all_next) {
+    for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
         for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
             struct span *current = c->current[size_class];
             if (current != &span_empty) {
@@ -74,8 +74,7 @@ void harden_poison(struct block *block, size_t block_bytes)
     memset(block + 1, FREE_BYTE, block_bytes - sizeof(*block));
 }
 
-ATTR_COLD static void die_written(const struct span *span, const struct block *block,
-                                  size_t offset)
+ATTR_COLD static void die_written(const struct span *span, const struct block *block, size_t offset)
 {
     char buf[256];
     struct fmt line;

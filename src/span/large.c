@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Large blocks: a span each, straight from the page heap; those up to 256 KiB rest in the page cache
-// of the thread that freed them, so that the page-heap lock is not asked every time.
+// Large blocks: a span each, straight from the page heap; those up to 256 KiB rest in the page
+// cache of the thread that freed them, so that the page-heap lock is not asked every time.
 //
 // Go  1.16 mcache.go allocLarge; mpagecache.go.
 #include "span/span_int.h"

@@ -4,12 +4,12 @@
 //
 // Model
 //   span->remote packs the address of a chain of blocks, their count, and the flag FULL. The flag
-//   says: this span is on no list that its owner looks at, so whoever frees into it must say so. The
-//   thread whose push clears the flag is the one notifier: it puts the span on its owner's pending
-//   stack. Until the owner has taken it from there (or central has been told) the span stays FULL,
-//   so there is never more than one notification under way for a span, and its link is not shared.
-//   If the owner ends meanwhile, its spans have gone to central (owner NULL); whoever drains its
-//   stack passes the notification on to where the span is then.
+//   says: this span is on no list that its owner looks at, so whoever frees into it must say so.
+//   The thread whose push clears the flag is the one notifier: it puts the span on its owner's
+//   pending stack. Until the owner has taken it from there (or central has been told) the span
+//   stays FULL, so there is never more than one notification under way for a span, and its link is
+//   not shared. If the owner ends meanwhile, its spans have gone to central (owner NULL); whoever
+//   drains its stack passes the notification on to where the span is then.
 //
 //   operation          who                         may run together with
 //   remote_push        any thread in its bracket   everything
@@ -18,14 +18,15 @@
 //   remote_clear_full  the owner (X)               remote_push
 //   pending push       the one notifier            pending push of other spans, drain
 //   pending_drain      the owner; anybody if the cache is dead
-//   (X: needs outside exclusion: the owner's bracket, a claim, or the CENTRAL lock if owner is NULL)
+//   (X: needs outside exclusion: the owner's bracket, a claim, or the CENTRAL lock if owner is
+//   NULL)
 //
 //   Ordering: a block's contents as the freeing thread left them are seen by the collector (release
 //   by the push, acquire by the collect). Progress: all loops are lock-free.
 //
 // Locking
-//   None here; telling central takes its lock (inside the bracket: CENTRAL is never held by somebody
-//   who waits for a bracket).
+//   None here; telling central takes its lock (inside the bracket: CENTRAL is never held by
+//   somebody who waits for a bracket).
 //
 // Why this way
 //   Blocks are gathered by span and pushed as a chain: one compare-and-swap per block costs 1.4 to

@@ -9,13 +9,13 @@
 #include "base/base.h"
 #include "span/sizeclass_table.h"
 
-#define SIZECLASS_COUNT 73         // 1 .. 72; 0 stands for large
+#define SIZECLASS_COUNT 73 // 1 .. 72; 0 stands for large
 #define SMALL_MAX_BYTES ((size_t)32768)
 #define DIRECT_MAX_BYTES ((size_t)1024) // sizes whose span is found by size / 16 alone
 #define DIRECT_COUNT (DIRECT_MAX_BYTES / 16 + 1)
 
 struct sizeclass {
-    uint64_t magic;       // offset * magic < magic exactly when block_bytes divides offset < 2^32
+    uint64_t magic; // offset * magic < magic exactly when block_bytes divides offset < 2^32
     uint32_t block_bytes;
     uint16_t first_pages; // of the first spans of a class
     uint16_t full_pages;  // of later ones

@@ -5,6 +5,7 @@
 // X(class, block_bytes, magic, first_pages, full_pages)
 //
 // Go  runtime/sizeclasses.go (made by mksizeclasses.go).
+// clang-format off
 #define SIZECLASS_TABLE(X) \
     X(1, 16, 0x1000000000000001u, 1, 8) \
     X(2, 32, 0x800000000000001u, 1, 8) \

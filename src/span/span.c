@@ -5,8 +5,8 @@
 // Go  1.16 mheap.go mSpanList, mcentral.go grow.
 #include "span/span_int.h"
 
-// How many bytes of blocks are threaded at a time: the rest of the span stays untouched memory. More in
-// the spans of a populous class of large blocks, where each call would thread but a few.
+// How many bytes of blocks are threaded at a time: the rest of the span stays untouched memory.
+// More in the spans of a populous class of large blocks, where each call would thread but a few.
 #define EXTEND_BYTES ((size_t)4096)
 #define EXTEND_FULL_BYTES ((size_t)16384)
 
@@ -92,8 +92,8 @@ bool span_extend(struct span *span, uint64_t secret)
         return false;
     }
     size_t block_bytes = span->block_bytes;
-    bool full_size = block_bytes > 512 &&
-                     span->page_count >= sizeclass_table[span->size_class].full_pages;
+    bool full_size =
+        block_bytes > 512 && span->page_count >= sizeclass_table[span->size_class].full_pages;
     uint32_t count = (uint32_t)((full_size ? EXTEND_FULL_BYTES : EXTEND_BYTES) / block_bytes);
     count = count == 0 ? 1 : count < left ? count : left;
     char *pos = (char *)span->base + (size_t)span->threaded * block_bytes;

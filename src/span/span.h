@@ -11,27 +11,28 @@
 //   A block is in exactly one place: in use by the program; on its span's free list; in the span's
 //   remote list (freed by another thread); in the gather table of a thread that is about to put it
 //   there; or never threaded (beyond span->threaded: its memory is untouched).
-//   A free block holds its link in word 0 and its key, secret ^ address, in word 1; malloc clears the
-//   key. A free that finds the key looks closer: double free (span/badfree.c).
-//   span->used counts the blocks in use, and one more while the span is CURRENT, so that a span that
-//   alternates between 0 and 1 blocks is not emptied each time.
+//   A free block holds its link in word 0 and its key, secret ^ address, in word 1; malloc clears
+//   the key. A free that finds the key looks closer: double free (span/badfree.c).
+//   span->used counts the blocks in use, and one more while the span is CURRENT, so that a span
+//   that alternates between 0 and 1 blocks is not emptied each time.
 //   A large span is one block; its owner is nobody. Up to 256 KiB it may rest in a page cache.
 //   span_verify_all checks all of that on a frozen heap.
 //
 // Locking
-//   (T) fields belong to the owner inside its bracket: cache_enter sets busy, cache_leave clears it,
-//   two plain stores. Whoever wants a cache that is not his (releaser, fork, exact statistics) claims
-//   it under the WORLD lock: sets claimed, and the tag to one that no span has, passes a barrier on all
-//   processors (os/thread.h barrier_others) and waits until busy is 0. From then on malloc's look at
-//   claimed and free's look at the tag send the owner to the slow path, where it waits for the WORLD
-//   lock. So owners use no atomic read-modify-write at all.
+//   (T) fields belong to the owner inside its bracket: cache_enter sets busy, cache_leave clears
+//   it, two plain stores. Whoever wants a cache that is not his (releaser, fork, exact statistics)
+//   claims it under the WORLD lock: sets claimed, and the tag to one that no span has, passes a
+//   barrier on all processors (os/thread.h barrier_others) and waits until busy is 0. From then on
+//   malloc's look at claimed and free's look at the tag send the owner to the slow path, where it
+//   waits for the WORLD lock. So owners use no atomic read-modify-write at all.
 //   (S) fields: the owner inside its bracket; in central, the CENTRAL lock of the class.
 //   Ranks: WORLD, CENTRAL, PAGEHEAP, META. Nobody waits for WORLD inside a bracket.
 //
 // Flow
 //   cache_alloc -> cache_alloc_slow -> refill: pending, remote, threading more blocks, the next
 //   partial span, central, the page heap.
-//   cache_free  -> cache_free_slow -> own full span: back to partial; other's span: gather, and when
+//   cache_free  -> cache_free_slow -> own full span: back to partial; other's span: gather, and
+//               when
 //   the table's entry is needed or long, remote_push of the whole chain with one compare-and-swap.
 //
 // Why this way
@@ -47,7 +48,7 @@
 #include "pageheap/pageheap.h"
 #include "span/sizeclass.h"
 
-#define TAG_NONE 0u          // no cache has it: frees into such a span go the slow way
+#define TAG_NONE 0u            // no cache has it: frees into such a span go the slow way
 #define TAG_CLAIMED UINT32_MAX // no span has it
 #define GATHER_COUNT 32
 #define PAGECACHE_PAGES ((size_t)32) // runs up to 256 KiB rest in page caches
@@ -77,54 +78,54 @@ enum cache_state {
 };
 
 struct cache {
-    atomic_u32 busy;   // (A) inside the bracket; written by the owner, read by a claimer
-    atomic_u32 tag;    // (A) the spans' tag, or TAG_CLAIMED
-    uint64_t secret;   // (C)
+    atomic_u32 busy;    // (A) inside the bracket; written by the owner, read by a claimer
+    atomic_u32 tag;     // (A) the spans' tag, or TAG_CLAIMED
+    uint64_t secret;    // (C)
     atomic_u32 claimed; // (A) somebody else acts as the owner
     uint32_t id;        // (C) the tag when not claimed
-    struct span *direct[DIRECT_COUNT];      // (T) current span by size / 16
-    struct span *current[SIZECLASS_COUNT];  // (T) never NULL: span_empty if there is none
-    atomic_u32 state;                       // (A) enum cache_state
-    atomic_u32 ticks;                       // (A) slow paths taken: activity
-    atomic_ptr pending;                     // (A) FULL spans with remote frees (span/remote.c)
+    struct span *direct[DIRECT_COUNT];         // (T) current span by size / 16
+    struct span *current[SIZECLASS_COUNT];     // (T) never NULL: span_empty if there is none
+    atomic_u32 state;                          // (A) enum cache_state
+    atomic_u32 ticks;                          // (A) slow paths taken: activity
+    atomic_ptr pending;                        // (A) FULL spans with remote frees (span/remote.c)
     struct span_list partial[SIZECLASS_COUNT]; // (T)
     struct span_list full;                     // (T)
     uint32_t span_count[SIZECLASS_COUNT];      // (T) spans owned, by class
     size_t span_pages;                         // (T) pages of all spans owned
-    size_t empty_pages;                        // (T) of these, of PARTIAL spans without a used block
-    struct span *runs[PAGECACHE_PAGES + 1];    // (T) page cache: cached large spans by pages
-    size_t run_pages;                          // (T) in the page cache
-    uint64_t remote_bytes;                     // (T) freed to others since the doorbell last rang
-    uint64_t large_alloc_count;                // (T) large blocks, for MemStats
-    uint64_t large_alloc_bytes;                // (T)
-    uint64_t large_free_count;                 // (T)
-    uint64_t large_free_bytes;                 // (T)
-    struct gather gather[GATHER_COUNT];        // (T)
-    struct quarantine *quarantine;             // (T) check=2 only (span/harden.c)
-    struct cache *all_next;                    // (C) list of all caches ever
-    struct cache *dead_next;                   // (WORLD lock)
-    uint32_t ticks_seen;                       // (WORLD lock) at the releaser's last look
-    struct lock race_lock; // stands for the bracket in a RACE_BUILD
+    size_t empty_pages;                     // (T) of these, of PARTIAL spans without a used block
+    struct span *runs[PAGECACHE_PAGES + 1]; // (T) page cache: cached large spans by pages
+    size_t run_pages;                       // (T) in the page cache
+    uint64_t remote_bytes;                  // (T) freed to others since the doorbell last rang
+    uint64_t large_alloc_count;             // (T) large blocks, for MemStats
+    uint64_t large_alloc_bytes;             // (T)
+    uint64_t large_free_count;              // (T)
+    uint64_t large_free_bytes;              // (T)
+    struct gather gather[GATHER_COUNT];     // (T)
+    struct quarantine *quarantine;          // (T) check=2 only (span/harden.c)
+    struct cache *all_next;                 // (C) list of all caches ever
+    struct cache *dead_next;                // (WORLD lock)
+    uint32_t ticks_seen;                    // (WORLD lock) at the releaser's last look
+    struct lock race_lock;                  // stands for the bracket in a RACE_BUILD
 };
 
 struct central {
-    struct lock lock; // rank CENTRAL
+    struct lock lock;         // rank CENTRAL
     struct span_list partial; // (L)
     atomic_u64 alloc_count;   // (A) allocations in spans that no longer exist
 };
 
 struct heap {
-    struct pageheap *pages;  // (C)
+    struct pageheap *pages; // (C)
     struct meta meta;
-    uint64_t secret;         // (C)
-    bool hardened;           // (C) after start-up: check=2 (span/harden.c)
-    atomic_ptr caches;       // (A) all caches ever, by all_next; only grows
-    struct lock world;       // rank WORLD: claims, dead caches
-    struct cache *dead;      // (L) world
-    uint32_t cache_count;    // (L) world: caches ever made
-    struct cache *fallback;  // (C) used under world by threads without a cache
+    uint64_t secret;        // (C)
+    bool hardened;          // (C) after start-up: check=2 (span/harden.c)
+    atomic_ptr caches;      // (A) all caches ever, by all_next; only grows
+    struct lock world;      // rank WORLD: claims, dead caches
+    struct cache *dead;     // (L) world
+    uint32_t cache_count;   // (L) world: caches ever made
+    struct cache *fallback; // (C) used under world by threads without a cache
     struct central central[SIZECLASS_COUNT];
-    atomic_u32 exits;        // (A) threads whose cache was taken back
+    atomic_u32 exits; // (A) threads whose cache was taken back
 };
 
 extern struct heap heap_main ATTR_HIDDEN;
@@ -138,15 +139,16 @@ extern __thread struct cache *cache_self ATTR_HIDDEN __attribute__((tls_model("i
 // heap_init makes the heap usable; idempotent, safe from any thread, called by the first slow path.
 void heap_init(void);
 
-// cache_alloc_slow serves bytes <= SMALL_MAX_BYTES; NULL and errno ENOMEM. Any thread, no lock held.
+// cache_alloc_slow serves bytes <= SMALL_MAX_BYTES; NULL and errno ENOMEM. Any thread, no lock
+// held.
 void *cache_alloc_slow(size_t bytes);
 
 // cache_free_slow frees any non-NULL address that malloc returned, or ends the program with a line
 // that names what is wrong with it.
 void cache_free_slow(void *addr);
 
-// cache_free_other goes on from cache_free, inside the bracket of cache: the span is another thread's,
-// or full, or not one at all. Leaves the bracket.
+// cache_free_other goes on from cache_free, inside the bracket of cache: the span is another
+// thread's, or full, or not one at all. Leaves the bracket.
 void cache_free_other(void *addr, struct cache *cache, struct span *span);
 
 // cache_emptied: the owner's free of addr has left its span without a block in use, a moment ago.
@@ -168,8 +170,8 @@ void large_free(struct span *span);
 // large_resize fits the block to bytes in place if that is possible without moving.
 bool large_resize(struct span *span, size_t bytes);
 
-// block_find resolves addr to its span if it is the start of a block in use, as far as can be known;
-// otherwise ends the program, naming the call (for example "realloc()").
+// block_find resolves addr to its span if it is the start of a block in use, as far as can be
+// known; otherwise ends the program, naming the call (for example "realloc()").
 struct span *block_find(void *addr, const char *call);
 
 // Bytes that the block at addr has.
@@ -244,8 +246,7 @@ ATTR_INLINE void cache_free(void *addr)
         cache_free_other(addr, cache, span);
         return;
     }
-    if (unlikely(!span_holds_block(span, addr)) ||
-        unlikely(block->key == block_key(cache, addr))) {
+    if (unlikely(!span_holds_block(span, addr)) || unlikely(block->key == block_key(cache, addr))) {
         cache_leave(cache);
         cache_free_slow(addr);
         return;
@@ -265,8 +266,8 @@ ATTR_INLINE void cache_free(void *addr)
 
 // world_freeze claims every cache but the caller's and takes every lock of the heap; until
 // world_thaw nothing moves, except what the caller itself does. Blocks until running fast paths are
-// done. A thread that does not leave its bracket within 100 ms (stopped by a debugger, or in a signal
-// handler that interrupted malloc) is skipped and counted in the result.
+// done. A thread that does not leave its bracket within 100 ms (stopped by a debugger, or in a
+// signal handler that interrupted malloc) is skipped and counted in the result.
 unsigned world_freeze(struct heap *heap);
 void world_thaw(struct heap *heap);
 
@@ -290,16 +291,16 @@ struct heap_stats {
     uint64_t large_alloc_bytes;
     uint64_t large_live_bytes;
     uint64_t large_used_pages;
-    uint64_t cached_pages;   // in page caches
-    uint64_t span_pages;     // of small spans
-    uint64_t empty_pages;    // of small spans without a block in use
-    uint64_t cache_count;    // live
-    uint64_t skipped;        // caches that could not be claimed
+    uint64_t cached_pages; // in page caches
+    uint64_t span_pages;   // of small spans
+    uint64_t empty_pages;  // of small spans without a block in use
+    uint64_t cache_count;  // live
+    uint64_t skipped;      // caches that could not be claimed
 };
 void heap_stats_read(struct heap *heap, struct heap_stats *out);
 
-// span_verify_all walks everything on a frozen heap; NULL or what is wrong. NULL also if world_freeze
-// had to skip a cache: then nothing can be said.
+// span_verify_all walks everything on a frozen heap; NULL or what is wrong. NULL also if
+// world_freeze had to skip a cache: then nothing can be said.
 const char *span_verify_all(struct heap *heap);
 
 // heap_shutdown_thread takes the calling thread's cache back (thread exit hook).

@@ -14,6 +14,12 @@
 #define REMOTE_ADDR_MASK UINT64_C(0x0000fffffffffff0)
 #define REMOTE_COUNT_SHIFT 48
 
+// The list of all caches, by all_next: it only grows, at the front.
+ATTR_INLINE struct cache *heap_first_cache(const struct heap *heap)
+{
+    return load_acquire(&heap->caches); // pairs with store_release in cache_make
+}
+
 ATTR_INLINE enum span_state span_state(const struct span *span)
 {
     return (enum span_state)load_relaxed(&span->state);

@@ -32,7 +32,7 @@ void heap_stats_read(struct heap *heap, struct heap_stats *out)
     memset(out, 0, sizeof(*out));
     uint64_t large_free_count = 0;
     uint64_t large_free_bytes = 0;
-    for (struct cache *c = load_acquire(&heap->caches); c != NULL; c = c->all_next) {
+    for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
         if (load_relaxed(&c->claimed) != 0 && load_relaxed(&c->busy) != 0) {
             out->skipped++;
             continue;
@@ -109,7 +109,8 @@ static const char *verify_span(const struct heap *heap, const struct span *span)
     const struct cache *owner = load_relaxed(&span->owner);
     enum span_state state = span_state(span);
     uint32_t tag = load_relaxed(&span->tag);
-    if (state != SPAN_CURRENT && state != SPAN_PARTIAL && state != SPAN_EMPTY && state != SPAN_FULL) {
+    if (state != SPAN_CURRENT && state != SPAN_PARTIAL && state != SPAN_EMPTY &&
+        state != SPAN_FULL) {
         return "span: in no state";
     }
     if (tag != (owner != NULL && state != SPAN_FULL ? cache_span_tag(owner) : TAG_NONE)) {
@@ -196,7 +197,7 @@ const char *span_verify_all(struct heap *heap)
     if (stats.large_live_bytes != verify.large_pages << PAGE_SHIFT) {
         return "span: large bytes differ from the large spans";
     }
-    for (struct cache *c = load_acquire(&heap->caches); c != NULL; c = c->all_next) {
+    for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
         const char *wrong = verify_lists(c);
         if (wrong != NULL) {
             return wrong;

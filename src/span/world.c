@@ -12,7 +12,8 @@
 //   waits for that lock, outside its bracket.
 //
 // Flow
-//   claim_mark (each cache) -> barrier_others (once) -> claim_wait (each) -> work -> claim_end (each).
+//   claim_mark (each cache) -> barrier_others (once) -> claim_wait (each) -> work -> claim_end
+//   (each).
 //
 // Why this way
 //   See span/span.h and docs/design/003 for the alternatives that were measured.
@@ -39,7 +40,7 @@ static void claim_mark(struct cache *cache)
     if (RACE_BUILD) {
         lock_acquire(&cache->race_lock);
     }
-    store_seq(&cache->claimed, 1); // seen by the owner after the barrier, or in cache_enter_slow
+    store_seq(&cache->claimed, 1); // pairs with the look at it inside a bracket
     store_relaxed(&cache->tag, TAG_CLAIMED);
 }
 
@@ -81,13 +82,13 @@ unsigned world_freeze(struct heap *heap)
     heap_init();
     lock_freeze(&heap->world);
     lock_set_freezer();
-    for (struct cache *c = load_acquire(&heap->caches); c != NULL; c = c->all_next) {
+    for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
         if (c != cache_self) {
             claim_mark(c);
         }
     }
     barrier_others();
-    for (struct cache *c = load_acquire(&heap->caches); c != NULL; c = c->all_next) {
+    for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
         if (c != cache_self && !claim_wait(c)) {
             skipped++;
         }
@@ -107,7 +108,7 @@ void world_thaw(struct heap *heap)
     for (unsigned i = SIZECLASS_COUNT - 1; i > 0; i--) {
         lock_thaw(&heap->central[i].lock);
     }
-    for (struct cache *c = load_acquire(&heap->caches); c != NULL; c = c->all_next) {
+    for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
         if (load_relaxed(&c->claimed) != 0) {
             claim_end(c);
         }
@@ -118,7 +119,7 @@ void world_thaw(struct heap *heap)
 
 void world_forked(struct heap *heap)
 {
-    for (struct cache *c = load_acquire(&heap->caches); c != NULL; c = c->all_next) {
+    for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
         if (c == cache_self || load_relaxed(&c->claimed) == 0) {
             continue;
         }
@@ -136,7 +137,8 @@ void world_forked(struct heap *heap)
 
 // --- flushing ---
 
-// Looks at bound partial spans of the class, each time from where it stopped, and deletes the empty.
+// Looks at bound partial spans of the class, each time from where it stopped, and deletes the
+// empty.
 static size_t flush_partial(struct heap *heap, struct cache *cache, unsigned size_class,
                             size_t *bound)
 {
@@ -218,12 +220,12 @@ static size_t batch_mark(struct cache **next, enum flush_scope scope, struct cac
 size_t world_flush(struct heap *heap, enum flush_scope scope)
 {
     struct cache *batch[CLAIM_BATCH];
-    struct cache *next = load_acquire(&heap->caches); // pairs with store_release in cache_make
+    struct cache *next = heap_first_cache(heap);
     size_t pages = 0;
     size_t bound = scope == FLUSH_ALL ? SIZE_MAX : FLUSH_SPANS;
     // What caches freed to one another arrives in the second round.
     for (int round = 0; round < (scope == FLUSH_ALL ? 2 : 1); round++) {
-        next = load_acquire(&heap->caches);
+        next = heap_first_cache(heap);
         while (next != NULL) {
             lock_acquire(&heap->world);
             size_t count = batch_mark(&next, scope, batch);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// MemStats as text, in the words and order of `gops memstats`, so that what is printed at exit reads
-// as what is known from Go; and the identities.
+// MemStats as text, in the words and order of `gops memstats`, so that what is printed at exit
+// reads as what is known from Go; and the identities.
 //
 // Go  1.16 mstats.go MemStats; gops agent.go handle, case signal.MemStats.
 #include "stats/stats.h"

@@ -3,8 +3,8 @@
 // Stats: numbers about the heap, and how they are written down. Pure: boot collects, this formats.
 //
 // Model
-//   struct ebb_memstats (include/ebb/stats.h) with the identities stated there; memstats_verify checks
-//   them.
+//   struct ebb_memstats (include/ebb/stats.h) with the identities stated there; memstats_verify
+//   checks them.
 //
 // Locking
 //   None.
