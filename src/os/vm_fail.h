@@ -7,7 +7,7 @@
 //     for (n = 1; ; n++) {
 //         vm_fail_arm(&fail, VM_FAIL_ANY, VM_FAIL_ONCE, n);
 //         ... the code under test on &fail.vm ...
-//         if (!vm_fail_disarm(&fail)) break;   // fewer than n calls: nothing is left that could fail
+//         if (!vm_fail_disarm(&fail)) break; // fewer than n calls: nothing is left that could fail
 //     }
 //
 // used and sparse are hints without a result: failing means that they are not passed on.

@@ -2,7 +2,9 @@
 //
 // Simulated machine: the calls of struct vm_ops over one real mapping and a byte for each page.
 //
-// Go  none.
+// Model    the state and the marks of a page are one byte of sim->pages; see os/vm_sim.h.
+// Locking  the spin lock; unused_hook is called without it.
+// Go       none.
 #include "os/vm_sim.h"
 
 #include <errno.h>
@@ -159,8 +161,8 @@ static bool sim_prepare(void *ctx, void *addr, size_t bytes)
         CHECK((sim->pages[page] & STATE_MASK) == VM_SIM_RESERVED,
               "vm_sim: prepare of a page that is not reserved");
     }
-    bool fits = bytes <= sim->commit_limit_bytes &&
-                sim->prepared_bytes <= sim->commit_limit_bytes - bytes;
+    bool fits =
+        bytes <= sim->commit_limit_bytes && sim->prepared_bytes <= sim->commit_limit_bytes - bytes;
     fits = fits && sys_call3(SYS_mprotect, addr, bytes, PROT_READ | PROT_WRITE) == 0;
     if (fits) {
         for (size_t page = range.first; page < range.end; page++) {
@@ -207,8 +209,8 @@ static void sim_used(void *ctx, void *addr, size_t bytes)
 static void pages_drop(struct vm_sim *sim, size_t first, size_t count)
 {
     size_t page_bytes = sim->vm.page_bytes;
-    long ret = sys_call3(SYS_madvise, sim->space + first * page_bytes, count * page_bytes,
-                         MADV_DONTNEED);
+    long ret =
+        sys_call3(SYS_madvise, sim->space + first * page_bytes, count * page_bytes, MADV_DONTNEED);
     CHECK(ret == 0, "vm_sim: the real kernel refused MADV_DONTNEED");
 }
 

@@ -43,28 +43,28 @@ enum vm_sim_state {
 };
 
 struct vm_sim {
-    struct vm vm; // (C) what is given to the code under test
-    char *space;  // (C) address space of the machine, aligned to 64 MiB
-    size_t space_bytes;           // (C)
-    uint8_t *pages;               // (L) state and marks of each page
-    size_t space_top;             // (L) offset below which the next one without a hint goes
-    size_t space_limit_bytes;     // (L) what may be reserved in all
-    size_t commit_limit_bytes;    // (L) what may be prepared in all
-    size_t gap_bytes;             // (L) not 0: hints are ignored, and so much is left free between
-    size_t reserved_bytes;        // (L) reserved, prepared or ready
-    size_t prepared_bytes;        // (L) prepared or ready
-    uint64_t reserve_count;       // (L) calls, refused ones too
-    uint64_t prepare_count;       // (L)
-    uint64_t used_count;          // (L)
-    uint64_t unused_count;        // (L)
-    uint64_t sparse_count;        // (L)
-    uint64_t refused_count;       // (L) calls refused for a limit
-    uint64_t unused_bytes;        // (L) given back ever
+    struct vm vm;              // (C) what is given to the code under test
+    char *space;               // (C) address space of the machine, aligned to 64 MiB
+    size_t space_bytes;        // (C)
+    uint8_t *pages;            // (L) state and marks of each page
+    size_t space_top;          // (L) offset below which the next one without a hint goes
+    size_t space_limit_bytes;  // (L) what may be reserved in all
+    size_t commit_limit_bytes; // (L) what may be prepared in all
+    size_t gap_bytes;          // (L) not 0: hints are ignored, and so much is left free between
+    size_t reserved_bytes;     // (L) reserved, prepared or ready
+    size_t prepared_bytes;     // (L) prepared or ready
+    uint64_t reserve_count;    // (L) calls, refused ones too
+    uint64_t prepare_count;    // (L)
+    uint64_t used_count;       // (L)
+    uint64_t unused_count;     // (L)
+    uint64_t sparse_count;     // (L)
+    uint64_t refused_count;    // (L) calls refused for a limit
+    uint64_t unused_bytes;     // (L) given back ever
     // Called by unused before anything is done, without the lock: what another thread could do now.
     void (*unused_hook)(void *arg, char *addr, size_t bytes); // (C)
-    void *unused_arg;             // (C)
-    struct rand rand;             // (L) which lazily freed pages are taken
-    atomic_u32 lock;              // (A) the spin lock
+    void *unused_arg;                                         // (C)
+    struct rand rand; // (L) which lazily freed pages are taken
+    atomic_u32 lock;  // (A) the spin lock
 };
 
 // vm_sim_init makes a machine with pages of page_bytes and space_bytes of address space (a multiple

@@ -540,7 +540,7 @@ static ATTR_NOINLINE void free_other_first(struct cache *cache, struct span *spa
 
 static ATTR_NOINLINE void free_other_long(struct cache *cache, struct gather *entry)
 {
-    gather_push_long(&heap_main, cache, entry);
+    gather_push(&heap_main, cache, entry);
     cache_leave(cache);
 }
 

@@ -131,12 +131,16 @@ void remote_push(struct heap *heap, struct span *span, struct block *head, struc
     }
 }
 
-static void gather_push(struct heap *heap, struct cache *cache, struct gather *entry)
+void gather_push(struct heap *heap, struct cache *cache, struct gather *entry)
 {
     uint32_t count = entry->limit - entry->room;
     cache->remote_bytes += (uint64_t)count * entry->span->block_bytes;
     remote_push(heap, entry->span, entry->head, entry->tail, count);
     entry->span = NULL;
+    if (cache->remote_bytes >= REMOTE_RING_BYTES) {
+        cache->remote_bytes = 0;
+        pageheap_ring(heap->pages);
+    }
 }
 
 void gather_evict(struct heap *heap, struct cache *cache, struct gather *entry, struct span *span,
@@ -151,15 +155,6 @@ void gather_evict(struct heap *heap, struct cache *cache, struct gather *entry, 
     uint32_t fitting = GATHER_BYTES / span->block_bytes;
     entry->limit = fitting < 1 ? 1 : fitting > GATHER_BLOCKS ? GATHER_BLOCKS : fitting;
     entry->room = entry->limit;
-}
-
-void gather_push_long(struct heap *heap, struct cache *cache, struct gather *entry)
-{
-    gather_push(heap, cache, entry);
-    if (cache->remote_bytes >= REMOTE_RING_BYTES) {
-        cache->remote_bytes = 0;
-        pageheap_ring(heap->pages);
-    }
 }
 
 void gather_flush(struct heap *heap, struct cache *cache)

@@ -275,7 +275,7 @@ void world_thaw(struct heap *heap);
 void world_forked(struct heap *heap);
 
 enum flush_scope {
-    FLUSH_IDLE, // caches whose threads took no slow path since the last look
+    FLUSH_IDLE, // caches whose threads took few slow paths since the last look
     FLUSH_ALL,
 };
 

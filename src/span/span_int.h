@@ -59,8 +59,8 @@ bool remote_mark_full(struct span *span);
 bool remote_clear_full(struct span *span);
 void remote_push(struct heap *heap, struct span *span, struct block *head, struct block *tail,
                  uint32_t count);
-// gather_push_long pushes the entry's chain because it is long enough.
-void gather_push_long(struct heap *heap, struct cache *cache, struct gather *entry);
+// gather_push pushes the entry's chain, and leaves the entry empty.
+void gather_push(struct heap *heap, struct cache *cache, struct gather *entry);
 // gather_evict pushes the entry's chain, if it has one, and gives the entry to span.
 void gather_evict(struct heap *heap, struct cache *cache, struct gather *entry, struct span *span,
                   struct block *tail);
@@ -94,7 +94,7 @@ ATTR_INLINE void gather_add(struct heap *heap, struct cache *cache, struct span 
         gather_evict(heap, cache, entry, span, block);
     }
     if (gather_link(cache, entry, block)) {
-        gather_push_long(heap, cache, entry);
+        gather_push(heap, cache, entry);
     }
 }
 void gather_flush(struct heap *heap, struct cache *cache);

@@ -35,6 +35,10 @@
 #define CLAIM_BATCH 64
 #define FLUSH_SPANS 4096
 
+// A thread that took fewer slow paths than this since the last look, a second ago, counts as idle: a
+// server's timers should not protect the memory of its last peak.
+#define IDLE_TICKS 1000
+
 static void claim_mark(struct cache *cache)
 {
     if (RACE_BUILD) {
@@ -204,7 +208,8 @@ static size_t batch_mark(struct cache **next, enum flush_scope scope, struct cac
     struct cache *cache = *next;
     for (; cache != NULL && count < CLAIM_BATCH; cache = cache->all_next) {
         uint32_t ticks = load_relaxed(&cache->ticks);
-        bool idle = ticks == cache->ticks_seen;
+        // Frees of others that its owner has not collected are a reason whatever the owner does.
+        bool idle = ticks - cache->ticks_seen < IDLE_TICKS || load_relaxed(&cache->pending) != NULL;
         cache->ticks_seen = ticks;
         if (load_relaxed(&cache->state) != CACHE_LIVE || load_relaxed(&cache->claimed) != 0 ||
             (scope == FLUSH_IDLE && !idle)) {
