@@ -44,6 +44,23 @@ void pageheap_set_ring(struct pageheap *heap, uint64_t ready_pages)
     lock_release(&heap->lock);
 }
 
+// record_clear zeroes a record, the atomic fields as such: a thread that has just pushed the last
+// block of the span that was here may still look at them.
+static void record_clear(struct span *span)
+{
+    memset(span, 0, offsetof(struct span, tag));
+    store_relaxed(&span->tag, 0);
+    span->size_class = 0;
+    store_relaxed(&span->state, SPAN_NONE);
+    span->base = 0;
+    span->magic = 0;
+    span->magic_limit = 0;
+    store_relaxed(&span->owner, NULL);
+    store_relaxed(&span->remote, 0);
+    span->page_count = 0;
+    span->block_bytes = 0;
+}
+
 // record_alloc takes a record of the arena: a used one first, so that few are ever touched.
 static struct span *record_alloc(struct arena *arena)
 {
@@ -54,7 +71,7 @@ static struct span *record_alloc(struct arena *arena)
         index = arena->record_high++;
     }
     struct span *span = &arena->records[index];
-    memset(span, 0, sizeof(*span));
+    record_clear(span);
     span->record_index = (uint16_t)index;
     span->arena = arena;
     arena->span_count++;
@@ -66,7 +83,7 @@ static void record_free(struct span *span)
 {
     struct arena *arena = span->arena;
     uint16_t index = span->record_index;
-    memset(span, 0, sizeof(*span));
+    record_clear(span);
     span->threaded = arena->record_free;
     arena->record_free = index;
     arena->span_count--;

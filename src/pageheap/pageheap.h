@@ -222,11 +222,14 @@ bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor, siz
 // bound. One thread at a time (the RELEASE lock).
 size_t pageheap_release_tables(struct pageheap *heap);
 
-// pageheap_must_grow tells whether page_count pages would be taken from released memory. A hint:
-// the numbers are read without the lock.
-ATTR_INLINE bool pageheap_must_grow(const struct pageheap *heap, size_t page_count)
+// pageheap_must_grow tells whether page_count pages would be taken from released memory. Takes the
+// lock for a moment: it is about to be taken anyway.
+ATTR_INLINE bool pageheap_must_grow(struct pageheap *heap, size_t page_count)
 {
-    return __atomic_load_n(&heap->stats.ready_pages, __ATOMIC_RELAXED) < page_count;
+    lock_acquire(&heap->lock);
+    bool grow = heap->stats.ready_pages < page_count;
+    lock_release(&heap->lock);
+    return grow;
 }
 
 void pageheap_stats_read(struct pageheap *heap, struct pageheap_stats *out);

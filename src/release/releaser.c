@@ -140,7 +140,7 @@ static uint64_t release_bytes(uint64_t bytes, bool unpaced, const char *why)
 {
     struct pageheap_release_result done = {0};
     struct pageheap_cursor cursor = pageheap_cursor_top(&pageheap_main);
-    uint64_t pages = (bytes + PAGE_BYTES - 1) >> PAGE_SHIFT;
+    uint64_t pages = (bytes >> PAGE_SHIFT) + ((bytes & (PAGE_BYTES - 1)) != 0);
     uint64_t began_ns = clock_now_ns();
     uint64_t before_ns = began_ns;
     while (done.pages + done.refused < pages && load_relaxed(&releaser.stop) == 0) {

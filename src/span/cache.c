@@ -486,10 +486,13 @@ void *cache_alloc_medium(size_t bytes)
     unsigned size_class = sizeclass_of(bytes);
     struct cache *cache = cache_self;
     cache_enter(cache);
+    if (unlikely(load_acquire(&cache->claimed) != 0)) { // first, as in cache_alloc_small
+        cache_leave(cache);
+        return cache_alloc_class(size_class);
+    }
     struct span *span = cache->current[size_class];
     struct block *block = span->free;
-    if (unlikely(block == NULL) || unlikely(load_relaxed(&cache->claimed) != 0) ||
-        unlikely(heap_main.hardened)) {
+    if (unlikely(block == NULL) || unlikely(heap_main.hardened)) {
         cache_leave(cache);
         return cache_alloc_class(size_class);
     }
@@ -550,7 +553,7 @@ static ATTR_NOINLINE void free_other_long(struct cache *cache, struct gather *en
 ATTR_NOINLINE void cache_free_other(void *addr, struct cache *cache, struct span *span)
 {
     struct block *block = addr;
-    if (unlikely(load_relaxed(&cache->claimed) != 0) || unlikely(heap_main.hardened) ||
+    if (unlikely(load_acquire(&cache->claimed) != 0) || unlikely(heap_main.hardened) ||
         unlikely(load_relaxed(&span->owner) == cache) || unlikely(span->size_class == 0) ||
         unlikely(!span_holds_block(span, addr)) ||
         unlikely(block->key == block_key(cache, block))) {

@@ -6,16 +6,34 @@
 // Go  1.16 mcentral.go cacheSpan, uncacheSpan.
 #include "span/span_int.h"
 
+// A span on the list has a tag that says so, and which list. It changes only under the lock of that
+// class, so that who holds the lock can tell by one look whether a record is such a span.
+static void link_locked(struct central *central, struct span *span)
+{
+    lock_assert_held(&central->lock);
+    span_list_push(&central->partial, span);
+    store_relaxed(&central->count, load_relaxed(&central->count) + 1);
+    store_relaxed(&span->tag, TAG_CENTRAL | span->size_class);
+}
+
+static void unlink_locked(struct central *central, struct span *span)
+{
+    lock_assert_held(&central->lock);
+    span_list_remove(&central->partial, span);
+    store_relaxed(&central->count, load_relaxed(&central->count) - 1);
+    store_relaxed(&span->tag, TAG_NONE);
+}
+
 struct span *central_get(struct heap *heap, struct cache *cache, unsigned size_class)
 {
     struct central *central = &heap->central[size_class];
-    if (__atomic_load_n(&central->partial.head, __ATOMIC_RELAXED) == NULL) {
+    if (load_relaxed(&central->count) == 0) {
         return NULL; // a hint: a span that comes this moment is found next time
     }
     lock_acquire(&central->lock);
     struct span *span = central->partial.head;
     if (span != NULL) {
-        span_list_remove(&central->partial, span);
+        unlink_locked(central, span);
         store_release(&span->owner, cache); // pairs with load_acquire in remote_notify
         store_relaxed(&span->tag, cache_span_tag(cache));
     }
@@ -33,13 +51,13 @@ static bool settle_locked(struct central *central, struct span *span, bool linke
     remote_collect(span);
     if (span_used(span) == 0) {
         if (linked) {
-            span_list_remove(&central->partial, span);
+            unlink_locked(central, span);
         }
         span_set_state(span, SPAN_NONE); // off the list, before the lock goes
         return false;
     }
     if (!linked) {
-        span_list_push(&central->partial, span);
+        link_locked(central, span);
     }
     return true;
 }
@@ -50,7 +68,9 @@ void central_put(struct heap *heap, struct span *span)
     struct central *central = &heap->central[span->size_class];
     lock_acquire(&central->lock);
     store_relaxed(&span->tag, TAG_NONE);
-    store_release(&span->owner, NULL); // pairs with load_acquire in remote_notify
+    // Sequential: either we see in settle_locked what was pushed, or the pusher sees that the span
+    // is central's (remote_push).
+    (void)swap_seq(&span->owner, NULL); // pairs with load_acquire in remote_notify
     // A FULL span stays off the list; its notifier, now or later, comes to central_notify.
     bool keep = span_state(span) == SPAN_FULL || settle_locked(central, span, false);
     lock_release(&central->lock);
@@ -81,12 +101,7 @@ void central_collect(struct heap *heap, struct span *span, unsigned size_class)
     struct central *central = &heap->central[size_class];
     lock_acquire(&central->lock);
     bool keep = true;
-    // A span that is being made has its owner before its state, one that is being deleted loses its
-    // state before its owner: owner, state, owner again rules both out. Pairs with the
-    // store_release of state in span_new and span_delete. What is central's changes only under this
-    // lock.
-    if (load_acquire(&span->owner) == NULL && load_acquire(&span->state) == SPAN_PARTIAL &&
-        load_acquire(&span->owner) == NULL && span->size_class == size_class) {
+    if (load_relaxed(&span->tag) == (TAG_CENTRAL | size_class)) {
         keep = settle_locked(central, span, true);
     }
     lock_release(&central->lock);

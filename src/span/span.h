@@ -48,8 +48,9 @@
 #include "pageheap/pageheap.h"
 #include "span/sizeclass.h"
 
-#define TAG_NONE 0u            // no cache has it: frees into such a span go the slow way
-#define TAG_CLAIMED UINT32_MAX // no span has it
+#define TAG_NONE 0u             // no cache has it: frees into such a span go the slow way
+#define TAG_CLAIMED UINT32_MAX  // no span has it
+#define TAG_CENTRAL 0x80000000u // and the class: on central's list (span/central.c)
 #define GATHER_COUNT 32
 #define PAGECACHE_PAGES ((size_t)32) // runs up to 256 KiB rest in page caches
 
@@ -75,6 +76,7 @@ struct gather {
 enum cache_state {
     CACHE_LIVE,
     CACHE_DEAD, // its thread has ended; spans have gone to central
+    CACHE_LOST, // of a thread that was midway when the process forked: nobody touches it again
 };
 
 struct cache {
@@ -105,12 +107,14 @@ struct cache {
     struct cache *all_next;                 // (C) list of all caches ever
     struct cache *dead_next;                // (WORLD lock)
     uint32_t ticks_seen;                    // (WORLD lock) at the releaser's last look
+    bool midway;                            // (WORLD lock) frozen, its owner did not leave
     struct lock race_lock;                  // stands for the bracket in a RACE_BUILD
 };
 
 struct central {
     struct lock lock;         // rank CENTRAL
     struct span_list partial; // (L)
+    atomic_u32 count;         // (A) spans on the list; written under the lock
     atomic_u64 alloc_count;   // (A) allocations in spans that no longer exist
 };
 
@@ -210,9 +214,15 @@ ATTR_INLINE void *cache_alloc_small(size_t bytes)
 {
     struct cache *cache = cache_self;
     cache_enter(cache);
+    // First of all: what is read while a claimer works is not to be used after it has gone. Pairs
+    // with store_release in world.c claim_end.
+    if (unlikely(load_acquire(&cache->claimed) != 0)) {
+        cache_leave(cache);
+        return cache_alloc_slow(bytes);
+    }
     struct span *span = cache->direct[(bytes + 15) >> 4];
     struct block *block = span->free;
-    if (unlikely(load_fast(&cache->claimed) != 0) || unlikely(block == NULL)) {
+    if (unlikely(block == NULL)) {
         cache_leave(cache);
         return cache_alloc_slow(bytes);
     }
@@ -242,7 +252,9 @@ ATTR_INLINE void cache_free(void *addr)
     struct cache *cache = cache_self;
     struct block *block = addr;
     cache_enter(cache);
-    if (unlikely(load_fast(&span->tag) != load_fast(&cache->tag))) {
+    // The tag before anything that a claimer may change: pairs with store_release in claim_end.
+    uint32_t tag = load_acquire(&cache->tag);
+    if (unlikely(load_fast(&span->tag) != tag)) {
         cache_free_other(addr, cache, span);
         return;
     }

@@ -33,7 +33,7 @@ void heap_stats_read(struct heap *heap, struct heap_stats *out)
     uint64_t large_free_count = 0;
     uint64_t large_free_bytes = 0;
     for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
-        if (load_relaxed(&c->claimed) != 0 && load_relaxed(&c->busy) != 0) {
+        if (c->midway) {
             out->skipped++;
             continue;
         }
@@ -113,7 +113,8 @@ static const char *verify_span(const struct heap *heap, const struct span *span)
         state != SPAN_FULL) {
         return "span: in no state";
     }
-    if (tag != (owner != NULL && state != SPAN_FULL ? cache_span_tag(owner) : TAG_NONE)) {
+    uint32_t unowned = state == SPAN_FULL ? TAG_NONE : TAG_CENTRAL | span->size_class;
+    if (tag != (owner == NULL ? unowned : state == SPAN_FULL ? TAG_NONE : cache_span_tag(owner))) {
         return "span: tag does not fit owner and state";
     }
     if (state == SPAN_CURRENT && (owner == NULL || owner->current[span->size_class] != span)) {

@@ -35,8 +35,8 @@
 #define CLAIM_BATCH 64
 #define FLUSH_SPANS 4096
 
-// A thread that took fewer slow paths than this since the last look, a second ago, counts as idle: a
-// server's timers should not protect the memory of its last peak.
+// A thread that took fewer slow paths than this since the last look, a second ago, counts as idle:
+// a server's timers should not protect the memory of its last peak.
 #define IDLE_TICKS 1000
 
 static void claim_mark(struct cache *cache)
@@ -50,8 +50,8 @@ static void claim_mark(struct cache *cache)
 
 static void claim_end(struct cache *cache)
 {
-    store_relaxed(&cache->tag, cache->id);
-    store_release(&cache->claimed, 0); // pairs with load_acquire in cache_enter_slow
+    store_release(&cache->tag, cache->id); // pairs with load_acquire in cache_free
+    store_release(&cache->claimed, 0);     // pairs with load_acquire in cache_enter_slow
     if (RACE_BUILD) {
         lock_release(&cache->race_lock);
     }
@@ -87,15 +87,16 @@ unsigned world_freeze(struct heap *heap)
     lock_freeze(&heap->world);
     lock_set_freezer();
     for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
-        if (c != cache_self) {
+        if (c != cache_self && load_relaxed(&c->state) != CACHE_LOST) {
             claim_mark(c);
         }
     }
     barrier_others();
     for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
-        if (c != cache_self && !claim_wait(c)) {
-            skipped++;
-        }
+        // Remembered, because busy says nothing later: an owner that only looks whether it is
+        // claimed sets it too.
+        c->midway = load_relaxed(&c->state) == CACHE_LOST || (c != cache_self && !claim_wait(c));
+        skipped += c->midway;
     }
     for (unsigned i = 1; i < SIZECLASS_COUNT; i++) {
         lock_freeze(&heap->central[i].lock);
@@ -113,7 +114,7 @@ void world_thaw(struct heap *heap)
         lock_thaw(&heap->central[i].lock);
     }
     for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
-        if (load_relaxed(&c->claimed) != 0) {
+        if (load_relaxed(&c->claimed) != 0 && load_relaxed(&c->state) != CACHE_LOST) {
             claim_end(c);
         }
     }
@@ -127,9 +128,11 @@ void world_forked(struct heap *heap)
         if (c == cache_self || load_relaxed(&c->claimed) == 0) {
             continue;
         }
-        if (load_relaxed(&c->busy) != 0) {
-            continue; // was caught midway: its spans are not touched again, and it stays claimed
+        if (c->midway) {
+            store_relaxed(&c->state, CACHE_LOST); // and it stays claimed
+            continue;
         }
+        store_relaxed(&c->busy, 0); // its owner may have been about to see that it is claimed
         claim_end(c);
         if (c == heap->fallback || load_relaxed(&c->state) == CACHE_DEAD) {
             continue;
@@ -246,5 +249,9 @@ size_t world_flush(struct heap *heap, enum flush_scope scope)
             lock_release(&heap->world);
         }
     }
-    return pages + central_flush(heap);
+    // Under WORLD: a freeze must not see spans that are on no list and not yet the page heap's.
+    lock_acquire(&heap->world);
+    pages += central_flush(heap);
+    lock_release(&heap->world);
+    return pages;
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Tier  commit
 //
-// The n-th call to the machine fails, for n = 1, 2, 3, ... until a run has no fault: the page heap in a
-// box, and the whole malloc family in a forked process for each n. Nothing crashes, what fails says so
-// with ENOMEM, the verifiers hold, no byte is damaged, and when the machine works again so does the heap.
+// The n-th call to the machine fails, for n = 1, 2, 3, ... until a run has no fault: the page heap
+// in a box, and the whole malloc family in a forked process for each n. Nothing crashes, what fails
+// says so with ENOMEM, the verifiers hold, no byte is damaged, and when the machine works again so
+// does the heap.
 //
 // Go  none: the runtime throws when mmap fails.
 #include "support/unit.h"
@@ -227,8 +228,8 @@ static void *thread_course(void *arg)
     return NULL;
 }
 
-// One after the other, so that each run of the course is the same, but all alive at the end: each needs
-// a cache of its own.
+// One after the other, so that each run of the course is the same, but all alive at the end: each
+// needs a cache of its own.
 static void threads_course(void)
 {
     pthread_t threads[CHILD_THREADS];

@@ -3,13 +3,15 @@
 #
 # Instructions of the fast path, counted by callgrind: malloc and free of one block, as delivered.
 #
-#   instructions.py LIBRARY PAIR GOLDEN COMPILER [--update]
+#   instructions.py LIBRARY PAIR OFFSETS GOLDEN COMPILER [--update]
 #
 # Model
 #   pair runs the loop N times; callgrind counts only what happens inside the function asked for.
 #   Two runs with different N, and the difference divided by the difference of N, leave out
 #   everything that happens once. The count has no noise, so it is compared exactly: a change of the
 #   fast path, for better or worse, shows in the diff of the golden file (--update writes it).
+#   Lines "share" say what each feature costs; shares.py finds that in the disassembly, and what it
+#   finds must add up to what was counted.
 #   The golden file holds for the compiler and processor it names; with others only LIMITS count,
 #   and only where gcc compiled for x86-64, for which they were set.
 
@@ -18,6 +20,9 @@ import platform
 import re
 import subprocess
 import sys
+
+sys.dont_write_bytecode = True
+import shares  # noqa: E402
 
 LIMITS = {"malloc": 24, "free": 36}
 BYTES = [64, 1024]
@@ -51,10 +56,30 @@ def measure(library, pair):
     return counts
 
 
-def text_of(key, counts):
+def text_of(key, counts, parts):
     lines = ["%s %s %d %s" % (key, function, size, counts[function, size])
              for function, size in sorted(counts, reverse=True)]
+    lines += ["%s share %s %s %d" % (key, function, feature, count)
+              for function, features in sorted(parts.items(), reverse=True)
+              for feature, count in sorted(features.items())]
     return "".join(line + "\n" for line in lines)
+
+
+def shares_of(library, offsets, counts):
+    """{function: {feature: instructions}}, and whether they add up."""
+    if platform.machine() != "x86_64":
+        return {}, True
+    fields = shares.read_offsets(offsets)
+    parts = {}
+    good = True
+    for function in LIMITS:
+        parts[function], listing = shares.shares(library, function, fields)
+        if sum(parts[function].values()) != counts[function, BYTES[0]]:
+            print("the disassembly of %s does not add up:" % function)
+            for label, (mnemonic, operands) in listing:
+                print("  %-9s %s %s" % (label, mnemonic, operands))
+            good = False
+    return parts, good
 
 
 def golden_of(path, key):
@@ -66,7 +91,7 @@ def golden_of(path, key):
     return others, "".join(mine)
 
 
-def main(library, pair, golden, compiler, *options):
+def main(library, pair, offsets, golden, compiler, *options):
     if subprocess.run(["sh", "-c", "command -v valgrind"], stdout=subprocess.DEVNULL).returncode:
         print("skipped: valgrind is not installed")
         return SKIP
@@ -75,7 +100,8 @@ def main(library, pair, golden, compiler, *options):
     if min(counts.values()) < 1:
         print("nothing was counted: %s" % counts)
         return 1
-    text = text_of(key, counts)
+    parts, adds_up = shares_of(library, offsets, counts)
+    text = text_of(key, counts, parts)
     print(text, end="")
     others, expected = golden_of(golden, key)
     if "--update" in options:
@@ -83,7 +109,7 @@ def main(library, pair, golden, compiler, *options):
             file.writelines(others)
             file.write(text)
         return 0
-    failed = False
+    failed = key.startswith("gcc") and not adds_up
     if key.startswith("gcc") and platform.machine() == "x86_64":
         for (function, size), count in counts.items():
             if count > LIMITS[function]:
@@ -97,6 +123,6 @@ def main(library, pair, golden, compiler, *options):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 5:
-        sys.exit(__doc__ or "usage: instructions.py LIBRARY PAIR GOLDEN COMPILER [--update]")
+    if len(sys.argv) < 6:
+        sys.exit("usage: instructions.py LIBRARY PAIR OFFSETS GOLDEN COMPILER [--update]")
     sys.exit(main(*sys.argv[1:]))

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
 // Tier  commit
 //
-// The malloc family against a table of blocks: random calls, every byte checked, the heap frozen and
-// verified again and again.
+// The malloc family against a table of blocks: random calls, every byte checked, the heap frozen
+// and verified again and again.
 //
 // Model
-//   A slot holds a block, its size and the seed of its contents. Whoever has a slot's lock checks the
-//   contents and then allocates, resizes, frees or leaves it: so in the test with threads any thread
-//   frees any other's blocks. After some operations everything stops, and the live blocks that MemStats
-//   tells by class must be those of the table, exactly. Sizes crowd at the borders of size classes.
-//   With one thread the run depends on the seed alone, on simulated machines with kernel pages of 4, 16
-//   and 64 KiB. With threads, on the real kernel: threads come and go, while another flushes caches,
-//   releases, freezes and verifies.
-//   Round r of seed s is round 0 of seed s + r (one thread).
+//   A slot holds a block, its size and the seed of its contents. Whoever has a slot's lock checks
+//   the contents and then allocates, resizes, frees or leaves it: so in the test with threads any
+//   thread frees any other's blocks. After some operations everything stops, and the live blocks
+//   that MemStats tells by class must be those of the table, exactly. Sizes crowd at the borders of
+//   size classes. With one thread the run depends on the seed alone, on simulated machines with
+//   kernel pages of 4, 16 and 64 KiB. With threads, on the real kernel: threads come and go, while
+//   another flushes caches, releases, freezes and verifies. Round r of seed s is round 0 of seed s
+//   + r (one thread).
 //
 // Go  runtime/malloc_test.go, which has no model.
 #include "support/unit.h"

@@ -4,16 +4,16 @@
 // The page heap against an array of pages: random operations, everything verified after each.
 //
 // Model
-//   The array says of each page of the machine: absent, free or used; if free, whether it may be backed
-//   by memory (ready), and whether it was given back lazily; and what stands in its first and last word.
-//   Checked after each operation: pageheap_verify, every counter against a count of the array, the page
-//   map of one span. At each allocation: the address is that of the lowest run that fits, counted naively;
-//   the pages are free in the array; zero is said exactly if all of them were released and not lazily;
-//   what was written in a page is still there unless it was released, and reads zero if it was.
-//   While the releaser has pages withdrawn (inside the advice), other allocations and frees are made, and
-//   calls of the machine fail now and then.
-//   Rounds differ in the kernel's page, in the machine's limits, and in where it places regions.
-//   Round r of seed s is round 0 of seed s + r.
+//   The array says of each page of the machine: absent, free or used; if free, whether it may be
+//   backed by memory (ready), and whether it was given back lazily; and what stands in its first
+//   and last word. Checked after each operation: pageheap_verify, every counter against a count of
+//   the array, the page map of one span. At each allocation: the address is that of the lowest run
+//   that fits, counted naively; the pages are free in the array; zero is said exactly if all of
+//   them were released and not lazily; what was written in a page is still there unless it was
+//   released, and reads zero if it was. While the releaser has pages withdrawn (inside the advice),
+//   other allocations and frees are made, and calls of the machine fail now and then. Rounds differ
+//   in the kernel's page, in the machine's limits, and in where it places regions. Round r of seed
+//   s is round 0 of seed s + r.
 //
 // Go  runtime/mpagealloc_test.go, with tables instead of a model.
 #include "support/unit.h"
@@ -306,8 +306,8 @@ static void do_alloc(void)
     add_live(span, count, kind);
 }
 
-// While pages are withdrawn, an allocation that finds no memory waits for them. Here they come back only
-// after it: so the machine has no limit for the time.
+// While pages are withdrawn, an allocation that finds no memory waits for them. Here they come back
+// only after it: so the machine has no limit for the time.
 static void do_alloc_unlimited(void)
 {
     struct vm_sim *sim = &m.box.sim;
@@ -374,8 +374,8 @@ static void do_shrink(void)
     pageheap_shrink(m.box.pages, live->span, live->count);
 }
 
-// The tables of an arena are on their way back: nothing may be allocated there. Where only growing would
-// help, an allocation may wait for the arena (test/unit/pageheap_test.c has that).
+// The tables of an arena are on their way back: nothing may be allocated there. Where only growing
+// would help, an allocation may wait for the arena (test/unit/pageheap_test.c has that).
 static void do_alloc_beside_hidden(void)
 {
     size_t hidden = SPACE_PAGES;
@@ -501,8 +501,8 @@ static void step(void)
 {
     bool fault = one_in(12);
     if (fault) {
-        vm_fail_arm(&m.box.fail, VM_FAIL_ANY & ~VM_FAIL_HINTS, one_in(2) ? VM_FAIL_ONCE : VM_FAIL_FROM,
-                    1 + frame_below(&m.random, 3));
+        vm_fail_arm(&m.box.fail, VM_FAIL_ANY & ~VM_FAIL_HINTS,
+                    one_in(2) ? VM_FAIL_ONCE : VM_FAIL_FROM, 1 + frame_below(&m.random, 3));
     }
     uint64_t choice = frame_below(&m.random, 100);
     // The number of spans swings, so that arenas fill and empty.
@@ -557,7 +557,7 @@ static void run_round(size_t page_bytes, uint64_t seed)
 static void run_rounds(size_t page_bytes)
 {
     uint64_t seed = frame_seed();
-    unsigned rounds = frame_rounds(40);
+    unsigned rounds = frame_rounds(25);
     fatal_set_hook(say_seed);
     for (unsigned round = 0; round < rounds; round++) {
         run_round(page_bytes, seed + round);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Tier  quick
 //
-// The release policies, epochs and the budget, each against the sentences in its header: what the goal
-// is, when nothing is released, when an epoch ends, how much CPU time may be spent. Numbers are computed
-// here from the sentence, in another way than the code does.
+// The release policies, epochs and the budget, each against the sentences in its header: what the
+// goal is, when nothing is released, when an epoch ends, how much CPU time may be spent. Numbers
+// are computed here from the sentence, in another way than the code does.
 //
 // Go  runtime/mgcscavenge_test.go, which has no test of the pacing.
 #include "support/unit.h"
@@ -15,8 +15,8 @@
 
 static const uint64_t page_bytes_all[] = {4 * KIB, 16 * KIB, 64 * KIB};
 
-// The sentence of policy_go116.c: pages in use at the end of the last epoch plus 10 %, rounded up to the
-// kernel's page.
+// The sentence of policy_go116.c: pages in use at the end of the last epoch plus 10 %, rounded up
+// to the kernel's page.
 static uint64_t goal_of(uint64_t used_bytes, uint64_t page_bytes)
 {
     unsigned __int128 exact_tenths = (unsigned __int128)used_bytes * 11;
@@ -69,16 +69,22 @@ EBB_TEST(release_policy, go116_waits_for_the_first_epoch)
 
 EBB_TEST(release_policy, go116_at_the_borders_of_the_goal)
 {
-    const uint64_t used_all[] = {0, 8 * KIB, 80 * KIB, 88 * KIB, 10 * MIB, GIB, 64 * GIB,
-                                 100 * 1000 * 8 * KIB};
+    const uint64_t used_all[] = {0,        8 * KIB, 80 * KIB, 88 * KIB,
+                                 10 * MIB, GIB,     64 * GIB, 100 * 1000 * 8 * KIB};
     for (size_t p = 0; p < ARRAY_COUNT(page_bytes_all); p++) {
         uint64_t page = page_bytes_all[p];
         for (size_t u = 0; u < ARRAY_COUNT(used_all); u++) {
             uint64_t goal = goal_of(used_all[u], page);
             // One page over the goal is the limit: below it nothing is released.
-            const uint64_t retained_all[] = {0,           1,           goal - (goal != 0), goal,
-                                             goal + 1,    goal + page - 1, goal + page,
-                                             goal + page + 1, goal + 1000 * page};
+            const uint64_t retained_all[] = {0,
+                                             1,
+                                             goal - (goal != 0),
+                                             goal,
+                                             goal + 1,
+                                             goal + page - 1,
+                                             goal + page,
+                                             goal + page + 1,
+                                             goal + 1000 * page};
             for (size_t r = 0; r < ARRAY_COUNT(retained_all); r++) {
                 uint64_t retained = retained_all[r];
                 uint64_t excess = retained > goal ? retained - goal : 0;
@@ -136,7 +142,8 @@ EBB_TEST(release_policy, never_and_now)
     cr_assert(release_policies[OPTION_POLICY_NEVER].ring_bytes == UINT64_MAX, "never is not woken");
 }
 
-// --- epochs: as many bytes freed as were in use at its start (4 MiB at least), or a second's rest ---
+// --- epochs: as many bytes freed as were in use at its start (4 MiB at least), or a second's rest
+// ---
 
 static bool look(struct release_epoch *epoch, struct release_view *view, uint64_t now_ns,
                  uint64_t freed_bytes, uint64_t ops_count)
@@ -259,7 +266,8 @@ EBB_TEST(release_budget, never_more_than_its_percent_and_one_burst)
             struct release_budget budget;
             uint64_t start_ns = 123456789;
             // Hours, as far as that makes no more than some hundred thousand steps.
-            uint64_t hours_ns = min_u64(10 * 3600 * NS_PER_S, steps_ns[s] * 300000 / percents[p] * 100);
+            uint64_t hours_ns =
+                min_u64(10 * 3600 * NS_PER_S, steps_ns[s] * 300000 / percents[p] * 100);
             uint64_t burst_ns = 60 * NS_PER_S / 100 * percents[p];
             release_budget_init(&budget, percents[p], start_ns);
             struct spending sum = spend(&budget, start_ns, hours_ns, steps_ns[s]);
@@ -271,8 +279,7 @@ EBB_TEST(release_budget, never_more_than_its_percent_and_one_burst)
                       (unsigned long long)sum.spent_ns, (unsigned long long)most_ns);
             // And what is earned can be spent.
             cr_assert(sum.spent_ns >= earned_ns - earned_ns / 50, "%u %%: only %llu of %llu ns",
-                      percents[p], (unsigned long long)sum.spent_ns,
-                      (unsigned long long)earned_ns);
+                      percents[p], (unsigned long long)sum.spent_ns, (unsigned long long)earned_ns);
         }
     }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// Fork race: fork_race [FORKS [THREADS]]. A process forks again and again while its threads allocate,
-// free and free one another's blocks. Children allocate, free what dead threads left, start a thread,
-// fork again, and verify the whole heap. Commit and long tier.
+// Fork race: fork_race [FORKS [THREADS]]. A process forks again and again while its threads
+// allocate, free and free one another's blocks. Children allocate, free what dead threads left,
+// start a thread, fork again, and verify the whole heap. Commit and long tier.
 //
 // Model
-//   Threads keep their blocks where all can see them: a slot is emptied before its block is freed and
-//   filled after its block is stamped. So whatever a child finds in a slot is a live block, and it may
-//   look at it and free it.
+//   Threads keep their blocks where all can see them: a slot is emptied before its block is freed
+//   and filled after its block is stamped. So whatever a child finds in a slot is a live block, and
+//   it may look at it and free it.
 //   Two pairs of fork handlers call malloc: one registered before ours, whose prepare handler runs
 //   when the heap is frozen already, and one after ours (docs/design/003).
 //   A child that hangs is ended by its alarm and counts as failed; so does the parent.
@@ -113,8 +113,8 @@ static void early_register(int argc, char **argv, char **entries)
     (void)entries;
     pthread_atfork(handler, handler, handler);
 }
-__attribute__((section(".preinit_array"), used)) static void (*const early_entry)(
-    int, char **, char **) = early_register;
+__attribute__((section(".preinit_array"),
+               used)) static void (*const early_entry)(int, char **, char **) = early_register;
 #endif
 
 static void child_verify(void)
@@ -134,8 +134,8 @@ static void child_verify(void)
 static void child_work(uint64_t *random, bool all)
 {
     for (unsigned i = 0; i < 300; i++) {
-        atomic_ptr *slot = &slots[frame_below(random, THREADS_MAX)][frame_below(random,
-                                                                                SLOT_COUNT)];
+        atomic_ptr *slot =
+            &slots[frame_below(random, THREADS_MAX)][frame_below(random, SLOT_COUNT)];
         if (frame_below(random, 2) == 0) {
             slot_clear(slot);
         } else {
@@ -204,7 +204,8 @@ int main(int argc, char **argv)
     unsigned forks = race_argument(argc, argv, 1, 2000, 10000);
     thread_count = (unsigned)min_size(race_argument(argc, argv, 2, 8, 8), THREADS_MAX);
     uint64_t random = frame_seed();
-    FRAME_CHECK(boot_release_now() != UINT64_MAX); // links boot, whose constructor is what is tested
+    FRAME_CHECK(boot_release_now() !=
+                UINT64_MAX); // links boot, whose constructor is what is tested
     pthread_atfork(handler, handler, handler);
     for (unsigned i = 0; i < thread_count; i++) {
         seeds[i] = frame_random(&random);

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 //
-// Heap race: heap_race [SECONDS [THREADS]]. Threads that free one another's blocks, threads that come
-// and go, and beside them everything that claims other threads' caches: flushing, releasing, reading
-// statistics, freezing. Commit and long tier.
+// Heap race: heap_race [SECONDS [THREADS]]. Threads that free one another's blocks, threads that
+// come and go, and beside them everything that claims other threads' caches: flushing, releasing,
+// reading statistics, freezing. Commit and long tier.
 //
 // Model
 //   A block is stamped when it is made and looked at before it is freed. Blocks travel through
-//   mailboxes: who puts one in takes out and frees what was there. At the end nothing is live, and the
-//   counts of MemStats say so to the block.
-//   In the build for ThreadSanitizer the bracket is a lock and the releaser has no thread of its own
-//   (the sanitizer does not know threads that libc has not made); in the ordinary build the bracket is
-//   two stores and membarrier, which is the half that no tool can see.
+//   mailboxes: who puts one in takes out and frees what was there. At the end nothing is live, and
+//   the counts of MemStats say so to the block.
+//   In the build for ThreadSanitizer the bracket is a lock and the releaser has no thread of its
+//   own (the sanitizer does not know threads that libc has not made); in the ordinary build the
+//   bracket is two stores and membarrier, which is the half that no tool can see.
 //
 // Go       none
 #include <pthread.h>
@@ -159,6 +159,8 @@ static void *spawner_run(void *arg)
 static void verify_frozen(void)
 {
     unsigned skipped = world_freeze(&heap_main);
+    struct heap_stats stats;
+    heap_stats_read(&heap_main, &stats);
     const char *wrong = skipped == 0 ? span_verify_all(&heap_main) : NULL;
     if (wrong == NULL && skipped == 0) {
         wrong = pageheap_verify(&pageheap_main);
@@ -168,6 +170,7 @@ static void verify_frozen(void)
         fprintf(stderr, "%s\n", wrong);
     }
     FRAME_CHECK(wrong == NULL);
+    FRAME_CHECK(stats.skipped == skipped); // what was claimed is counted
 }
 
 // Flushes and releases in a tight loop, as a releaser would that never sleeps.
@@ -222,9 +225,31 @@ static void *reader_run(void *arg)
     return NULL;
 }
 
+// An owner that only looks whether it is claimed is inside its bracket for a moment. That moment is
+// made here: its cache is claimed all the same, and is counted.
+static void verify_looking(void)
+{
+    struct heap_stats before;
+    struct heap_stats after;
+    unsigned skipped = world_freeze(&heap_main);
+    heap_stats_read(&heap_main, &before);
+    struct cache *cache = load_acquire(&heap_main.caches); // pairs with store_release in cache_make
+    while (cache != NULL && (cache == cache_self || load_relaxed(&cache->claimed) == 0)) {
+        cache = cache->all_next;
+    }
+    FRAME_CHECK(cache != NULL);
+    store_relaxed(&cache->busy, 1);
+    heap_stats_read(&heap_main, &after);
+    store_relaxed(&cache->busy, 0);
+    world_thaw(&heap_main);
+    FRAME_CHECK(skipped != 0 || after.skipped == 0);
+    FRAME_CHECK(after.alloc_count[0] == before.alloc_count[0]);
+}
+
 static void finish(void)
 {
     struct ebb_memstats stats;
+    verify_looking();
     for (size_t i = 0; i < MAILBOX_COUNT; i++) {
         block_end(mailboxes[i].v_);
     }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// Lock race: lock_race [SECONDS [THREADS]]. Threads count under locks of two ranks, with lock_acquire
-// and try_lock_acquire, while others freeze both locks as a fork does and pass them. Commit and long
-// tier.
+// Lock race: lock_race [SECONDS [THREADS]]. Threads count under locks of two ranks, with
+// lock_acquire and try_lock_acquire, while others freeze both locks as a fork does and pass them.
+// Commit and long tier.
 //
 // Model
-//   Each lock guards a pair of plain counters that are equal whenever nobody holds it, and a copy of
-//   the steps that each thread made adds up to them at the end. A lost wake-up is a hang, which the
-//   alarm ends.
+//   Each lock guards a pair of plain counters that are equal whenever nobody holds it, and a copy
+//   of the steps that each thread made adds up to them at the end. A lost wake-up is a hang, which
+//   the alarm ends.
 //
 // Go       none
 #include <pthread.h>
@@ -75,8 +75,8 @@ static void outer_step(struct worker *w)
     lock_release(&outer.lock);
 }
 
-// As world_freeze does: the outermost lock first, then the right to pass, then the others; in between
-// code that takes locks as always.
+// As world_freeze does: the outermost lock first, then the right to pass, then the others; in
+// between code that takes locks as always.
 static void freeze_step(struct worker *w)
 {
     lock_freeze(&outer.lock);

@@ -39,8 +39,8 @@ static inline void race_sleep_us(unsigned us)
 }
 
 // A stamped block: word 0 is its number, word 1 its size mixed with the number, the others follow
-// from both. Of large blocks, the first and the last word of every 2 KiB are enough: the kernel gives
-// back no less than 4.
+// from both. Of large blocks, the first and the last word of every 2 KiB are enough: the kernel
+// gives back no less than 4.
 #define RACE_MIN_BYTES ((size_t)16)
 #define RACE_WHOLE_WORDS ((size_t)512)
 

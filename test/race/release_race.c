@@ -4,9 +4,10 @@
 // advising and publishing, while other threads allocate and free. Commit and long tier.
 //
 // Model
-//   The page heap gets a machine whose unused() sleeps at random before and after it advises. It also
-//   says which range it is working on: whoever owns a block that overlaps that range has been given
-//   memory that the releaser holds. Contents are looked at besides: memory that was advised is zero.
+//   The page heap gets a machine whose unused() sleeps at random before and after it advises. It
+//   also says which range it is working on: whoever owns a block that overlaps that range has been
+//   given memory that the releaser holds. Contents are looked at besides: memory that was advised
+//   is zero.
 //
 // Go       none
 #include <pthread.h>
@@ -196,7 +197,7 @@ int main(int argc, char **argv)
     slow_random = frame_random(&random);
     slow = (struct vm){.ops = &slow_ops, .ctx = &slow_random, .page_bytes = vm_kernel.page_bytes};
     heap_init();
-    pageheap_main.vm = &slow; // nobody else is there yet
+    pageheap_main.vm = &slow;      // nobody else is there yet
     options_main.releaser = false; // the rounds are those of this program
     releaser_init();
     ebb_free(ebb_malloc(1));

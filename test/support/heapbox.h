@@ -18,15 +18,16 @@ struct heapbox {
     struct pageheap *pages;
 };
 
-// heapbox_open makes a box with kernel pages of page_bytes and space_bytes of address space (a multiple
-// of 64 MiB); the seed decides what the machine does by chance. Ends the test if it cannot.
+// heapbox_open makes a box with kernel pages of page_bytes and space_bytes of address space (a
+// multiple of 64 MiB); the seed decides what the machine does by chance. Ends the test if it
+// cannot.
 void heapbox_open(struct heapbox *box, size_t page_bytes, size_t space_bytes, uint64_t seed);
 
 void heapbox_close(struct heapbox *box);
 
 // heapbox_adopt_main puts the box's machines under heap_main, which nothing has allocated from yet;
-// box->pages is pageheap_main then. The releaser's doorbell is taken off: what is released, the test
-// releases. Cannot be taken back: for a process that ends with its test.
+// box->pages is pageheap_main then. The releaser's doorbell is taken off: what is released, the
+// test releases. Cannot be taken back: for a process that ends with its test.
 void heapbox_adopt_main(struct heapbox *box, size_t page_bytes, size_t space_bytes, uint64_t seed);
 
 // heapbox_verify ends the test if the page heap of the box is not right.

@@ -67,7 +67,8 @@ static void *take_once(void *arg)
     return arg;
 }
 
-// The thread that forks holds the lock frozen: it passes, as often as it likes; others wait till thaw.
+// The thread that forks holds the lock frozen: it passes, as often as it likes; others wait till
+// thaw.
 EBB_TEST(lock, frozen_passes_its_freezer_only)
 {
     pthread_t threads[THREADS];

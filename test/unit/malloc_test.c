@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Tier  quick
 //
-// The contract of the malloc family: errno, sizes from zero to absurd, alignment, contents kept, zeros;
-// and the line with which a wrong address ends the program.
+// The contract of the malloc family: errno, sizes from zero to absurd, alignment, contents kept,
+// zeros; and the line with which a wrong address ends the program.
 //
 // Go  runtime/malloc_test.go.
 #include "support/unit.h"
@@ -105,8 +105,10 @@ EBB_TEST(malloc, zero_bytes)
 
 EBB_TEST(malloc, absurd_sizes)
 {
-    const size_t absurd[] = {(size_t)PTRDIFF_MAX, (size_t)PTRDIFF_MAX + 1, SIZE_MAX - 8192,
-                             SIZE_MAX - 15, SIZE_MAX - 1, SIZE_MAX, (size_t)1 << 62};
+    const size_t absurd[] = {(size_t)PTRDIFF_MAX, (size_t)PTRDIFF_MAX + 1,
+                             SIZE_MAX - 8192,     SIZE_MAX - 15,
+                             SIZE_MAX - 1,        SIZE_MAX,
+                             (size_t)1 << 62};
     unsigned char *block = ebb_malloc(100);
     memset(block, 0x5a, 100);
     for (size_t i = 0; i < ARRAY_COUNT(absurd); i++) {

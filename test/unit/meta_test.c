@@ -20,6 +20,7 @@ static void meta_open(void *first, size_t first_bytes)
 {
     cr_assert(vm_sim_init(&sim, 4 * KIB, 128 * MIB, 1));
     vm_fail_init(&fail, &sim.vm);
+    meta = (struct meta){.vm = NULL};
     meta_init(&meta, &fail.vm, first, first_bytes);
 }
 

@@ -82,7 +82,8 @@ EBB_TEST(pageheap, summary_of_random_bits_and_their_merge)
             summaries[chunk] = summary_of_bits(&words[chunk * CHUNK_WORDS]);
             expect_summary(summaries[chunk], count_bits(&words[chunk * CHUNK_WORDS], CHUNK_PAGES));
         }
-        expect_summary(summary_merge(summaries, 8, CHUNK_PAGES), count_bits(words, 8 * CHUNK_PAGES));
+        expect_summary(summary_merge(summaries, 8, CHUNK_PAGES),
+                       count_bits(words, 8 * CHUNK_PAGES));
     }
 }
 
@@ -96,7 +97,8 @@ EBB_TEST(pageheap, spans_have_their_pages)
     struct span *large = pageheap_alloc(box.pages, 8, 1, PAGEHEAP_LARGE);
     cr_assert(small != NULL && large != NULL);
     small->size_class = 1; // as span_new does
-    cr_assert(small->base == (uintptr_t)box.sim.space && large->base == small->base + 8 * PAGE_BYTES);
+    cr_assert(small->base == (uintptr_t)box.sim.space &&
+              large->base == small->base + 8 * PAGE_BYTES);
     cr_assert(small->zero && large->zero && small->page_count == 8);
     for (size_t i = 0; i < 8; i++) {
         char *in_small = (char *)small->base + i * PAGE_BYTES + 17;
@@ -237,7 +239,8 @@ EBB_TEST(pageheap, populates_in_bulk_once_it_is_large)
     pageheap_alloc(box.pages, 1100, 1, PAGEHEAP_LARGE);
     struct span *span = pageheap_alloc(box.pages, 8, 1, PAGEHEAP_LARGE);
     cr_assert(box.sim.used_count == 1);
-    cr_assert(vm_sim_resident_bytes(&box.sim, (void *)span->base, 8 * PAGE_BYTES) == 8 * PAGE_BYTES);
+    cr_assert(vm_sim_resident_bytes(&box.sim, (void *)span->base, 8 * PAGE_BYTES) ==
+              8 * PAGE_BYTES);
     pageheap_alloc(box.pages, 3, 1, PAGEHEAP_LARGE);
     pageheap_alloc(box.pages, 33, 1, PAGEHEAP_LARGE);
     cr_assert(box.sim.used_count == 1, "neither few pages nor many");
@@ -298,7 +301,8 @@ EBB_TEST(pageheap, release_empties_memory_from_the_top)
     pageheap_free(box.pages, high);
     struct pageheap_cursor cursor = pageheap_cursor_top(box.pages);
     cr_assert(pageheap_release(box.pages, &cursor, SIZE_MAX, VM_ADVICE_DONTNEED, &result));
-    cr_assert(result.pages == 1200 - 2 * CHUNK_PAGES && result.refused == 0 && result.call_count == 1);
+    cr_assert(result.pages == 1200 - 2 * CHUNK_PAGES && result.refused == 0 &&
+              result.call_count == 1);
     cr_assert(vm_sim_resident_bytes(&box.sim, low_addr, 600 * PAGE_BYTES) == 600 * PAGE_BYTES);
     while (pageheap_release(box.pages, &cursor, SIZE_MAX, VM_ADVICE_DONTNEED, &result)) {
         heapbox_verify(&box, "while releasing");

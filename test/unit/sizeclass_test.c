@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Tier  quick
 //
-// Size classes, every size: the smallest class that fits, its waste, and the division by multiplying.
+// Size classes, every size: the smallest class that fits, its waste, and the division by
+// multiplying.
 //
 // Go  runtime/sizeof_test.go, mksizeclasses.go checks.
 #include "support/unit.h"
@@ -26,8 +27,8 @@ EBB_TEST(sizeclass, smallest_that_fits)
         unsigned size_class = sizeclass_of(bytes);
         cr_assert(size_class >= 1 && size_class < SIZECLASS_COUNT, "%zu bytes: class %u", bytes,
                   size_class);
-        cr_assert(size_class == naive_class(bytes), "%zu bytes: class %u, not %u", bytes, size_class,
-                  naive_class(bytes));
+        cr_assert(size_class == naive_class(bytes), "%zu bytes: class %u, not %u", bytes,
+                  size_class, naive_class(bytes));
     }
     cr_assert(sizeclass_table[SIZECLASS_COUNT - 1].block_bytes == SMALL_MAX_BYTES);
 }
@@ -53,7 +54,8 @@ EBB_TEST(sizeclass, table_is_in_order)
         cr_assert(sc->block_bytes % 16 == 0);
         cr_assert(i == 1 || sc->block_bytes > sizeclass_table[i - 1].block_bytes);
         cr_assert(sc->first_pages >= 1 && sc->full_pages >= sc->first_pages);
-        cr_assert((size_t)sc->first_pages << PAGE_SHIFT >= sc->block_bytes, "class %u: no block fits", i);
+        cr_assert((size_t)sc->first_pages << PAGE_SHIFT >= sc->block_bytes,
+                  "class %u: no block fits", i);
         // What does not make a block at the end of a full span.
         size_t span_bytes = (size_t)sc->full_pages << PAGE_SHIFT;
         cr_assert((span_bytes % sc->block_bytes) * 8 <= span_bytes, "class %u: tail waste", i);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Tier  quick
 //
-// Threads: the exit hook, bare threads, the barrier. The hook is the heap's own in a process that has a
-// heap; this one has none.
+// Threads: the exit hook, bare threads, the barrier. The hook is the heap's own in a process that
+// has a heap; this one has none.
 //
 // Go  runtime/proc_test.go.
 #include "support/unit.h"
@@ -205,7 +205,7 @@ EBB_TEST(thread, barrier_makes_a_claim_safe, .timeout = 60)
     while (load_relaxed(&entered) == 0) {
         cpu_relax();
     }
-    claim_many(20000);
+    claim_many(4000);
     // The way without membarrier, where a filter forbids it.
     barrier_restrict();
     claim_many(50);
