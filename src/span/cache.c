@@ -486,7 +486,7 @@ void *cache_alloc_medium(size_t bytes)
     unsigned size_class = sizeclass_of(bytes);
     struct cache *cache = cache_self;
     cache_enter(cache);
-    if (unlikely(load_acquire(&cache->claimed) != 0)) { // first, as in cache_alloc_small
+    if (unlikely(load_acquire(&cache->claimed) != 0)) { // first; pairs with claim_end
         cache_leave(cache);
         return cache_alloc_class(size_class);
     }

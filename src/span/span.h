@@ -214,9 +214,8 @@ ATTR_INLINE void *cache_alloc_small(size_t bytes)
 {
     struct cache *cache = cache_self;
     cache_enter(cache);
-    // First of all: what is read while a claimer works is not to be used after it has gone. Pairs
-    // with store_release in world.c claim_end.
-    if (unlikely(load_acquire(&cache->claimed) != 0)) {
+    // First of all: what is read while a claimer works is not to be used after it has gone.
+    if (unlikely(load_acquire(&cache->claimed) != 0)) { // pairs with store_release in claim_end
         cache_leave(cache);
         return cache_alloc_slow(bytes);
     }
