@@ -41,7 +41,8 @@ def full_pages(size):
 
 def table():
     lines = ["// SPDX-License-Identifier: MIT", "//",
-             "// Size classes, made by tools/mksizeclasses.py; a test makes them again and compares.",
+             "// Size classes, made by tools/mksizeclasses.py; a test makes them again"
+             " and compares.",
              "//", "// X(class, block_bytes, magic, first_pages, full_pages)", "//",
              "// Go  runtime/sizeclasses.go (made by mksizeclasses.go).",
              "// clang-format off", "#define SIZECLASS_TABLE(X) \\"]

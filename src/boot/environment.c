@@ -51,7 +51,7 @@ static void environment_keep_inherited(char *value)
         }
         if (len != 0 && entry_is_inherited(pos, len)) {
             if (out != value) {
-                *out++ = ',';
+                *out++ = pos[-1]; // the divider that stood before it
             }
             memmove(out, pos, len);
             out += len;

@@ -21,12 +21,10 @@ static void *alloc_aligned(size_t align, size_t bytes)
     if (align > PAGE_BYTES || rounded > SMALL_MAX_BYTES) {
         return malloc_large(bytes, align);
     }
-    // Rounded up to the alignment; classes grow by steps that powers of two below them divide, so
-    // the next fitting class is near: at most a few steps up.
+    // Between two powers of two, classes are all the multiples of an eighth of the lower. So the
+    // class of a multiple of align is one too: align divides that eighth, or is a multiple of it.
     unsigned size_class = sizeclass_of(rounded);
-    while (size_class < SIZECLASS_COUNT && sizeclass_table[size_class].block_bytes % align != 0) {
-        size_class++;
-    }
+    ASSERT(sizeclass_table[size_class].block_bytes % align == 0, "malloc: class not aligned");
     void *block = cache_alloc_class(size_class);
     if (block == NULL) {
         errno = ENOMEM;

@@ -19,10 +19,18 @@ void meta_init(struct meta *meta, const struct vm *vm, void *first, size_t first
 
 static void *meta_map(struct meta *meta, size_t bytes)
 {
-    void *addr = vm_reserve(meta->vm, NULL, bytes, meta->vm->page_bytes);
-    if (addr == NULL || !vm_prepare(meta->vm, addr, bytes)) {
+    lock_assert_held(&meta->lock);
+    if (meta->kept_bytes < bytes) {
+        // A smaller piece kept from before is given up for a larger one: at most once per size.
+        meta->kept = vm_reserve(meta->vm, NULL, bytes, meta->vm->page_bytes);
+        meta->kept_bytes = meta->kept == NULL ? 0 : bytes;
+    }
+    if (meta->kept == NULL || !vm_prepare(meta->vm, meta->kept, bytes)) {
         return NULL;
     }
+    char *addr = meta->kept;
+    meta->kept_bytes -= bytes;
+    meta->kept = meta->kept_bytes == 0 ? NULL : addr + bytes;
     add_relaxed(&meta->reserved_bytes, bytes);
     return addr;
 }
@@ -49,10 +57,18 @@ void *meta_alloc(struct meta *meta, size_t bytes, enum meta_owner owner)
     return result;
 }
 
+void meta_charge(struct meta *meta, size_t bytes, enum meta_owner owner)
+{
+    add_relaxed(&meta->reserved_bytes, bytes);
+    add_relaxed(&meta->bytes[owner], bytes);
+}
+
 void *meta_reserve(struct meta *meta, size_t bytes, enum meta_owner owner)
 {
     bytes = align_up(bytes, meta->vm->page_bytes);
+    lock_acquire(&meta->lock);
     void *addr = meta_map(meta, bytes);
+    lock_release(&meta->lock);
     if (addr != NULL) {
         add_relaxed(&meta->bytes[owner], bytes);
     }

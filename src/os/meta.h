@@ -37,6 +37,8 @@ struct meta {
     char *pos;                          // (L)
     char *end;                          // (L)
     atomic_u64 bytes[META_OWNER_COUNT]; // (A) handed out
+    char *kept;                         // (L) reserved, but could not be prepared: tried again
+    size_t kept_bytes;                  // (L)
     size_t first_bytes;                 // (C)
     atomic_u64 reserved_bytes;          // (A) address space taken
 };
@@ -46,6 +48,9 @@ void meta_init(struct meta *meta, const struct vm *vm, void *first, size_t first
 
 // meta_alloc returns zeroed memory aligned to 64, or NULL when the kernel has none.
 void *meta_alloc(struct meta *meta, size_t bytes, enum meta_owner owner);
+
+// meta_charge counts static memory of ours as if meta_alloc had given it out.
+void meta_charge(struct meta *meta, size_t bytes, enum meta_owner owner);
 
 // meta_reserve returns zeroed memory of its own mapping that costs nothing until touched, aligned
 // to the page; NULL when address space ends. Charged in full to reserved_bytes only.

@@ -197,6 +197,9 @@ static struct span *alloc_locked(struct pageheap *heap, size_t page_count, size_
 {
     uintptr_t addr = find_run(heap, page_count, align_pages, kind);
     if (addr == 0) {
+        if (heap->hidden_count != 0) {
+            return NULL; // growing could mean the hidden arena: the caller waits
+        }
         size_t want = kind == PAGEHEAP_SMALL ? 2 * page_count : page_count + align_pages - 1;
         if (want < page_count || !arena_grow(heap, want)) {
             return NULL;
@@ -223,15 +226,16 @@ struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t ali
     struct taken taken;
     lock_acquire(&heap->lock);
     struct span *span = alloc_locked(heap, page_count, align_pages, kind, &taken);
-    while (span == NULL && heap->stats.withdrawn_pages != 0) {
+    while (span == NULL && (heap->stats.withdrawn_pages != 0 || heap->hidden_count != 0)) {
         // Memory is at its end, but the releaser holds some for a moment.
         lock_release(&heap->lock);
         cpu_relax();
         lock_acquire(&heap->lock);
         span = alloc_locked(heap, page_count, align_pages, kind, &taken);
     }
-    bool populate = span != NULL && heap->populate && taken.released == page_count &&
-                    page_count >= POPULATE_MIN_PAGES && page_count <= POPULATE_MAX_PAGES &&
+    bool populate = span != NULL && heap->populate && heap->vm->page_bytes <= PAGE_BYTES &&
+                    taken.released == page_count && page_count >= POPULATE_MIN_PAGES &&
+                    page_count <= POPULATE_MAX_PAGES &&
                     heap->stats.used_pages >= POPULATE_HEAP_PAGES;
     lock_release(&heap->lock);
     if (populate) {

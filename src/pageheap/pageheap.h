@@ -146,6 +146,7 @@ struct pageheap {
     size_t arena_hi;             // (L)
     size_t group_lo;             // (L) groups that have arenas: [lo, hi)
     size_t group_hi;             // (L)
+    uint32_t hidden_count;       // (L) arenas whose tables are on their way back
     struct pageheap_stats stats; // (L)
     uint64_t ring_ready_pages;   // (L) the hook rings when so many pages are ready
     void (*grow_hook)(void);     // (C) see pageheap_set_grow_hook
@@ -213,7 +214,8 @@ struct pageheap_release_result {
 // pageheap_cursor_top starts a pass at the highest address.
 struct pageheap_cursor pageheap_cursor_top(struct pageheap *heap);
 
-// pageheap_release gives back at most max_pages ready pages of the next chunk that has any. False
+// pageheap_release gives back about max_pages (at most 63 more) ready pages of the next chunk that
+// has any. False
 // when the pass is over. One thread at a time (the RELEASE lock).
 bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor, size_t max_pages,
                       enum vm_advice advice, struct pageheap_release_result *result);

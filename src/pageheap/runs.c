@@ -164,7 +164,11 @@ bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor, siz
     if (!found) {
         return false;
     }
+    size_t refused_before = result->refused;
     advise(heap, &w, advice, refused, result);
+    if (result->refused != refused_before) {
+        cursor->chunk = w.chunk; // they would be refused again: the pass goes on below
+    }
     lock_acquire(&heap->lock);
     publish(heap, &w, refused, advice);
     lock_release(&heap->lock);
@@ -183,6 +187,7 @@ static struct arena *arena_hide_next(struct pageheap *heap, size_t *index)
             continue;
         }
         arena->hidden = true;
+        heap->hidden_count++;
         summary_update(heap, arena, 0, ARENA_PAGES);
         found = arena;
     }
@@ -210,6 +215,7 @@ size_t pageheap_release_tables(struct pageheap *heap)
         }
         arena->tables_used = false;
         arena->hidden = false;
+        heap->hidden_count--;
         summary_update(heap, arena, 0, ARENA_PAGES);
         lock_release(&heap->lock);
     }

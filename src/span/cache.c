@@ -28,6 +28,9 @@ struct cache cache_none = {
     .current = {[0 ... SIZECLASS_COUNT - 1] = &span_empty},
     .race_lock = LOCK_INIT(CACHE),
 };
+// The fallback's own memory, so that it is there when memory is not: free must always work.
+static struct cache cache_fallback;
+
 __thread struct cache *cache_self __attribute__((tls_model("initial-exec"))) = &cache_none;
 
 // The thread's cache has been taken back: it uses the fallback from now on.
@@ -296,13 +299,18 @@ ATTR_INLINE void cache_free_small(struct heap *heap, struct cache *cache, struct
 
 // --- the life of a cache ---
 
-static void cache_reset(struct heap *heap, struct cache *cache)
+// cache_begin makes a zeroed cache known. Caller holds WORLD.
+static void cache_begin(struct heap *heap, struct cache *cache)
 {
+    lock_init(&cache->race_lock, LOCKRANK_CACHE);
+    cache->id = ++heap->cache_count;
     cache->secret = heap->secret;
     for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
         cache_set_current(cache, size_class, &span_empty);
     }
     store_relaxed(&cache->tag, cache->id);
+    cache->all_next = load_relaxed(&heap->caches);
+    store_release(&heap->caches, cache); // pairs with load_acquire in heap_first_cache
 }
 
 // Caller holds WORLD.
@@ -317,13 +325,9 @@ static struct cache *cache_make(struct heap *heap)
         if (cache == NULL) {
             return NULL;
         }
-        lock_init(&cache->race_lock, LOCKRANK_CACHE);
-        cache->id = ++heap->cache_count;
-        cache->all_next = load_relaxed(&heap->caches);
-        cache_reset(heap, cache);
-        store_release(&heap->caches, cache); // pairs with load_acquire in world.c
+        cache_begin(heap, cache);
     }
-    store_seq(&cache->state, CACHE_LIVE);
+    store_seq(&cache->state, CACHE_LIVE); // pairs with load_seq in remote_notify
     return cache;
 }
 
@@ -431,14 +435,12 @@ static ATTR_NOINLINE struct cache_hold cache_hold_first(void)
     struct heap *heap = &heap_main;
     lock_acquire(&heap->world); // no claim is under way while we hold it
     if (heap->fallback == NULL) {
-        heap->fallback = cache_make(heap);
+        cache_begin(heap, &cache_fallback);
+        heap->fallback = &cache_fallback;
+        meta_charge(&heap->meta, sizeof(cache_fallback), META_CACHE);
     }
     hold.cache = heap->fallback;
     hold.fallback = true;
-    if (hold.cache == NULL) {
-        lock_release(&heap->world);
-        return hold;
-    }
     cache_enter(hold.cache);
     return hold;
 }
@@ -464,9 +466,6 @@ ATTR_INLINE void cache_unhold(struct cache_hold hold)
 void *cache_alloc_class(unsigned size_class)
 {
     struct cache_hold hold = cache_hold();
-    if (hold.cache == NULL) {
-        return NULL;
-    }
     void *block = cache_alloc_owned(&heap_main, hold.cache, size_class);
     cache_unhold(hold);
     return block;
@@ -526,9 +525,6 @@ ATTR_INLINE struct span *block_check(struct cache *cache, void *addr, const char
 struct span *block_find(void *addr, const char *call)
 {
     struct cache_hold hold = cache_hold();
-    if (hold.cache == NULL) {
-        return span_of(&pageheap_main, addr);
-    }
     struct span *span = block_check(hold.cache, addr, call);
     cache_unhold(hold);
     return span;
@@ -548,8 +544,8 @@ static ATTR_NOINLINE void free_other_long(struct cache *cache, struct gather *en
 }
 
 // The free of a block of another thread's span, when nothing is out of the ordinary: checks,
-// gathers, done. Everything else is cache_free_slow's. The calls are the last thing each path does,
-// so that no register need be saved.
+// gathers, done; its look at claimed pairs with claim_end. Everything else is cache_free_slow's.
+// The calls are the last thing each path does, so that no register need be saved.
 ATTR_NOINLINE void cache_free_other(void *addr, struct cache *cache, struct span *span)
 {
     struct block *block = addr;
@@ -580,9 +576,6 @@ ATTR_NOINLINE void cache_free_slow(void *addr)
     }
     struct heap *heap = &heap_main;
     struct cache_hold hold = cache_hold();
-    if (hold.cache == NULL) {
-        return; // no memory for a single cache: the block is lost, nothing else
-    }
     struct span *span = block_check(hold.cache, addr, "free()");
     if (span->size_class == 0) {
         large_free_owned(heap, hold.cache, span);
@@ -602,9 +595,6 @@ ATTR_NOINLINE void cache_free_slow(void *addr)
 ATTR_NOINLINE void cache_emptied(void *addr)
 {
     struct cache_hold hold = cache_hold();
-    if (hold.cache == NULL) {
-        return;
-    }
     struct span *span = span_of(&pageheap_main, addr);
     if (load_relaxed(&span->owner) == hold.cache && span_state(span) == SPAN_PARTIAL &&
         span_used(span) == 0) {
@@ -616,9 +606,6 @@ ATTR_NOINLINE void cache_emptied(void *addr)
 struct span *large_alloc(size_t bytes, size_t align)
 {
     struct cache_hold hold = cache_hold();
-    if (hold.cache == NULL) {
-        return NULL;
-    }
     struct span *span = large_alloc_owned(&heap_main, hold.cache, bytes, align);
     cache_unhold(hold);
     return span;
@@ -627,18 +614,13 @@ struct span *large_alloc(size_t bytes, size_t align)
 void large_free(struct span *span)
 {
     struct cache_hold hold = cache_hold();
-    if (hold.cache != NULL) {
-        large_free_owned(&heap_main, hold.cache, span);
-        cache_unhold(hold);
-    }
+    large_free_owned(&heap_main, hold.cache, span);
+    cache_unhold(hold);
 }
 
 bool large_resize(struct span *span, size_t bytes)
 {
     struct cache_hold hold = cache_hold();
-    if (hold.cache == NULL) {
-        return false;
-    }
     bool done = large_resize_owned(&heap_main, hold.cache, span, bytes);
     cache_unhold(hold);
     return done;
