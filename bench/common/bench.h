@@ -66,7 +66,7 @@ struct bench {
     unsigned thread_count;
     uint64_t start_ns;
     uint64_t elapsed_ns;
-    uint64_t peak_rss_bytes;    // 0: bench_close reads VmHWM of this process
+    uint64_t peak_rss_bytes; // 0: bench_close reads VmHWM of this process
 };
 
 // Own cache line each, so that the frame itself never causes the false sharing it looks for.

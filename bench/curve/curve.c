@@ -43,7 +43,7 @@ enum {
 
 struct curve_block {
     struct curve_block *next;
-    uint64_t word;              // serial in the upper 40 bits, size in the lower 24
+    uint64_t word; // serial in the upper 40 bits, size in the lower 24
 };
 
 struct curve_kind {
@@ -288,8 +288,10 @@ static struct curve_options curve_read_options(int argc, char **argv)
         } else if (strcmp(name, "--idle-ms") == 0) {
             options.idle_ms = (unsigned)curve_number(name, word, 3600000);
         } else {
-            fprintf(stderr, "curve: cannot read '%s'; known: --smoke --mib N --blocks KIND "
-                            "--threads N --survivors PERCENT --idle-ms N\n", name);
+            fprintf(stderr,
+                    "curve: cannot read '%s'; known: --smoke --mib N --blocks KIND "
+                    "--threads N --survivors PERCENT --idle-ms N\n",
+                    name);
             exit(2);
         }
     }

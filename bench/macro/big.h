@@ -21,10 +21,10 @@ struct big *big_from_u64(uint64_t value);
 struct big *big_from_decimal(const char *digits);
 struct big *big_copy(const struct big *a);
 struct big *big_add(const struct big *a, const struct big *b);
-struct big *big_sub(const struct big *a, const struct big *b);      // a >= b
+struct big *big_sub(const struct big *a, const struct big *b); // a >= b
 struct big *big_mul(const struct big *a, const struct big *b);
-struct big *big_div(const struct big *a, const struct big *b);      // b > 0
-struct big *big_mod(const struct big *a, const struct big *b);      // b > 0
+struct big *big_div(const struct big *a, const struct big *b); // b > 0
+struct big *big_mod(const struct big *a, const struct big *b); // b > 0
 struct big *big_sqrt(const struct big *a);
 
 int big_compare(const struct big *a, const struct big *b);

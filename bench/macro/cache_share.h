@@ -18,7 +18,7 @@ enum {
 
 struct cache_share {
     struct bench_actor *actors;
-    void **handed;              // one block per thread from the main thread, or NULL
+    void **handed; // one block per thread from the main thread, or NULL
     uint64_t round_count;
 };
 

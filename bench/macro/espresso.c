@@ -164,7 +164,7 @@ static struct cover cover_complement(const struct cover *cover)
     }
     unsigned variable = cover_pick(cover);
     if (variable == ESPRESSO_VARIABLES) {
-        return result;      // some cube is the whole space
+        return result; // some cube is the whole space
     }
     struct cover halves[2];
     for (unsigned value = 0; value < 2; value++) {

@@ -28,8 +28,8 @@ int main(int argc, char **argv)
         if (*slot != NULL) {
             bench_drop(&actor, *slot);
         }
-        *slot = bench_make(&actor,
-                           bench_size_log(&actor.random_state, LARGE_BITS_MIN, LARGE_BITS_MAX));
+        *slot =
+            bench_make(&actor, bench_size_log(&actor.random_state, LARGE_BITS_MIN, LARGE_BITS_MAX));
     }
     for (unsigned i = 0; i < LARGE_SLOTS; i++) {
         if (slots[i] != NULL) {

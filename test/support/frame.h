@@ -49,8 +49,7 @@ bool frame_clean(char *text, size_t text_bytes);
 void frame_allow_mappings(int count);
 
 // FRAME_CHECK ends a plain test program with status 1 and the place if cond is false.
-#define FRAME_CHECK(cond)                                                                          \
-    ((cond) ? (void)0 : frame_failed(__FILE__, __LINE__, __func__, #cond))
+#define FRAME_CHECK(cond) ((cond) ? (void)0 : frame_failed(__FILE__, __LINE__, __func__, #cond))
 
 _Noreturn void frame_failed(const char *file, int line, const char *func, const char *cond);
 
