@@ -357,7 +357,7 @@ void releaser_init(void)
         releaser.advice = VM_ADVICE_FREE;
     }
     releaser.thread_allowed = o->releaser;
-    release_budget_init(&releaser.budget, (uint32_t)o->release_cpu_percent, clock_now_ns());
+    release_budget_init(&releaser.budget, (uint32_t)o->release_cpu_percent, 0);
     pageheap_set_grow_hook(&pageheap_main, releaser_ring);
     ring_arm(0);
 }

@@ -23,9 +23,7 @@ struct span span_empty;
 struct heap heap_main;
 struct cache cache_none = {
     .tag = {TAG_CLAIMED},
-    .claimed = {1}, // for ever: whoever looks goes the slow way
-    .direct = {[0 ... DIRECT_COUNT - 1] = &span_empty},
-    .current = {[0 ... SIZECLASS_COUNT - 1] = &span_empty},
+    .claimed = {1}, // for ever: whoever looks goes the slow way, before he looks at anything else
     .race_lock = LOCK_INIT(CACHE),
 };
 // The fallback's own memory, so that it is there when memory is not: free must always work.
