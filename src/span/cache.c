@@ -13,6 +13,7 @@
 // Go       1.16 mcache.go refill, mcentral.go.
 // Tests    test/model/malloc_model.c  test/race/heap_race.c
 #include <errno.h>
+#include <string.h>
 #include <sys/auxv.h>
 
 #include "base/rand.h"
@@ -58,11 +59,14 @@ static uintptr_t heap_hint(uint64_t random)
 static void heap_init_once(struct heap *heap)
 {
     vm_init();
-    uint64_t seed = 0;
-    const unsigned char *random = (const unsigned char *)getauxval(AT_RANDOM);
-    for (size_t i = 0; random != NULL && i < 8; i++) {
-        seed = seed << 8 | random[i];
+    // Both halves of what the kernel gives, mixed: keys lie in free memory, and must not tell the
+    // stack guard that libc makes of the first half.
+    uint64_t random[2] = {0, 0};
+    const void *given = (const void *)getauxval(AT_RANDOM);
+    if (given != NULL) {
+        memcpy(random, given, sizeof(random));
     }
+    uint64_t seed = rand_splitmix64(&random[0]) + rand_splitmix64(&random[1]);
     heap->secret = rand_splitmix64(&seed);
     heap->pages = &pageheap_main;
     lock_init(&heap->world, LOCKRANK_WORLD);
