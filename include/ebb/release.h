@@ -21,7 +21,7 @@ extern "C" {
 // ebb_release_now flushes the caches of all threads and gives every free page back.
 //
 // bytes     where to store how much went back; may be NULL
-// Returns   0; -EBUSY if another release ran at the same time and did it instead
+// Returns   0; -EBUSY in a fork handler (pthread_atfork), where nothing can be given back
 // Context   any thread; not from a signal handler
 // Blocks    the caller, about 40 ms per GiB given back; other threads not longer than a claim
 // Go        debug.FreeOSMemory. Unlike Go: there is no collection before it

@@ -110,8 +110,8 @@ void releaser_init(void);
 // releaser_ring is the grow hook. Takes no lock, allocates nothing; may start the thread.
 void releaser_ring(void);
 
-// releaser_release_now flushes all caches and releases every ready page; bytes given back, or
-// UINT64_MAX if a round of somebody else's did it.
+// releaser_release_now waits for the round under way, flushes all caches and releases every ready
+// page. Bytes given back; UINT64_MAX inside a fork handler, where nothing is done.
 uint64_t releaser_release_now(const char *why);
 
 // releaser_pause ends the thread and waits for that, at most 100 ms: before the program changes its

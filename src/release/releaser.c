@@ -76,6 +76,13 @@ static bool round_try(void)
     return cas_acquire(&releaser.round, &expected, 1); // pairs with round_end
 }
 
+static void round_wait(void)
+{
+    while (!round_try()) {
+        futex_wait(&releaser.round, 1, NS_PER_MS);
+    }
+}
+
 static void round_end(void)
 {
     store_release(&releaser.round, 0); // pairs with round_try
@@ -287,9 +294,10 @@ void releaser_ring(void)
 
 uint64_t releaser_release_now(const char *why)
 {
-    if (!round_try()) {
-        return UINT64_MAX;
+    if (lock_am_freezer()) {
+        return UINT64_MAX; // another library's fork handler: the round is this thread's own
     }
+    round_wait();
     world_flush(&heap_main, FLUSH_ALL);
     uint64_t bytes = release_bytes(UINT64_MAX, true, why);
     bytes += pageheap_release_tables(&pageheap_main);
@@ -321,9 +329,7 @@ void releaser_restrict(void)
 
 void releaser_fork_prepare(void)
 {
-    while (!round_try()) {
-        futex_wait(&releaser.round, 1, NS_PER_MS);
-    }
+    round_wait();
 }
 
 void releaser_fork_parent(void)

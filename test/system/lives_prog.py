@@ -14,6 +14,7 @@ PROGRAMS = {
     'closefrom': (['closefrom'], None, 40, True),
     'threads100k': (['threads100k', '100000'], ['threads100k', '400000'], 300, False),
     'signals': (['signals'], None, 40, True),
+    'trim': (['trim'], None, 40, False),
     'dlopen-tls': (['dlopen_tls'], None, 120, True),
     'thread-exit': (['thread_exit'], None, 120, True),
     'exhaust': (['exhaust'], None, 120, True),

@@ -90,6 +90,7 @@ def place():
 def test(args):
     sysutil.need('postgresql', 'initdb', binaries)
     user = unprivileged()
+    sysutil.publish()
     ours = Cluster(EBB, place(), user)
     sysutil.require_mapped(ours.server)
     ours.call('pgbench', '-q', '-i', '-s', '10' if args.long else '2')

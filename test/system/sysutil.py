@@ -274,6 +274,18 @@ def tempdir(mode=0o755):
     return path
 
 
+def publish():
+    """Copies library and command to where every user may reach them: the tree may lie in a home."""
+    global LIB, CMD
+    folder = tempdir(0o755)
+    for source, name in ((LIB, os.path.basename(LIB)), (CMD, 'ebb')):
+        if os.path.exists(source):
+            shutil.copy(os.path.realpath(source), os.path.join(folder, name))
+            os.chmod(os.path.join(folder, name), 0o755)
+    LIB = os.path.join(folder, os.path.basename(LIB))
+    CMD = os.path.join(folder, 'ebb')
+
+
 def prog(name, language='c', shared=False):
     """The path of a compiled helper program or library of test/system/prog."""
     file = 'lib%s.so' % name if shared else name
