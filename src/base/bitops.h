@@ -37,9 +37,14 @@ ATTR_INLINE unsigned bit_clz_or64(uint64_t word)
     return word == 0 ? 64u : bit_clz(word);
 }
 
+// In arithmetic, because without the processor's instruction (which the baseline lacks) the
+// compiler's builtin is a call.
 ATTR_INLINE unsigned bit_popcount(uint64_t word)
 {
-    return (unsigned)__builtin_popcountll(word);
+    word -= word >> 1 & UINT64_C(0x5555555555555555);
+    word = (word & UINT64_C(0x3333333333333333)) + (word >> 2 & UINT64_C(0x3333333333333333));
+    word = (word + (word >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+    return (unsigned)(word * UINT64_C(0x0101010101010101) >> 56);
 }
 
 // bit_log2 returns the index of the highest set bit; word is not 0.

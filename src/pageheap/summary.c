@@ -75,9 +75,10 @@ uint64_t summary_merge(const uint64_t *summaries, size_t count, size_t span_page
     return summary_pack(start, max_size(longest, run), run);
 }
 
+// Only the arenas that exist are looked at; those around them count as used.
 static void group_update(struct pageheap *heap, size_t group)
 {
-    uint64_t summaries[GROUP_ARENAS] = {0};
+    uint64_t summaries[GROUP_ARENAS];
     size_t first = group * GROUP_ARENAS;
     size_t lo = max_size(first, heap->arena_lo) - first;
     size_t hi = min_size(first + GROUP_ARENAS, heap->arena_hi) - first;
@@ -85,7 +86,9 @@ static void group_update(struct pageheap *heap, size_t group)
         const struct arena *arena = pageheap_arena(heap, first + i);
         summaries[i] = arena == NULL || arena->hidden ? 0 : arena->summary;
     }
-    heap->group_summary[group] = summary_merge(summaries, GROUP_ARENAS, ARENA_PAGES);
+    uint64_t s = summary_merge(&summaries[lo], hi - lo, ARENA_PAGES);
+    heap->group_summary[group] = summary_pack(lo == 0 ? summary_start(s) : 0, summary_longest(s),
+                                              hi == GROUP_ARENAS ? summary_end(s) : 0);
 }
 
 void summary_update(struct pageheap *heap, struct arena *arena, size_t first_page,

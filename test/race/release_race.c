@@ -220,7 +220,8 @@ int main(int argc, char **argv)
     }
     verify();
     struct pageheap_stats stats;
-    FRAME_CHECK(boot_release_now() != 0); // through boot, so that its constructor is linked
+    ebb_free(ebb_malloc((size_t)8 << 20)); // something to give back, whoever released last
+    FRAME_CHECK(boot_release_now() != 0);  // through boot, so that its constructor is linked
     verify();
     pageheap_stats_read(&pageheap_main, &stats);
     fprintf(stderr, "%llu blocks, %llu pieces of advice, %llu pages given back\n",
