@@ -28,11 +28,17 @@ FATAL = {
     'realloc-interior': r'(?=.*realloc).*(interior|inside|middle)',
     'realloc-wild': r'(?=.*realloc).*(invalid pointer|never allocated|not (allocated|ours|from))',
 }
+# Found by check=2 only.
+STRICT = {
+    'write-after-free': r'use after free.*offset 100\b',
+    'write-after-free-key': r'use after free|double free',
+    'double-free-much-later': r'double free',
+}
 ANSWERED = ('calloc-overflow', 'absurd-sizes', 'bad-alignment', 'errno-kept')
 
 
-def fatal_case(program, case, words):
-    done = sysutil.run(EBB, [program, case], check=False, timeout=20)
+def fatal_case(program, case, words, options=None):
+    done = sysutil.run(EBB, [program, case], options=options, check=False, timeout=20)
     text = done.stderr.decode('utf-8', 'replace')
     lines = [line for line in text.splitlines() if line.startswith('ebb: ')]
     if b'survived' in done.stdout:
@@ -53,11 +59,14 @@ def test(args):
     for case in ANSWERED:
         for kind in (sysutil.GLIBC, EBB):
             sysutil.run(kind, [program, case], timeout=20)
-    wrong = [w for w in (fatal_case(program, c, words) for c, words in FATAL.items()) if w]
+    said = [fatal_case(program, c, words) for c, words in FATAL.items()]
+    for case, words in {**FATAL, **STRICT}.items():
+        said.append(fatal_case(program, case, words, {'check': '2'}))
+    wrong = [w for w in said if w]
     for line in wrong:
         sysutil.say(line)
     if wrong:
-        raise Fail('%d of %d cases; the first: %s' % (len(wrong), len(FATAL), wrong[0]))
+        raise Fail('%d of %d cases; the first: %s' % (len(wrong), len(said), wrong[0]))
 
 
 sysutil.main(test, __doc__)

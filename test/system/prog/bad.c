@@ -54,6 +54,41 @@ static void double_free_later(void)
     do_free(blocks[20]);
 }
 
+// Many other blocks live and die after the free; check=2 must still know.
+static void churn(size_t bytes)
+{
+    for (size_t i = 0; i < 3000; i++) {
+        char *block = do_malloc(bytes);
+
+        memset(block, 1, bytes);
+        do_free(block);
+    }
+}
+
+static void write_after_free(size_t offset)
+{
+    char *block = do_malloc(200);
+
+    memset(block, 1, 200);
+    do_free(block);
+    block[offset] = 7;
+    churn(200);
+}
+
+static void double_free_much_later(void)
+{
+    char *block = do_malloc(200);
+    char *others[100];
+
+    do_free(block);
+    for (size_t i = 0; i < 100; i++) {
+        others[i] = do_malloc(200);
+        memset(others[i], 1, 200);
+    }
+    do_free(block);
+    do_free(others[0]);
+}
+
 static void fatal_case(const char *name)
 {
     char on_stack[256];
@@ -69,6 +104,12 @@ static void fatal_case(const char *name)
         double_free(3000000);
     } else if (strcmp(name, "double-free-later") == 0) {
         double_free_later();
+    } else if (strcmp(name, "write-after-free") == 0) {
+        write_after_free(100);
+    } else if (strcmp(name, "write-after-free-key") == 0) {
+        write_after_free(8);
+    } else if (strcmp(name, "double-free-much-later") == 0) {
+        double_free_much_later();
     } else if (strcmp(name, "realloc-freed") == 0) {
         do_free(block);
         block = do_realloc(block, 400);
