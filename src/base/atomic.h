@@ -14,10 +14,6 @@ typedef struct {
 } atomic_u8;
 
 typedef struct {
-    uint16_t v_;
-} atomic_u16;
-
-typedef struct {
     uint32_t v_;
 } atomic_u32;
 
@@ -45,7 +41,6 @@ typedef struct {
 #define add_relaxed(a, x) __atomic_fetch_add(&(a)->v_, (x), __ATOMIC_RELAXED)
 #define sub_relaxed(a, x) __atomic_fetch_sub(&(a)->v_, (x), __ATOMIC_RELAXED)
 #define add_seq(a, x) __atomic_fetch_add(&(a)->v_, (x), __ATOMIC_SEQ_CST)
-#define or_seq(a, x) __atomic_fetch_or(&(a)->v_, (x), __ATOMIC_SEQ_CST)
 #define swap_acquire(a, x) __atomic_exchange_n(&(a)->v_, (x), __ATOMIC_ACQUIRE)
 #define swap_release(a, x) __atomic_exchange_n(&(a)->v_, (x), __ATOMIC_RELEASE)
 #define swap_seq(a, x) __atomic_exchange_n(&(a)->v_, (x), __ATOMIC_SEQ_CST)

@@ -12,7 +12,6 @@
 // X(name, what it protects)
 #define LOCKRANK_TABLE(X)                                                                          \
     X(BOOT, "phases of coming to life (boot/boot.c)")                                              \
-    X(RELEASE, "one release round at a time; the releaser's state (release/releaser.c)")           \
     X(MALLOC, "not a lock: the line below which nothing may allocate")                             \
     X(WORLD, "list of caches, claims, freezing (span/world.c)")                                    \
     X(CACHE, "one cache, in builds for the race detector only (span/span.h)")                      \

@@ -83,7 +83,6 @@ struct span {
     uint32_t zero;        // (T) pages were known to be zero when the span was made
     struct span *next;    // (S) list links
     struct span *prev;    // (S)
-    uint64_t large_bytes; // (T) large: size asked for
     struct span *pending_next;     // (S) in its owner's pending stack
     ATTR_CACHELINE atomic_u32 tag; // (S) the owner's tag when frees may go the fast way
     uint8_t size_class;            // (C) 0 for large
@@ -216,12 +215,12 @@ struct pageheap_cursor pageheap_cursor_top(struct pageheap *heap);
 
 // pageheap_release gives back about max_pages (at most 63 more) ready pages of the next chunk that
 // has any. False
-// when the pass is over. One thread at a time (the RELEASE lock).
+// when the pass is over. One thread at a time (the release round).
 bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor, size_t max_pages,
                       enum vm_advice advice, struct pageheap_release_result *result);
 
 // pageheap_release_tables gives back page map and records of empty arenas; returns bytes, an upper
-// bound. One thread at a time (the RELEASE lock).
+// bound. One thread at a time (the release round).
 size_t pageheap_release_tables(struct pageheap *heap);
 
 // pageheap_must_grow tells whether page_count pages would be taken from released memory. Takes the

@@ -9,7 +9,8 @@
 //   can free them, because no span holds them.
 //
 // Locking
-//   heap->lock for withdrawing and publishing. One pass at a time: the caller holds RELEASE.
+//   heap->lock for withdrawing and publishing. One pass at a time: the caller has the release
+//   round.
 //
 // Go       1.18 mgcscavenge.go scavengeOne (marks the pages allocated while the lock is dropped).
 // Tests    test/model/pageheap_model.c

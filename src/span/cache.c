@@ -407,7 +407,6 @@ void cache_exit(void *value)
     lock_acquire(&heap->world);
     cache_retire(heap, cache);
     lock_release(&heap->world);
-    add_relaxed(&heap->exits, 1);
 }
 
 void cache_enter_claimed(struct cache *cache)

@@ -43,7 +43,6 @@ struct span *large_alloc_owned(struct heap *heap, struct cache *cache, size_t by
     if (span == NULL) {
         return NULL;
     }
-    span->large_bytes = bytes;
     span_set_state(span, SPAN_LARGE);
     cache->large_alloc_count++;
     cache->large_alloc_bytes += (uint64_t)span->page_count << PAGE_SHIFT;
@@ -80,7 +79,6 @@ bool large_resize_owned(struct heap *heap, struct cache *cache, struct span *spa
         pageheap_shrink(heap->pages, span, pages);
         cache->large_free_bytes += (uint64_t)(have - pages) << PAGE_SHIFT;
     }
-    span->large_bytes = bytes;
     return true;
 }
 

@@ -129,7 +129,6 @@ struct heap {
     uint32_t cache_count;   // (L) world: caches ever made
     struct cache *fallback; // (C) used under world by threads without a cache
     struct central central[SIZECLASS_COUNT];
-    atomic_u32 exits; // (A) threads whose cache was taken back
 };
 
 extern struct heap heap_main ATTR_HIDDEN;
