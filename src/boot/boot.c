@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "boot/boot_int.h"
@@ -80,7 +81,7 @@ __attribute__((destructor)) static void boot_destructor(void)
 
 uint64_t boot_release_now(void)
 {
-    uint64_t bytes = releaser_release_now("malloc_trim or ebb_release_now");
+    uint64_t bytes = releaser_release_now("malloc_trim", NULL);
     return bytes == UINT64_MAX ? 0 : bytes;
 }
 
@@ -94,21 +95,49 @@ void boot_credentials_change(void)
     releaser_pause();
 }
 
-ATTR_EXPORT int ebb_release_now(uint64_t *bytes)
+ATTR_EXPORT int ebb_release_now(struct ebb_release_report *report)
 {
-    uint64_t done = releaser_release_now("ebb_release_now");
-    if (done == UINT64_MAX) {
+    struct release_report done;
+    if (report != NULL && report->size != sizeof(*report)) {
+        return -EINVAL;
+    }
+    uint64_t bytes = releaser_release_now("ebb_release_now", &done);
+    if (bytes == UINT64_MAX) {
         return -EBUSY;
     }
-    if (bytes != NULL) {
-        *bytes = done;
+    if (report != NULL) {
+        *report = (struct ebb_release_report){
+            .size = sizeof(*report),
+            .released = bytes,
+            .runs = done.runs_bytes,
+            .holes = done.holes_bytes,
+            .tables = done.tables_bytes,
+            .flushed = done.flushed_bytes,
+            .lazy = done.lazy_bytes,
+            .pinned = done.pinned_bytes,
+            .refused = done.refused_bytes,
+            .held = done.held_bytes,
+            .skipped_count = done.skipped_count,
+            .took_ns = done.took_ns,
+            .pause_ns_max = done.pause_ns_max,
+        };
     }
     return 0;
 }
 
+ATTR_EXPORT int ebb_release_set_policy(const char *name)
+{
+    for (size_t i = 0; name != NULL && i < RELEASE_POLICY_COUNT; i++) {
+        if (strcmp(name, release_policies[i].name) == 0) {
+            return releaser_set_policy(i) ? 0 : -EBUSY;
+        }
+    }
+    return -EINVAL;
+}
+
 ATTR_EXPORT const char *ebb_release_policy(void)
 {
-    return releaser_policy_name();
+    return release_policies[releaser_policy_index()].name;
 }
 
 ATTR_EXPORT const char *ebb_version(void)

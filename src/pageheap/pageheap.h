@@ -80,14 +80,20 @@ struct span {
     uint32_t used;        // (T) blocks in use, one more while the span is CURRENT (span/span.h)
     uint32_t threaded;    // (T) blocks that have ever been on a free list; the rest is untouched
     uint32_t capacity;    // (C) blocks in the span
-    uint32_t zero;        // (T) pages were known to be zero when the span was made
+    uint32_t looked;      // (T) what span_activity was when it was last looked at (span/hole.c)
     struct span *next;    // (S) list links
     struct span *prev;    // (S)
-    struct span *pending_next;     // (S) in its owner's pending stack
+    struct span *pending_next; // (S) in its owner's pending stack
+    atomic_u32 holes;          // (S) bit i: the i-th whole kernel page is given back (span/hole.c)
+    uint16_t record_index;     // (C) in its arena
+    uint8_t free_units;        // (T) kernel pages without a block in use and not given back, as far
+                               //     as known
+    uint8_t zero;              // (T) pages were known to be zero when the span was made
     ATTR_CACHELINE atomic_u32 tag; // (S) the owner's tag when frees may go the fast way
     uint8_t size_class;            // (C) 0 for large
     atomic_u8 state;               // (S) enum span_state
-    uint16_t record_index;         // (C) in its arena
+    atomic_u8 holed;               // (S) holes is not 0: for frees of other threads
+    uint8_t searched;              // (T) span/hole.c
     uintptr_t base;                // (C) address of the first block
     uint64_t magic;                // (C) for the division by block_bytes
     uint64_t magic_limit;          // (C) the same: two memory operands instead of a register

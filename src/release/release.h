@@ -36,29 +36,65 @@
 #include "base/base.h"
 #include "os/vm.h"
 
+// What became ready, by time: for policies that look at more than the present (decay).
+#define RELEASE_HISTORY_STEPS 200
+struct release_history {
+    uint64_t step_ns;                            // length of a step
+    uint64_t step_start;                         // when the newest step began
+    uint64_t newest;                             // index of the newest step in the ring
+    uint64_t seen_bytes;                         // retained and not used at the last update
+    uint64_t freed_bytes[RELEASE_HISTORY_STEPS]; // became ready in that step and not since released
+};
+
 struct release_view {
-    uint64_t now_ns;         // monotonic
-    uint64_t used_bytes;     // pages in spans, without page caches and empty spans as far as known
-    uint64_t retained_bytes; // used + ready: what the heap may hold of physical memory
-    uint64_t ready_bytes;    // could be released
-    uint64_t freed_bytes;    // pages freed ever
-    uint64_t ops_count;      // page-heap operations ever
-    uint64_t page_bytes;     // the kernel's
-    uint64_t epoch_count;    // epochs that have ended
+    uint64_t now_ns;           // monotonic
+    uint64_t used_bytes;       // pages in spans, without holes, hole candidates and cached runs
+    uint64_t retained_bytes;   // used + ready + candidates: what may be held of physical memory
+    uint64_t ready_bytes;      // free pages that could be released
+    uint64_t candidate_bytes;  // free kernel pages inside spans in use that could be: an estimate
+    uint64_t hole_bytes;       // given back inside spans in use
+    uint64_t lazy_bytes;       // given back lazily, and maybe still resident
+    uint64_t mapped_bytes;     // sys - released, Go's quantity for the memory limit (I8)
+    uint64_t freed_bytes;      // pages freed ever
+    uint64_t ops_count;        // page-heap operations ever
+    uint64_t page_bytes;       // the kernel's
+    uint64_t epoch_count;      // epochs that have ended
     uint64_t epoch_used_bytes; // used_bytes at the end of the last epoch
-    uint64_t rest_ns;          // since the last page-heap operation that was seen
+    uint64_t epoch_retained_bytes; // retained_bytes at the end of the last epoch
+    uint64_t epoch_ended_ns;       // when that was
+    uint64_t rest_ns;              // since the last page-heap operation that was seen
+    uint64_t swept_ns;             // when a plan with .sweep was last carried out; 0: never
+    uint64_t start_ns;             // when the policy came into force
+    uint64_t grown_bytes;  // ready pages made since start_ns: growth, or released taken back
+    uint64_t offset_bytes; // released since then by plans with .offset
+    uint64_t limit_bytes;  // memory limit for mapped_bytes; UINT64_MAX: none
+    const struct release_history *history; // never NULL
+};
+
+enum release_order {
+    RELEASE_HIGH_FIRST,     // highest address first
+    RELEASE_LARGEST_FIRST,  // by size of the free run, in powers of two
+    RELEASE_SMALLEST_FIRST, // the same from below
 };
 
 struct release_plan {
-    uint64_t bytes;  // release so much now, as the budget allows; 0: nothing
-    bool unpaced;    // without asking the budget
-    const char *why; // constant text for traces
+    uint64_t bytes;      // release so much now, as the budget allows; 0: nothing
+    uint64_t min_age_ns; // only what has been free for so long
+    enum release_order order;
+    bool unpaced;        // without asking the budget
+    bool no_holes;       // whole free pages only, as the Go version that is imitated
+    bool sweep;          // this is a periodic look: view.swept_ns becomes now
+    bool offset;         // this offsets growth: what is released counts in view.offset_bytes
+    uint64_t wake_at_ns; // look again then; 0: as the releaser likes (a second; never, at rest)
+    const char *why;     // constant text for traces
 };
 
 struct release_policy {
     const char *name;
+    const char *help; // one sentence for `ebb policy` and the guide
     struct release_plan (*plan)(const struct release_view *view);
-    uint64_t ring_bytes; // growth of ready pages that wakes the releaser; 0: the option decides
+    uint64_t ring_bytes;   // growth of ready pages that wakes the releaser; 0: the option decides
+    enum vm_advice advice; // unless option madvise says otherwise
 };
 
 #define RELEASE_POLICY_COUNT 3
@@ -80,6 +116,8 @@ struct release_plan release_plan_now(const struct release_view *view);
 struct release_epoch {
     uint64_t count;
     uint64_t used_bytes;     // at the end of the last epoch
+    uint64_t retained_bytes; // the same
+    uint64_t ended_ns;
     uint64_t freed_at_start; // view.freed_bytes when the epoch began
     uint64_t ops_seen;       // at the last look
     uint64_t active_ns;      // when RELEASE_REST_OPS or more were last seen between two looks
@@ -110,9 +148,34 @@ void releaser_init(void);
 // releaser_ring is the grow hook. Takes no lock, allocates nothing; may start the thread.
 void releaser_ring(void);
 
+// What a release gave back, and what it could not, in bytes.
+struct release_report {
+    uint64_t runs_bytes;    // free runs of pages
+    uint64_t holes_bytes;   // free kernel pages inside spans in use
+    uint64_t lazy_bytes;    // had been given back lazily: now at once
+    uint64_t tables_bytes;  // tables of empty arenas
+    uint64_t flushed_bytes; // of runs_bytes: had been held by caches of threads
+    uint64_t pinned_bytes;  // kept: free blocks on pages that also hold a block in use
+    uint64_t refused_bytes; // kept: the kernel said no (locked memory)
+    uint64_t held_bytes;    // kept: in pages the program could be using this moment, not asked
+    uint32_t skipped_count; // threads that could not be asked: stopped, or inside malloc
+    uint64_t took_ns;
+    uint64_t pause_ns_max; // the longest that any thread may have been kept waiting
+};
+
 // releaser_release_now waits for the round under way, flushes all caches and releases every ready
-// page. Bytes given back; UINT64_MAX inside a fork handler, where nothing is done.
-uint64_t releaser_release_now(const char *why);
+// page and hole, whatever the policy. report may be NULL. Bytes given back; UINT64_MAX inside a
+// fork handler, where nothing is done.
+uint64_t releaser_release_now(const char *why, struct release_report *report);
+
+// releaser_set_policy puts another policy in force and wakes it; what the last one gave back lazily
+// is given back at once if the new one does so. index is one of release_policies. False inside a
+// fork handler.
+bool releaser_set_policy(size_t index);
+size_t releaser_policy_index(void);
+
+// releaser_set_limit sets the memory limit that policies see in view.limit_bytes; UINT64_MAX: none.
+void releaser_set_limit(uint64_t bytes);
 
 // releaser_pause ends the thread and waits for that, at most 100 ms: before the program changes its
 // credentials or namespaces, which are per thread. It comes back at the next ring.
@@ -125,7 +188,5 @@ void releaser_restrict(void);
 void releaser_fork_prepare(void);
 void releaser_fork_parent(void);
 void releaser_fork_child(void);
-
-const char *releaser_policy_name(void);
 
 #endif

@@ -39,24 +39,31 @@ enum { RELEASER_NONE, RELEASER_RUNNING };
 #define ASSIST_PAGES CHUNK_PAGES
 
 static struct releaser {
-    const struct release_policy *policy; // (C)
-    enum vm_advice advice;               // (C) falls back once to DONTNEED
-    bool thread_allowed;                 // (C) but for releaser_restrict
-    atomic_u32 restricted;               // (A) no thread: a filter may be in force
-    atomic_u32 state;                    // (A)
-    atomic_u32 bell;                     // (A)
-    atomic_u32 stop;                     // (A) releaser_pause wants the thread gone
-    atomic_u32 round;                    // (A)
-    struct bare_thread thread;           // (state)
-    struct release_epoch epoch;          // (round)
-    struct release_budget budget;        // (round)
-    uint64_t trace_count;                // (round)
-    uint64_t worked_ns;                  // (round) time spent in releasing, ever
+    atomic_ptr policy_ptr;        // (A) const struct release_policy *; NULL before init
+    enum vm_advice advice;        // (round)
+    bool thread_allowed;          // (C) but for releaser_restrict
+    atomic_u32 restricted;        // (A) no thread: a filter may be in force
+    atomic_u32 state;             // (A)
+    atomic_u32 bell;              // (A)
+    atomic_u64 limit_bytes;       // (A) memory limit
+    atomic_u32 stop;              // (A) releaser_pause wants the thread gone
+    atomic_u32 round;             // (A)
+    struct bare_thread thread;    // (state)
+    struct release_epoch epoch;   // (round)
+    struct release_budget budget; // (round)
+    uint64_t trace_count;         // (round)
+    uint64_t worked_ns;           // (round) time spent in releasing, ever
 } releaser;
+
+static const struct release_policy *policy_now(void)
+{
+    // Constant tables: whichever is seen, it is whole.
+    return load_relaxed(&releaser.policy_ptr);
+}
 
 static uint64_t ring_growth_pages(void)
 {
-    uint64_t bytes = releaser.policy->ring_bytes;
+    uint64_t bytes = policy_now()->ring_bytes;
     if (bytes == UINT64_MAX) {
         return UINT64_MAX;
     }
@@ -130,7 +137,7 @@ static void trace(const struct pageheap_release_result *done, uint64_t took_ns, 
     uint64_t retained = stats.used_pages + stats.ready_pages;
     fmt_u64(&line, retained == 0 ? 100 : stats.used_pages * 100 / retained);
     fmt_str(&line, "% util; ");
-    fmt_str(&line, releaser.policy->name);
+    fmt_str(&line, policy_now()->name);
     fmt_str(&line, ": ");
     fmt_str(&line, why);
     if (done->refused != 0) {
@@ -177,13 +184,13 @@ static uint64_t releaser_look(uint64_t *ready_pages)
     world_flush(&heap_main, FLUSH_IDLE);
     release_view_read(&view);
     release_epoch_update(&releaser.epoch, &view);
-    struct release_plan plan = releaser.policy->plan(&view);
+    struct release_plan plan = policy_now()->plan(&view);
     uint64_t released = 0;
     if (plan.bytes != 0) {
         released = release_bytes(plan.bytes, plan.unpaced, plan.why);
         release_view_read(&view);
         release_epoch_update(&releaser.epoch, &view);
-        plan = releaser.policy->plan(&view);
+        plan = policy_now()->plan(&view);
     }
     *ready_pages = view.ready_bytes >> PAGE_SHIFT;
     if (plan.bytes != 0 && released != 0) {
@@ -229,7 +236,7 @@ static void releaser_run(void *arg)
             again_ns = releaser_look(&ready_pages);
             round_end();
         }
-        if (again_ns == 0 || releaser.policy->ring_bytes != 0) {
+        if (again_ns == 0 || policy_now()->ring_bytes != 0) {
             ring_arm(ready_pages); // otherwise the next look comes by itself
         }
         if (again_ns == 0 || load_relaxed(&releaser.stop) != 0) {
@@ -251,7 +258,7 @@ static void releaser_assist(void)
     struct release_view view;
     release_view_read(&view);
     release_epoch_update(&releaser.epoch, &view);
-    struct release_plan plan = releaser.policy->plan(&view);
+    struct release_plan plan = policy_now()->plan(&view);
     if (plan.bytes != 0) {
         release_bytes(min_u64(plan.bytes, ASSIST_PAGES << PAGE_SHIFT), plan.unpaced, plan.why);
         release_view_read(&view);
@@ -262,7 +269,7 @@ static void releaser_assist(void)
 
 void releaser_ring(void)
 {
-    if (releaser.policy == NULL || releaser.policy->ring_bytes == UINT64_MAX) {
+    if (policy_now() == NULL || policy_now()->ring_bytes == UINT64_MAX) {
         return;
     }
     if (lock_am_freezer()) {
@@ -276,7 +283,7 @@ void releaser_ring(void)
     uint32_t expected = RELEASER_NONE;
     // Pairs with store_seq in releaser_end.
     if (!cas_seq(&releaser.state, &expected, RELEASER_RUNNING)) {
-        if (releaser.policy->ring_bytes != 0) {
+        if (policy_now()->ring_bytes != 0) {
             futex_wake(&releaser.bell, 1); // a policy that wants to act at once
         }
         return;
@@ -292,17 +299,56 @@ void releaser_ring(void)
     }
 }
 
-uint64_t releaser_release_now(const char *why)
+uint64_t releaser_release_now(const char *why, struct release_report *report)
 {
+    struct release_report own;
+    if (report == NULL) {
+        report = &own;
+    }
+    *report = (struct release_report){0};
     if (lock_am_freezer()) {
         return UINT64_MAX; // another library's fork handler: the round is this thread's own
     }
     round_wait();
-    world_flush(&heap_main, FLUSH_ALL);
-    uint64_t bytes = release_bytes(UINT64_MAX, true, why);
-    bytes += pageheap_release_tables(&pageheap_main);
+    uint64_t began_ns = clock_now_ns();
+    report->flushed_bytes = world_flush(&heap_main, FLUSH_ALL) << PAGE_SHIFT;
+    report->runs_bytes = release_bytes(UINT64_MAX, true, why);
+    report->tables_bytes = pageheap_release_tables(&pageheap_main);
+    report->took_ns = clock_now_ns() - began_ns;
     round_end();
-    return bytes;
+    return report->runs_bytes + report->holes_bytes + report->tables_bytes;
+}
+
+static enum vm_advice advice_of(const struct release_policy *policy)
+{
+    (void)policy;
+    bool lazily = options_main.madvise == OPTION_MADVISE_FREE;
+    return lazily && vm_free_works(&vm_kernel) ? VM_ADVICE_FREE : VM_ADVICE_DONTNEED;
+}
+
+bool releaser_set_policy(size_t index)
+{
+    if (lock_am_freezer()) {
+        return false;
+    }
+    round_wait();
+    store_relaxed(&releaser.policy_ptr, (void *)(uintptr_t)&release_policies[index]);
+    releaser.advice = advice_of(policy_now());
+    ring_arm(0);
+    round_end();
+    releaser_ring();
+    return true;
+}
+
+size_t releaser_policy_index(void)
+{
+    const struct release_policy *policy = policy_now();
+    return policy != NULL ? (size_t)(policy - release_policies) : 0;
+}
+
+void releaser_set_limit(uint64_t bytes)
+{
+    store_relaxed(&releaser.limit_bytes, bytes);
 }
 
 void releaser_pause(void)
@@ -349,19 +395,11 @@ void releaser_fork_child(void)
     ring_arm(0);
 }
 
-const char *releaser_policy_name(void)
-{
-    return releaser.policy != NULL ? releaser.policy->name : "go1.16";
-}
-
 void releaser_init(void)
 {
     const struct options *o = &options_main;
-    releaser.policy = &release_policies[o->policy];
-    releaser.advice = VM_ADVICE_DONTNEED;
-    if (o->madvise == OPTION_MADVISE_FREE && vm_free_works(&vm_kernel)) {
-        releaser.advice = VM_ADVICE_FREE;
-    }
+    store_relaxed(&releaser.policy_ptr, (void *)(uintptr_t)&release_policies[o->policy]);
+    releaser.advice = advice_of(policy_now());
     releaser.thread_allowed = o->releaser;
     release_budget_init(&releaser.budget, (uint32_t)o->release_cpu_percent, 0);
     pageheap_set_grow_hook(&pageheap_main, releaser_ring);

@@ -263,7 +263,7 @@ static void course(void)
     for (size_t i = 0; i < BLOCKS; i += 2) {
         course_free(i);
     }
-    releaser_release_now("test");
+    releaser_release_now("test", NULL);
     heap_main_verify("after releasing");
     for (size_t i = 0; i < BLOCKS; i += 4) {
         course_alloc(i);

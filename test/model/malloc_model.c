@@ -246,7 +246,7 @@ static void disturb(uint64_t *random)
 {
     switch (below(random, 8)) {
     case 0:
-        releaser_release_now("model");
+        releaser_release_now("model", NULL);
         break;
     case 1:
     case 2:

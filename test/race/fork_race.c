@@ -192,7 +192,7 @@ static void child_run(uint64_t random, unsigned generation)
         FRAME_CHECK(grandchild > 0 && wait_for(grandchild));
     }
     if (frame_below(&random, 16) == 0) {
-        releaser_release_now("fork_race"); // unless the child's own releaser is at it
+        releaser_release_now("fork_race", NULL); // unless the child's own releaser is at it
         child_verify();
     }
 }

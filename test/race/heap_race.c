@@ -180,7 +180,7 @@ static void *flusher_run(void *arg)
     while (load_relaxed(&stopping) == 0) {
         switch (frame_below(&random, 4)) {
         case 0:
-            releaser_release_now("heap_race");
+            releaser_release_now("heap_race", NULL);
             break;
         default:
             world_flush(&heap_main, frame_below(&random, 2) == 0 ? FLUSH_ALL : FLUSH_IDLE);

@@ -163,7 +163,7 @@ static void *releaser_thread(void *arg)
 {
     (void)arg;
     while (load_relaxed(&stopping) == 0) {
-        releaser_release_now("release_race");
+        releaser_release_now("release_race", NULL);
         sched_yield();
     }
     return NULL;

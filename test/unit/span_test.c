@@ -359,7 +359,7 @@ EBB_TEST(span, release_now_gives_everything_back)
     for (size_t i = 0; i < ARRAY_COUNT(blocks); i++) {
         ebb_free(blocks[i]);
     }
-    uint64_t bytes = releaser_release_now("test");
+    uint64_t bytes = releaser_release_now("test", NULL);
     cr_assert(bytes != UINT64_MAX && bytes >= 34 * MIB, "%llu bytes", (unsigned long long)bytes);
     pageheap_stats_read(&pageheap_main, &stats);
     cr_assert(stats.used_pages == 0 && stats.ready_pages == 0);
@@ -367,7 +367,7 @@ EBB_TEST(span, release_now_gives_everything_back)
     cr_assert(vm_sim_resident_bytes(&box.sim, large, 20 * MIB) == 0);
     vm_fail_arm(&box.fail, VM_FAIL_UNUSED, VM_FAIL_FROM, 1);
     ebb_free(ebb_malloc(20 * MIB));
-    cr_assert(releaser_release_now("test") < MIB, "the kernel refuses: it ends all the same");
+    cr_assert(releaser_release_now("test", NULL) < MIB, "the kernel refuses: it ends all the same");
     vm_fail_disarm(&box.fail);
     heap_main_verify("at the end");
 }
