@@ -68,6 +68,7 @@ enum span_state {
     SPAN_CURRENT,  // small, owned, the one its class allocates from
     SPAN_PARTIAL,  // small, on the partial list of its owner or of central
     SPAN_EMPTY,    // small, on its owner's partial list, without a block in use, counted as such
+    SPAN_HOLEY,    // small, on its owner's holey list: has holes, was found at rest
     SPAN_FULL,     // small, on the full list: no block known to be free (span/remote.c)
     SPAN_LARGE,    // one block
     SPAN_CACHED,   // large, free, in a thread's page cache
@@ -75,25 +76,24 @@ enum span_state {
 
 // A span record. Line one is what malloc writes; line two is read by frees of any thread.
 struct span {
-    void *free;           // (T) free blocks, linked by their first word
-    uint64_t alloc_count; // (T) allocations ever
-    uint32_t used;        // (T) blocks in use, one more while the span is CURRENT (span/span.h)
-    uint32_t threaded;    // (T) blocks that have ever been on a free list; the rest is untouched
-    uint32_t capacity;    // (C) blocks in the span
-    uint32_t looked;      // (T) what span_activity was when it was last looked at (span/hole.c)
-    struct span *next;    // (S) list links
-    struct span *prev;    // (S)
-    struct span *pending_next; // (S) in its owner's pending stack
-    atomic_u32 holes;          // (S) bit i: the i-th whole kernel page is given back (span/hole.c)
-    uint16_t record_index;     // (C) in its arena
-    uint8_t free_units;        // (T) kernel pages without a block in use and not given back, as far
-                               //     as known
-    uint8_t zero;              // (T) pages were known to be zero when the span was made
+    void *free;            // (T) free blocks, linked by their first word
+    uint64_t alloc_count;  // (T) allocations ever
+    uint32_t used;         // (T) blocks in use, one more while the span is CURRENT (span/span.h)
+    uint32_t threaded;     // (T) blocks that have ever been on a free list; the rest is untouched
+    uint16_t capacity;     // (C) blocks in the span
+    uint16_t record_index; // (C) in its arena
+    uint32_t looked;       // (T) what span/look.c saw at its last look
+    struct span *next;     // (S) list links
+    struct span *prev;     // (S)
+    struct span *pending_next;     // (S) in its owner's pending stack
+    atomic_u32 holes;              // (S) bit i: kernel page i has no block in use, and none that is
+                                   //     on a free list (span/hole.c)
+    uint32_t resident;             // (T) of holes: not yet given back
     ATTR_CACHELINE atomic_u32 tag; // (S) the owner's tag when frees may go the fast way
     uint8_t size_class;            // (C) 0 for large
     atomic_u8 state;               // (S) enum span_state
     atomic_u8 holed;               // (S) holes is not 0: for frees of other threads
-    uint8_t searched;              // (T) span/hole.c
+    uint8_t zero;                  // (C) pages were known to be zero when the span was made
     uintptr_t base;                // (C) address of the first block
     uint64_t magic;                // (C) for the division by block_bytes
     uint64_t magic_limit;          // (C) the same: two memory operands instead of a register

@@ -177,12 +177,20 @@ static uint64_t release_bytes(uint64_t bytes, bool unpaced, const char *why)
     return done.pages << PAGE_SHIFT;
 }
 
+static void releaser_search(void)
+{
+    struct look look;
+    look_begin(&heap_main, &look, LOOK_REST);
+    while (look_step(&heap_main, &look)) {
+    }
+}
+
 // One look: idle caches, the policy, the release. Tells when to look again (0: the heap is at rest
 // and nothing is left to do) and how many pages are ready.
 static uint64_t releaser_look(uint64_t *ready_pages)
 {
     struct release_view view;
-    world_flush(&heap_main, FLUSH_IDLE);
+    releaser_search();
     release_view_read(&view);
     release_epoch_update(&releaser.epoch, &view);
     struct release_plan plan = policy_now()->plan(&view);
@@ -312,8 +320,13 @@ uint64_t releaser_release_now(const char *why, struct release_report *report)
     }
     round_wait();
     uint64_t began_ns = clock_now_ns();
-    report->flushed_bytes = world_flush(&heap_main, FLUSH_ALL) << PAGE_SHIFT;
+    report->flushed_bytes = world_flush(&heap_main, NULL) << PAGE_SHIFT;
     report->runs_bytes = release_bytes(UINT64_MAX, true, why);
+    struct look look;
+    look_begin(&heap_main, &look, LOOK_GIVE);
+    while (look_step(&heap_main, &look)) {
+    }
+    report->holes_bytes = look.given_bytes;
     report->tables_bytes = pageheap_release_tables(&pageheap_main);
     report->took_ns = clock_now_ns() - began_ns;
     round_end();

@@ -236,7 +236,7 @@ EBB_TEST(malloc, calloc_is_zero_on_reused_memory, .timeout = 60)
             }
         }
         if (turn == 1) {
-            world_flush(&heap_main, FLUSH_ALL);
+            world_flush(&heap_main, NULL);
         }
     }
     heap_main_end("after clearing");
