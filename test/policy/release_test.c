@@ -54,6 +54,11 @@ EBB_TEST(release_policy, table_is_in_the_order_of_the_option)
     }
     cr_assert(option_choice(option, RELEASE_POLICY_COUNT, &len) == NULL);
     cr_assert(release_policies[OPTION_POLICY_GO116].plan == release_plan_go116);
+    cr_assert(release_policies[OPTION_POLICY_GO111].plan == release_plan_go111);
+    cr_assert(release_policies[OPTION_POLICY_GO112].plan == release_plan_go112);
+    cr_assert(release_policies[OPTION_POLICY_GO113].plan == release_plan_go113);
+    cr_assert(release_policies[OPTION_POLICY_GO119].plan == release_plan_go119);
+    cr_assert(release_policies[OPTION_POLICY_DECAY].plan == release_plan_decay);
     cr_assert(release_policies[OPTION_POLICY_NEVER].plan == release_plan_never);
     cr_assert(release_policies[OPTION_POLICY_NOW].plan == release_plan_now);
 }
