@@ -8,8 +8,8 @@
 // (release_grown), and at most what is ready is released.
 // The periodic look of go1.11 holds as well, in its order, and comes first when both are due.
 // There is no goal: memory that does not grow and is not free for five minutes stays.
-// While the heap moves the policy is asked each second; at rest only when its periodic look is due,
-// so growth after a rest may wait for that long, 2.5 minutes at most.
+// As growth rings no bell, the policy is asked each second while anything is ready that could go
+// back, at rest too; 7.5 minutes after the last free there is no such thing any more, and it rests.
 //
 // Go       1.12 mheap.go scavengeLargest, scavengeAll, grow, allocSpanLocked. Unlike Go: growth is
 //          offset at the next look and not inside the allocation, because no malloc should wait for
@@ -18,8 +18,7 @@
 // Tests    test/policy/periodic_test.c
 #include "release/release.h"
 
-// A heap that has been at rest for so long does not grow just now.
-#define REST_NS (3 * NS_PER_S)
+#define LOOK_NS NS_PER_S
 
 struct release_plan release_plan_go112(const struct release_view *view)
 {
@@ -27,8 +26,8 @@ struct release_plan release_plan_go112(const struct release_view *view)
     if (plan.bytes != 0 || view->ready_bytes == 0) {
         return plan;
     }
-    if (view->rest_ns < REST_NS) {
-        plan.wake_at_ns = min_u64(plan.wake_at_ns, view->now_ns + NS_PER_S);
+    if (plan.wake_at_ns != UINT64_MAX) {
+        plan.wake_at_ns = min_u64(plan.wake_at_ns, view->now_ns + LOOK_NS);
     }
     if (view->grown_bytes <= view->offset_bytes) {
         return plan;
