@@ -335,8 +335,7 @@ uint64_t releaser_release_now(const char *why, struct release_report *report)
 
 static enum vm_advice advice_of(const struct release_policy *policy)
 {
-    (void)policy;
-    bool lazily = options_main.madvise == OPTION_MADVISE_FREE;
+    bool lazily = release_advice(policy, options_main.madvise) == VM_ADVICE_FREE;
     return lazily && vm_free_works(&vm_kernel) ? VM_ADVICE_FREE : VM_ADVICE_DONTNEED;
 }
 
