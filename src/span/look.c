@@ -147,12 +147,12 @@ static void cache_span_look(struct piece *piece, struct span *span)
 {
     struct cache *cache = piece->cache;
     struct look *look = piece->look;
-    enum span_state was = span_state(span);
+    bool was_holey = span_state(span) == SPAN_HOLEY;
     cache_unlist(cache, span);
     remote_collect(span);
     if (span_used(span) == 0) {
         bool cold = (span->looked & ~UINT32_C(1)) == span_activity(span);
-        if (piece->idle || cold || was == SPAN_HOLEY) {
+        if (piece->idle || cold || load_relaxed(&span->holes) != 0) {
             look->flushed_pages += span->page_count;
             cache_disown(cache, span);
             span_delete(piece->heap, span);
@@ -170,7 +170,7 @@ static void cache_span_look(struct piece *piece, struct span *span)
     if (holey) {
         span_set_state(span, SPAN_HOLEY);
         // New holes come first: they are still resident.
-        if (was != SPAN_HOLEY) {
+        if (!was_holey) {
             span_list_push(&cache->holey[span->size_class], span);
         } else {
             span_list_append(&cache->holey[span->size_class], span);
@@ -295,8 +295,8 @@ static bool cache_skip(const struct look *look, struct cache *cache, uint32_t ti
     if (look->kind == LOOK_GIVE) {
         return !cache->candidates;
     }
-    return look->kind == LOOK_REST && cache->clean && ticks == cache->ticks_seen &&
-           load_relaxed(&cache->pending) == NULL;
+    return look->kind == LOOK_REST && cache->place.look_id != look->id && cache->clean &&
+           ticks == cache->ticks_seen && load_relaxed(&cache->pending) == NULL;
 }
 
 static bool cache_is_idle(const struct look *look, const struct cache *cache, uint32_t ticks)
