@@ -67,8 +67,8 @@ static void expect_end(size_t policy, uint64_t peak, uint64_t page)
     case OPTION_POLICY_GO113:
     case OPTION_POLICY_GO116:
     case OPTION_POLICY_GO119:
-        cr_assert(rss <= goal_bytes(page) && rss + SIM_UNIT + page > goal_bytes(page), "%s: %llu KiB",
-                  sim.policy->name, (unsigned long long)(rss / KIB));
+        cr_assert(rss <= goal_bytes(page) && rss + SIM_UNIT + page > goal_bytes(page),
+                  "%s: %llu KiB", sim.policy->name, (unsigned long long)(rss / KIB));
         break;
     default:
         cr_assert(rss == LIVE_BYTES, "%s: %llu MiB", sim.policy->name,
@@ -131,9 +131,9 @@ static void expect_kept(uint64_t up_ns, uint64_t down_ns, const uint64_t (*range
 EBB_TEST(hours, waves_of_five_seconds)
 {
     static const uint64_t range[RELEASE_POLICY_COUNT][2] = {
-        [OPTION_POLICY_GO116] = {1, 60},   [OPTION_POLICY_GO111] = {100, 100},
+        [OPTION_POLICY_GO116] = {1, 60},    [OPTION_POLICY_GO111] = {100, 100},
         [OPTION_POLICY_GO112] = {100, 100}, [OPTION_POLICY_GO113] = {97, 100},
-        [OPTION_POLICY_GO119] = {1, 60},   [OPTION_POLICY_DECAY] = {50, 90},
+        [OPTION_POLICY_GO119] = {1, 60},    [OPTION_POLICY_DECAY] = {50, 90},
         [OPTION_POLICY_NEVER] = {100, 100}, [OPTION_POLICY_NOW] = {0, 0}};
     expect_kept(2500 * NS_PER_MS, 2500 * NS_PER_MS, range);
 }
@@ -142,9 +142,9 @@ EBB_TEST(hours, waves_of_five_seconds)
 EBB_TEST(hours, waves_of_a_minute)
 {
     static const uint64_t range[RELEASE_POLICY_COUNT][2] = {
-        [OPTION_POLICY_GO116] = {0, 2},    [OPTION_POLICY_GO111] = {100, 100},
+        [OPTION_POLICY_GO116] = {0, 2},     [OPTION_POLICY_GO111] = {100, 100},
         [OPTION_POLICY_GO112] = {100, 100}, [OPTION_POLICY_GO113] = {76, 80},
-        [OPTION_POLICY_GO119] = {0, 2},    [OPTION_POLICY_DECAY] = {0, 0},
+        [OPTION_POLICY_GO119] = {0, 2},     [OPTION_POLICY_DECAY] = {0, 0},
         [OPTION_POLICY_NEVER] = {100, 100}, [OPTION_POLICY_NOW] = {0, 0}};
     expect_kept(30 * NS_PER_S, 30 * NS_PER_S, range);
 }
@@ -153,9 +153,9 @@ EBB_TEST(hours, waves_of_a_minute)
 EBB_TEST(hours, waves_of_five_minutes)
 {
     static const uint64_t range[RELEASE_POLICY_COUNT][2] = {
-        [OPTION_POLICY_GO116] = {0, 2},    [OPTION_POLICY_GO111] = {100, 100},
+        [OPTION_POLICY_GO116] = {0, 2},     [OPTION_POLICY_GO111] = {100, 100},
         [OPTION_POLICY_GO112] = {100, 100}, [OPTION_POLICY_GO113] = {0, 2},
-        [OPTION_POLICY_GO119] = {0, 2},    [OPTION_POLICY_DECAY] = {0, 0},
+        [OPTION_POLICY_GO119] = {0, 2},     [OPTION_POLICY_DECAY] = {0, 0},
         [OPTION_POLICY_NEVER] = {100, 100}, [OPTION_POLICY_NOW] = {0, 0}};
     expect_kept(10 * NS_PER_S, 290 * NS_PER_S, range);
 }

@@ -65,8 +65,7 @@ static void take(struct sim *sim, struct sim_block block)
     sim->used_bytes += block.count * SIM_UNIT;
     sim->ops_count += block.count;
     sim->top = max_size(sim->top, block.first + block.count);
-    sim->grown_bytes =
-        release_grown(sim->grown_bytes, sim->offset_bytes, grown, sim->ready_bytes);
+    sim->grown_bytes = release_grown(sim->grown_bytes, sim->offset_bytes, grown, sim->ready_bytes);
 }
 
 static void ring(struct sim *sim)

@@ -58,16 +58,16 @@ struct sim {
     uint64_t freed_bytes, ops_count;
     uint64_t swept_ns, grown_bytes, offset_bytes;
 
-    bool awake;            // there is a releaser's thread, which looks at
-    uint64_t look_at_ns;   // ... this moment
-    uint64_t ring_bytes;   // ready bytes that ring the doorbell
-    uint64_t look_count;   // looks so far
-    uint64_t look_ns;      // the last one
-    uint64_t given_bytes;  // ever given back
-    uint64_t taken_bytes;  // released memory taken into use again, ever
-    uint64_t worked_ns;    // time spent in giving back
-    uint64_t youngest_ns;  // the least age of what was given back; UINT64_MAX: nothing was
-    const char *why;       // of the last plan
+    bool awake;           // there is a releaser's thread, which looks at
+    uint64_t look_at_ns;  // ... this moment
+    uint64_t ring_bytes;  // ready bytes that ring the doorbell
+    uint64_t look_count;  // looks so far
+    uint64_t look_ns;     // the last one
+    uint64_t given_bytes; // ever given back
+    uint64_t taken_bytes; // released memory taken into use again, ever
+    uint64_t worked_ns;   // time spent in giving back
+    uint64_t youngest_ns; // the least age of what was given back; UINT64_MAX: nothing was
+    const char *why;      // of the last plan
 };
 
 // sim_start makes an empty heap, at 1000 s on its clock.
