@@ -149,8 +149,8 @@ EBB_TEST(decay, what_is_above_the_limit_goes_back)
         release_history_update(&history, now_ns, GIB);
         uint64_t limit = release_history_limit(&history, 0);
         cr_assert(limit == GIB / 2, "half after half of the time");
-        const uint64_t free_all[] = {0,        1,         limit - 1,     limit,
-                                     limit + 1, limit + page - 1, limit + page, limit + page + 1};
+        const uint64_t free_all[] = {
+            0, 1, limit - 1, limit, limit + 1, limit + page - 1, limit + page, limit + page + 1};
         for (size_t f = 0; f < ARRAY_COUNT(free_all); f++) {
             struct release_view view = view_of(&history, now_ns, free_all[f], page);
             struct release_plan plan = release_plan_decay(&view);
@@ -172,8 +172,8 @@ EBB_TEST(decay, asks_for_the_next_useful_look)
         release_history_init(&history, decay_ms_all[d], START_NS);
         release_history_update(&history, START_NS, 100 * MIB);
         for (uint64_t free_bytes = 4 * KIB; free_bytes <= 100 * MIB; free_bytes *= 5) {
-            struct release_view view = view_of(&history, START_NS + step_ns / 3, free_bytes,
-                                               4 * KIB);
+            struct release_view view =
+                view_of(&history, START_NS + step_ns / 3, free_bytes, 4 * KIB);
             struct release_plan plan = release_plan_decay(&view);
             cr_assert(plan.bytes == 0);
             cr_assert(plan.wake_at_ns >= view.now_ns + 50 * NS_PER_MS);

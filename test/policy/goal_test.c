@@ -74,7 +74,8 @@ EBB_TEST(line, one_page_is_the_least)
 
 EBB_TEST(line, waits_until_it_meets_what_is_retained)
 {
-    // 100 s from 1110 MiB down to 110 MiB would be 10 MiB a second: with pages of 4 KiB it is 256 s.
+    // 100 s from 1110 MiB down to 110 MiB would be 10 MiB a second: with pages of 4 KiB it is 256
+    // s.
     struct release_view view = line_view(1110 * MIB, 4 * KIB, 10 * NS_PER_S);
     view.retained_bytes = 610 * MIB; // half of it has been used up or given back
     view.ready_bytes = 510 * MIB;
@@ -130,6 +131,9 @@ EBB_TEST(line, nothing_less_than_a_page_above_the_goal)
             view.ready_bytes = 10 * MIB;
             uint64_t bytes = release_plan_go113(&view).bytes;
             cr_assert(bytes == (above_all[a] >= page ? above_all[a] : 0));
+            view.now_ns = view.epoch_ended_ns; // the line is far above, and nothing to wait for
+            struct release_plan plan = release_plan_go113(&view);
+            cr_assert(plan.bytes == 0 && (plan.wake_at_ns != 0) == (above_all[a] >= page));
         }
     }
 }
@@ -155,8 +159,7 @@ EBB_TEST(line, huge_units_fall_two_mib_per_millisecond)
         }
         cr_assert(release_plan_go113(&view).wake_at_ns == 0);
         view.now_ns = view.epoch_ended_ns + end_ms * NS_PER_MS - NS_PER_MS;
-        cr_assert(release_plan_go113(&view).wake_at_ns ==
-                  view.epoch_ended_ns + end_ms * NS_PER_MS);
+        cr_assert(release_plan_go113(&view).wake_at_ns == view.epoch_ended_ns + end_ms * NS_PER_MS);
     }
 }
 
@@ -224,8 +227,10 @@ EBB_TEST(goal, candidates_can_be_released)
             view.limit_bytes = UINT64_MAX;
             // 10 MiB of it are the goal's margin.
             uint64_t want = free_bytes >= 10 * MIB + 4 * KIB ? free_bytes - 10 * MIB : 0;
-            cr_assert(release_plan_go116(&view).bytes == want && !release_plan_go116(&view).no_holes);
-            cr_assert(release_plan_go119(&view).bytes == want && !release_plan_go119(&view).no_holes);
+            cr_assert(release_plan_go116(&view).bytes == want &&
+                      !release_plan_go116(&view).no_holes);
+            cr_assert(release_plan_go119(&view).bytes == want &&
+                      !release_plan_go119(&view).no_holes);
             // The heap has grown since: of what is wanted, only what is free.
             view.used_bytes += 500 * MIB;
             view.retained_bytes += 500 * MIB;
@@ -236,8 +241,8 @@ EBB_TEST(goal, candidates_can_be_released)
 
 EBB_TEST(limit, is_at_95_percent_of_it)
 {
-    const uint64_t limits[] = {0, 1, 99, 100, 101, 1000003, 256 * MIB, 3 * GIB + 7, 64 * 1024 * GIB,
-                               UINT64_MAX - 1};
+    const uint64_t limits[] = {
+        0, 1, 99, 100, 101, 1000003, 256 * MIB, 3 * GIB + 7, 64 * 1024 * GIB, UINT64_MAX - 1};
     for (size_t l = 0; l < ARRAY_COUNT(limits); l++) {
         uint64_t goal = (uint64_t)((unsigned __int128)limits[l] * 95 / 100);
         const uint64_t mapped_all[] = {0, goal - (goal != 0), goal, goal + 1, goal + 4 * KIB};

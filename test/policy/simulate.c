@@ -65,8 +65,7 @@ static void take(struct sim *sim, struct sim_block block)
     sim->used_bytes += block.count * SIM_UNIT;
     sim->ops_count += block.count;
     sim->top = max_size(sim->top, block.first + block.count);
-    sim->grown_bytes =
-        release_grown(sim->grown_bytes, sim->offset_bytes, grown, sim->ready_bytes);
+    sim->grown_bytes = release_grown(sim->grown_bytes, sim->offset_bytes, grown, sim->ready_bytes);
 }
 
 static void ring(struct sim *sim)
@@ -102,6 +101,12 @@ void sim_up(struct sim *sim, struct sim_blocks *blocks, uint64_t bytes, uint64_t
         take(sim, block);
         blocks->block[blocks->count++] = block;
     }
+}
+
+void sim_pin(struct sim *sim)
+{
+    cr_assert(sim->top < SIM_UNITS);
+    take(sim, (struct sim_block){sim->top, 1});
 }
 
 void sim_down(struct sim *sim, struct sim_blocks *blocks, uint64_t bytes)

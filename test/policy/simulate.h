@@ -58,16 +58,16 @@ struct sim {
     uint64_t freed_bytes, ops_count;
     uint64_t swept_ns, grown_bytes, offset_bytes;
 
-    bool awake;            // there is a releaser's thread, which looks at
-    uint64_t look_at_ns;   // ... this moment
-    uint64_t ring_bytes;   // ready bytes that ring the doorbell
-    uint64_t look_count;   // looks so far
-    uint64_t look_ns;      // the last one
-    uint64_t given_bytes;  // ever given back
-    uint64_t taken_bytes;  // released memory taken into use again, ever
-    uint64_t worked_ns;    // time spent in giving back
-    uint64_t youngest_ns;  // the least age of what was given back; UINT64_MAX: nothing was
-    const char *why;       // of the last plan
+    bool awake;           // there is a releaser's thread, which looks at
+    uint64_t look_at_ns;  // ... this moment
+    uint64_t ring_bytes;  // ready bytes that ring the doorbell
+    uint64_t look_count;  // looks so far
+    uint64_t look_ns;     // the last one
+    uint64_t given_bytes; // ever given back
+    uint64_t taken_bytes; // released memory taken into use again, ever
+    uint64_t worked_ns;   // time spent in giving back
+    uint64_t youngest_ns; // the least age of what was given back; UINT64_MAX: nothing was
+    const char *why;      // of the last plan
 };
 
 // sim_start makes an empty heap, at 1000 s on its clock.
@@ -76,6 +76,8 @@ void sim_start(struct sim *sim, const struct release_policy *policy, uint64_t pa
 void sim_up(struct sim *sim, struct sim_blocks *blocks, uint64_t bytes, uint64_t piece);
 // sim_down frees the last bytes of blocks.
 void sim_down(struct sim *sim, struct sim_blocks *blocks, uint64_t bytes);
+// sim_pin takes the unit above all others, for good: what lies below cannot grow past it.
+void sim_pin(struct sim *sim);
 // sim_run lets for_ns pass.
 void sim_run(struct sim *sim, uint64_t for_ns);
 // sim_rss is what the process holds of physical memory.
