@@ -118,7 +118,7 @@ static uint64_t kept_percent(size_t policy, uint64_t up_ns, uint64_t down_ns, si
 
 static void expect_kept(uint64_t up_ns, uint64_t down_ns, const uint64_t (*range)[2])
 {
-    size_t count = (size_t)(2 * HOUR_NS / (up_ns + down_ns));
+    size_t count = (size_t)(HOUR_NS / (up_ns + down_ns));
     for (size_t policy = 0; policy < RELEASE_POLICY_COUNT; policy++) {
         uint64_t kept = kept_percent(policy, up_ns, down_ns, count);
         cr_assert(kept >= range[policy][0] && kept <= range[policy][1], "%s keeps %llu %%",
