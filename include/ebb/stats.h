@@ -55,6 +55,7 @@ struct ebb_memstats {
     uint64_t gc_sys;
     uint64_t other_sys;
     uint64_t heap_lazy;     // Unlike Go: of heap_released, given back lazily (MADV_FREE)
+    uint64_t heap_holes;    // Unlike Go: of heap_released, inside spans in use
     uint64_t heap_cached;   // Unlike Go: of heap_idle, large runs at rest in thread caches
     uint64_t large_count;   // Unlike Go: count of live blocks over 32 KiB
     uint64_t large_bytes;   // Unlike Go: their bytes
