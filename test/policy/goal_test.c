@@ -131,6 +131,9 @@ EBB_TEST(line, nothing_less_than_a_page_above_the_goal)
             view.ready_bytes = 10 * MIB;
             uint64_t bytes = release_plan_go113(&view).bytes;
             cr_assert(bytes == (above_all[a] >= page ? above_all[a] : 0));
+            view.now_ns = view.epoch_ended_ns; // the line is far above, and nothing to wait for
+            struct release_plan plan = release_plan_go113(&view);
+            cr_assert(plan.bytes == 0 && (plan.wake_at_ns != 0) == (above_all[a] >= page));
         }
     }
 }

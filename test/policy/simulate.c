@@ -103,6 +103,12 @@ void sim_up(struct sim *sim, struct sim_blocks *blocks, uint64_t bytes, uint64_t
     }
 }
 
+void sim_pin(struct sim *sim)
+{
+    cr_assert(sim->top < SIM_UNITS);
+    take(sim, (struct sim_block){sim->top, 1});
+}
+
 void sim_down(struct sim *sim, struct sim_blocks *blocks, uint64_t bytes)
 {
     while (bytes != 0) {
