@@ -18,22 +18,22 @@
 
 // Everything here belongs to who holds the round, except policy, which anybody may read.
 struct round {
-    atomic_ptr policy;               // (A) const struct release_policy *; NULL before init
+    atomic_ptr policy; // (A) const struct release_policy *; NULL before init
     enum vm_advice advice;
     struct release_epoch epoch;
     struct release_budget budget;
     struct release_history history;
-    uint64_t start_ns;               // when the policy came into force
+    uint64_t start_ns; // when the policy came into force
     uint64_t swept_ns;
-    uint64_t grown_bytes;            // as release_grown counts
-    uint64_t grown_seen_pages;       // of the page heap's count
+    uint64_t grown_bytes;      // as release_grown counts
+    uint64_t grown_seen_pages; // of the page heap's count
     uint64_t offset_bytes;
-    uint64_t searched_ns;            // when spans were last looked at for holes
-    uint32_t fresh_count;            // spans that were not at rest then
-    bool search_cut;                 // the budget ended that look
+    uint64_t searched_ns; // when spans were last looked at for holes
+    uint32_t fresh_count; // spans that were not at rest then
+    bool search_cut;      // the budget ended that look
     uint64_t trace_count;
-    atomic_u32 *stop;                // somebody wants the round to end soon
-    atomic_u64 limit_bytes;          // (A) memory limit
+    atomic_u32 *stop;       // somebody wants the round to end soon
+    atomic_u64 limit_bytes; // (A) memory limit
 };
 
 extern struct round round_main ATTR_HIDDEN;
@@ -54,8 +54,8 @@ void round_set_policy(const struct release_policy *policy, uint64_t now_ns);
 // when rung) and how many pages are ready. By a thread that is in no bracket.
 uint64_t round_look(uint64_t *ready_pages);
 
-// round_assist is the same by a thread inside its bracket: free runs only, and at most bytes. Returns
-// how many pages are ready then, 0 if there is more to do.
+// round_assist is the same by a thread inside its bracket: free runs only, and at most bytes.
+// Returns how many pages are ready then, 0 if there is more to do.
 uint64_t round_assist(uint64_t bytes);
 
 // round_release_all gives back everything that can be.

@@ -4,16 +4,17 @@
 //
 // Model
 //   A round first looks for spans at rest (span/look.c LOOK_REST), at most once a second, so that
-//   "at rest" means a second. Then it reads the view, asks the policy, and carries the plan out: free
-//   runs in the plan's order, then holes, piece by piece while the budget pays. The search is paid
-//   from the same budget.
+//   "at rest" means a second. Then it reads the view, asks the policy, and carries the plan out:
+//   free runs in the plan's order, then holes, piece by piece while the budget pays. The search is
+//   paid from the same budget.
 //   All that policies need to know of the past is kept here and updated by pure functions (pace.c).
 //
 // Locking
 //   The caller holds the round. Below it WORLD, CENTRAL and PAGEHEAP by the folders below.
 //
 // Flow
-//   round_look -> spans_search -> view_read -> policy->plan -> plan_do -> trace -> when to look again.
+//   round_look -> spans_search -> view_read -> policy->plan -> plan_do -> trace -> when to look
+//   again.
 //
 // Go       1.16 mgcscavenge.go bgscavenge; runtime/debug.FreeOSMemory -> mheap.go scavengeAll.
 // Tests    test/policy/simulate.c (the same steps on a simulated heap)  test/system/gives_back.py
