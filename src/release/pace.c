@@ -40,6 +40,9 @@ bool release_epoch_update(struct release_epoch *epoch, struct release_view *view
         epoch->ended_ns = view->now_ns;
         epoch->freed_at_start = view->freed_bytes;
         epoch->ended_at_rest = rest_over;
+    } else if (epoch->ended_at_rest && view->used_bytes < epoch->used_bytes) {
+        // A look has found pages inside spans that were free all the time.
+        epoch->used_bytes = view->used_bytes;
     }
     view->epoch_count = epoch->count;
     view->epoch_used_bytes = epoch->used_bytes;

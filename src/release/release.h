@@ -8,7 +8,8 @@
 //   a token bucket of CPU time, also pure (release_budget).
 //   An epoch stands for Go's GC cycle: it ends when as many bytes of pages have been freed as were
 //   in use at its start (4 MiB at least), or when the heap has been at rest for a second. At its
-//   end the pages in use become the base of the goal.
+//   end the pages in use become the base of the goal; while the heap rests, they are corrected by
+//   what looks find to be free inside spans.
 //   The releaser's thread exists only while there may be something to do: it is started when ready
 //   pages have grown by release_min_bytes, and ends after three seconds at rest. So a process at
 //   rest has no wake-ups at all. Where no thread may be started, the round is done in small pieces
