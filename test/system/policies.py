@@ -84,6 +84,17 @@ def one_peak_kept(shape):
     shape.expect_rest(5)  # go1.12 looks each second
 
 
+def one_peak_kept_in_motion(shape):
+    """Growth that found nothing free is no debt, also if looks come before, between and after."""
+    for _ in range(20):
+        shape.tell('up', 1, 16 * PIECE, PIECE)
+        shape.tell('down', 1)
+        time.sleep(0.1)
+    shape.peak()
+    shape.wait(4)
+    shape.expect(SIZE * 85 // 100, SIZE + SLACK, 'all of it, 4 s after a peak in motion')
+
+
 def one_peak_gone(shape):
     shape.peak()
     shape.wait(10)
@@ -175,7 +186,8 @@ def five_minutes(shape):
 def plans(args, program):
     """What runs: (function, shape, further arguments), all side by side."""
     for policy in ('never', 'go1.11', 'go1.12'):
-        yield one_peak_kept, Shape(program, policy), ()
+        yield one_peak_kept, Shape(program, policy, **AT_ONCE), ()
+    yield one_peak_kept_in_motion, Shape(program, 'go1.12', **AT_ONCE), ()
     for policy in ('go1.16', 'go1.19'):
         yield one_peak_gone, Shape(program, policy), ()
     yield one_peak_now, Shape(program, 'now'), ()
@@ -188,7 +200,7 @@ def plans(args, program):
         yield larger, Shape(program, policy, **AT_ONCE), held
     for policy, held in (('go1.11', KEPT), ('go1.12', KEPT), ('go1.16', GONE), ('now', GONE),
                          ('decay', (SIZE * 40 // 100, SIZE * 95 // 100))):
-        yield waves, Shape(program, policy), held
+        yield waves, Shape(program, policy, **AT_ONCE), held
     if args.long:
         for policy in ('go1.11', 'go1.12'):
             yield five_minutes, Shape(program, policy, **AT_ONCE), ()
