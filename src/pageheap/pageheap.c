@@ -185,8 +185,15 @@ static void stats_take(struct pageheap *heap, size_t page_count, struct taken ta
     stats->ready_pages -= page_count - taken.released;
     stats->released_pages -= taken.released;
     stats->lazy_pages -= taken.lazy;
-    stats->grown_total_pages += taken.released;
+    stats->owed_pages = pageheap_owed(stats->owed_pages, taken.released, stats->ready_pages);
     stats->ops_count++;
+}
+
+void pageheap_repay(struct pageheap *heap, int64_t pages)
+{
+    lock_acquire(&heap->lock);
+    heap->stats.owed_pages -= pages;
+    lock_release(&heap->lock);
 }
 
 // find_aligned returns the lowest fitting run, aligned; the pages before it stay free. A small span

@@ -139,7 +139,7 @@ struct pageheap_stats {
     uint64_t freed_total_pages;    // ever freed by spans
     uint64_t released_total_pages; // ever given back
     uint64_t refused_total_pages;  // ever refused by the kernel (locked memory)
-    uint64_t grown_total_pages;    // ever made resident: growth, and released pages taken back
+    int64_t owed_pages;            // grown and not offset (pageheap_owed); below 0: credit
 };
 
 struct pageheap {
@@ -271,6 +271,19 @@ bool pageheap_sample_released(struct pageheap *heap, struct pageheap_sample *sam
 // pageheap_release_tables gives back page map and records of empty arenas; returns bytes, an upper
 // bound. One thread at a time (the release round).
 size_t pageheap_release_tables(struct pageheap *heap);
+
+// pageheap_owed is what is owed after memory has grown, by new pages or by released ones taken
+// back, while so much was ready: what could not have been offset when it happened is not owed
+// later.
+ATTR_INLINE int64_t pageheap_owed(int64_t owed, uint64_t grown, uint64_t ready)
+{
+    int64_t sum = owed + (int64_t)grown;
+    int64_t most = sum < (int64_t)ready ? sum : (int64_t)ready;
+    return owed > most ? owed : most;
+}
+
+// pageheap_repay takes pages from what is owed.
+void pageheap_repay(struct pageheap *heap, int64_t pages);
 
 // pageheap_must_grow tells whether page_count pages would be taken from released memory. Takes the
 // lock for a moment: it is about to be taken anyway.

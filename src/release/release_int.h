@@ -26,8 +26,6 @@ struct round {
     struct release_history history;
     uint64_t start_ns; // when the policy came into force
     uint64_t swept_ns;
-    uint64_t grown_bytes;      // as release_grown counts
-    uint64_t grown_seen_pages; // of the page heap's count
     uint64_t offset_bytes;
     uint64_t searched_ns; // when spans were last looked at for holes
     uint32_t fresh_count; // spans that were not at rest then

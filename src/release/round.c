@@ -65,15 +65,11 @@ static void view_read(struct release_view *view)
         .page_bytes = vm_kernel.page_bytes,
         .swept_ns = round->swept_ns,
         .start_ns = round->start_ns,
+        .grown_bytes = round->offset_bytes + (uint64_t)stats.owed_pages * PAGE_BYTES,
         .offset_bytes = round->offset_bytes,
         .limit_bytes = load_relaxed(&round->limit_bytes),
         .history = &round->history,
     };
-    uint64_t grown_pages = stats.grown_total_pages - round->grown_seen_pages;
-    round->grown_seen_pages = stats.grown_total_pages;
-    round->grown_bytes = release_grown(round->grown_bytes, round->offset_bytes,
-                                       grown_pages << PAGE_SHIFT, ready_bytes);
-    view->grown_bytes = round->grown_bytes;
     release_epoch_update(&round->epoch, view);
     release_history_update(&round->history, view->now_ns, ready_bytes + candidate_bytes);
 }
@@ -224,6 +220,7 @@ static uint64_t plan_do(const struct release_plan *plan, bool in_bracket)
     }
     if (plan->offset) {
         round->offset_bytes += bytes;
+        pageheap_repay(&pageheap_main, (int64_t)(bytes >> PAGE_SHIFT));
     }
     done.took_ns = meter.paid_ns - meter.began_ns;
     if (bytes != 0 || done.runs.refused != 0 || done.refused_hole_bytes != 0) {
@@ -379,6 +376,7 @@ void round_release_all(const char *why, struct release_report *report)
 void round_set_policy(const struct release_policy *policy, uint64_t now_ns)
 {
     struct round *round = &round_main;
+    struct pageheap_stats stats;
     store_relaxed(&round->policy, (void *)(uintptr_t)policy);
     round->advice = release_advice(policy, options_main.madvise);
     if (round->advice == VM_ADVICE_FREE && !vm_free_works(&vm_kernel)) {
@@ -386,8 +384,9 @@ void round_set_policy(const struct release_policy *policy, uint64_t now_ns)
     }
     round->start_ns = now_ns;
     round->swept_ns = 0;
-    round->grown_bytes = 0;
     round->offset_bytes = 0;
+    pageheap_stats_read(&pageheap_main, &stats);
+    pageheap_repay(&pageheap_main, stats.owed_pages);
     release_history_init(&round->history, (uint64_t)options_main.decay_ms, now_ns);
     if (round->advice == VM_ADVICE_DONTNEED && lazy_bytes() != 0) {
         lazy_release();
