@@ -351,6 +351,11 @@ void releaser_set_limit(uint64_t bytes)
     store_relaxed(&releaser.limit_bytes, bytes);
 }
 
+uint64_t releaser_limit(void)
+{
+    return load_relaxed(&releaser.limit_bytes);
+}
+
 void releaser_pause(void)
 {
     if (load_relaxed(&releaser.thread.alive) == 0) {

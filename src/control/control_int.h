@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+//
+// Control, what only its own files share.
+//
+// Go  none.
+#ifndef EBB_CONTROL_CONTROL_INT_H
+#define EBB_CONTROL_CONTROL_INT_H
+
+#include "control/control.h"
+#include "os/thread.h"
+
+#define CONTROL_RUNTIME_BYTES 64
+
+enum { CONTROL_NONE, CONTROL_RUNNING };
+
+struct control {
+    atomic_u32 running;                      // (A) CONTROL_NONE, CONTROL_RUNNING
+    atomic_u32 bell;                         // (A) signals seen
+    atomic_u32 stop;                         // (A) 1: the server is to end
+    atomic_u32 restricted;                   // (A) 1: no system calls beyond malloc's any more
+    atomic_u32 tid;                          // (A) of the server
+    struct bare_thread thread;               // (running)
+    char runtime_dir[CONTROL_RUNTIME_BYTES]; // (C) "" if there is none
+};
+
+extern struct control control_main ATTR_HIDDEN;
+
+// control_state_set publishes the state, unless RESTRICTED is in force.
+void control_state_set(enum control_state state);
+
+// control_serve opens the socket and answers until it is to end; the whole life of one server.
+void control_serve(void);
+
+// control_answer does what the request asks and writes the reply. In the server's thread: no libc
+// that needs a thread.
+void control_answer(const struct control_request *request, struct fmt *out);
+
+#endif
