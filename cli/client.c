@@ -54,44 +54,82 @@ static const char *state_refusal(const struct control_page *page)
     }
 }
 
-static bool thread_waits_for_signals(int pid, int tid)
+// How a thread takes the signal: not at all, with EINTR where its program may not expect it, or
+// unnoticed.
+enum thread_rank { THREAD_NEVER, THREAD_NOTICES, THREAD_UNNOTICED };
+
+// What returns EINTR even under SA_RESTART: signal(7).
+static bool call_is_interrupted(long call)
+{
+    static const long calls[] = {
+        SYS_ppoll,
+        SYS_pselect6,
+        SYS_epoll_pwait,
+        SYS_epoll_pwait2,
+        SYS_clock_nanosleep,
+        SYS_nanosleep,
+        SYS_semtimedop,
+        SYS_semop,
+        SYS_io_getevents,
+        SYS_msgrcv,
+        SYS_msgsnd,
+        SYS_rt_sigsuspend,
+#if defined(__x86_64__)
+        SYS_poll,
+        SYS_select,
+        SYS_epoll_wait,
+        SYS_pause,
+#endif
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(calls); i++) {
+        if (calls[i] == call) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum thread_rank thread_rank(const struct target *target, int tid, uint64_t bit)
 {
     char path[64];
     char text[256];
-    snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tid);
-    return procfs_file_read(path, text, sizeof(text)) > 0 &&
-           strtol(text, NULL, 10) == SYS_rt_sigtimedwait && text[0] >= '0' && text[0] <= '9';
+    if (!target_status_read(target->pid, tid, "State:", text, sizeof(text)) || text[0] == 'Z' ||
+        text[0] == 'X' || (mask_read(target, tid, "SigBlk:") & bit) != 0) {
+        return THREAD_NEVER;
+    }
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", target->pid, tid);
+    if (procfs_file_read(path, text, sizeof(text)) <= 0 || text[0] < '0' || text[0] > '9') {
+        return THREAD_UNNOTICED; // "running", or not to be known
+    }
+    long call = strtol(text, NULL, 10);
+    if (call == SYS_rt_sigtimedwait) {
+        return THREAD_NEVER; // the kernel unblocks what it waits for, so that SigBlk says nothing
+    }
+    return call_is_interrupted(call) ? THREAD_NOTICES : THREAD_UNNOTICED;
 }
 
-static bool thread_takes(const struct target *target, int tid, uint64_t bit)
-{
-    char state[32];
-    return target_status_read(target->pid, tid, "State:", state, sizeof(state)) &&
-           state[0] != 'Z' && state[0] != 'X' && (mask_read(target, tid, "SigBlk:") & bit) == 0 &&
-           !thread_waits_for_signals(target->pid, tid);
-}
-
-// A thread that would run the handler; 0 if there is none.
+// The thread that takes the signal best, the first one if others are no better; 0 if there is none.
 static int thread_choose(const struct target *target, uint64_t bit)
 {
-    if (thread_takes(target, target->pid, bit)) {
-        return target->pid;
-    }
+    enum thread_rank best = thread_rank(target, target->pid, bit);
+    int chosen = best != THREAD_NEVER ? target->pid : 0;
     char path[64];
     snprintf(path, sizeof(path), "/proc/%d/task", target->pid);
-    DIR *tasks = opendir(path);
-    int tid = 0;
-    for (const struct dirent *entry = tasks != NULL ? readdir(tasks) : NULL;
-         entry != NULL && tid == 0; entry = readdir(tasks)) {
-        int number = atoi(entry->d_name); // NOLINT: names of /proc/PID/task, "." gives 0
-        if (number > 0 && thread_takes(target, number, bit)) {
-            tid = number;
+    DIR *tasks = best != THREAD_UNNOTICED ? opendir(path) : NULL;
+    if (tasks == NULL) {
+        return chosen;
+    }
+    for (const struct dirent *entry = readdir(tasks); entry != NULL && best != THREAD_UNNOTICED;
+         entry = readdir(tasks)) {
+        int tid = (int)strtol(entry->d_name, NULL, 10); // 0 for "." and ".."
+        enum thread_rank rank = tid > 0 ? thread_rank(target, tid, bit) : THREAD_NEVER;
+        if (rank > best) {
+            best = rank;
+            chosen = tid;
         }
     }
-    if (tasks != NULL) {
-        closedir(tasks);
-    }
-    return tid;
+    closedir(tasks);
+    return chosen;
 }
 
 static int stopped_check(const struct target *target)
@@ -216,6 +254,9 @@ static int socket_connect(const struct target *target)
     int folder = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
     int fd = folder < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0) {
+        // Connecting waits where many others do.
+        const struct timeval patience = {.tv_sec = ANSWER_SECONDS};
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
         snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%.64s", folder,
                  slash + 1);
         if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0) {

@@ -6,7 +6,8 @@
 // Model
 //   page     what readers of our memory find by an ELF note: state, signal, path of the socket
 //   signal   a real-time signal, free when the process started; its handler opens the door
-//   server   a bare thread with a unix socket; ends after control_idle seconds without use
+//   door     a bare thread with a unix socket; ends after control_idle seconds without use
+//   worker   a bare thread that carries out what the door is asked (worker.c says why two)
 //     OFF         option control=off, or a set-user-ID program: nothing is installed
 //     RESTRICTED  syscalls=core, or the program has announced a system call filter: never again
 //     NO_SIGNAL   no real-time signal was free
@@ -21,11 +22,11 @@
 //   handler takes no lock, allocates nothing and makes four system calls at most.
 //
 // Flow
-//   signal -> handler -> bare_start -> server: private descriptors, directory, socket -> accept ->
-//   peer's uid -> control_request_parse -> control_answer -> reply -> close.
+//   signal -> handler -> worker -> door: private descriptors, directory, socket -> accept -> peer's
+//   uid -> control_request_parse -> (worker) control_answer -> reply -> close.
 //
 // Why this way
-//   The server has a table of descriptors, a current directory and a umask of its own: a program
+//   The door has a table of descriptors, a current directory and a umask of its own: a program
 //   that closes or reuses descriptor numbers cannot meet ours, ours are not inherited, and no
 //   path is walked twice (docs/design/007).
 //
@@ -69,7 +70,7 @@ struct control_page {
     atomic_u64 refused;            // (A) connections of other users
     atomic_u64 dropped;            // (A) connections that said nothing, or too slowly
     atomic_u64 bad;                // (A) requests that were none
-    char path[CONTROL_PATH_BYTES]; // (server) whole before state becomes OPEN
+    char path[CONTROL_PATH_BYTES]; // (door) whole before state becomes OPEN
 };
 
 extern struct control_page control_page ATTR_HIDDEN;

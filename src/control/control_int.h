@@ -18,8 +18,9 @@ struct control {
     atomic_u32 bell;                         // (A) signals seen
     atomic_u32 stop;                         // (A) 1: the server is to end
     atomic_u32 restricted;                   // (A) 1: no system calls beyond malloc's any more
-    atomic_u32 tid;                          // (A) of the server
-    struct bare_thread thread;               // (running)
+    atomic_u32 tid;                          // (A) of the door
+    struct bare_thread worker;               // (running) outlives the door
+    struct bare_thread door;                 // (running)
     char runtime_dir[CONTROL_RUNTIME_BYTES]; // (C) "" if there is none
 };
 
@@ -28,10 +29,19 @@ extern struct control control_main ATTR_HIDDEN;
 // control_state_set publishes the state, unless RESTRICTED is in force.
 void control_state_set(enum control_state state);
 
-// control_serve opens the socket and answers until it is to end; the whole life of one server.
+// control_opened publishes the outcome of a try to open: 0 or a negative errno.
+void control_opened(long error);
+
+// control_session is the worker's life: starts the door, carries out what it asks, ends after it.
+void control_session(void);
+
+// control_ask has the worker carry out the request and returns the reply; for the door only.
+const struct fmt *control_ask(const struct control_request *request);
+
+// control_serve opens the socket and answers until it is to end; the door's life.
 void control_serve(void);
 
-// control_answer does what the request asks and writes the reply. In the server's thread: no libc
+// control_answer does what the request asks and writes the reply. In the worker's thread: no libc
 // that needs a thread.
 void control_answer(const struct control_request *request, struct fmt *out);
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// The control socket's server: private descriptors, the directory, the socket, the clients.
+// The control socket's door: private descriptors, the directory, the socket, the clients.
 //
 // Model
 //   The thread has a table of descriptors of its own: 0 is the signalfd that wakes it, 1 is the
-//   socket, 2 is lent to the program's standard error while a request is carried out, because
-//   trace lines go there. Its current directory is the socket's, its umask 0177.
+//   socket, 2 leads nowhere. Its current directory is the socket's, its umask 0177.
 //   A client has CLIENT_NS for its request. The CLIENTS-th and next ones push the oldest out, so
 //   that silent ones stop nobody.
 //
@@ -13,7 +12,7 @@
 //   None: all of it belongs to the one thread. Counters of the page are atomic for outside readers.
 //
 // Flow
-//   control_serve -> server_open -> loop: ppoll -> client_accept, client_read -> control_answer ->
+//   control_serve -> server_open -> loop: ppoll -> client_accept, client_read -> control_ask ->
 //   one send -> close; ends by idleness or stop -> unlink.
 //
 // Why this way
@@ -43,7 +42,7 @@
 
 #define CLIENTS 8
 #define CLIENT_NS (3 * NS_PER_S)
-#define BACKLOG 128
+#define BACKLOG 1024
 #define DRAIN_TURNS 16
 #define NAMES_MAX 4 // PID.sock, PID-1.sock, ...
 #define NAME_BYTES 32
@@ -106,26 +105,6 @@ static long process_leave(void)
     sys_call3(SYS_fcntl, FD_BELL, F_DUPFD_CLOEXEC, 0);
     sys_call3(SYS_fcntl, FD_BELL, F_DUPFD_CLOEXEC, 0);
     return 0;
-}
-
-// While a request is carried out, 2 is the program's.
-static void stderr_borrow(void)
-{
-    long process = sys_call2(SYS_pidfd_open, load_relaxed(&control_page.pid), 0);
-    if (process < 0) {
-        return;
-    }
-    long theirs = sys_call3(SYS_pidfd_getfd, process, STDERR_FILENO, 0);
-    if (theirs >= 0) {
-        sys_call3(SYS_dup3, theirs, STDERR_FILENO, O_CLOEXEC);
-        sys_call1(SYS_close, theirs);
-    }
-    sys_call1(SYS_close, process);
-}
-
-static void stderr_return(void)
-{
-    sys_call3(SYS_dup3, FD_BELL, STDERR_FILENO, O_CLOEXEC);
 }
 
 // --- the directory ---
@@ -263,14 +242,6 @@ static long socket_open(struct server *server)
     return error;
 }
 
-static void server_opened(long error)
-{
-    store_relaxed(&control_page.error, (uint32_t)-error);
-    // Before the state, because a reader outside waits for both; pairs with nothing of ours.
-    add_seq(&control_page.generation, 1);
-    control_state_set(error == 0 ? CONTROL_OPEN : CONTROL_FAILED);
-}
-
 // --- clients ---
 
 static void client_close(struct client *client)
@@ -295,20 +266,18 @@ static void reply_send(int fd, const struct fmt *reply)
 static void client_answer(struct server *server, struct client *client, enum control_parse parse,
                           const struct control_request *request)
 {
-    char buf[CONTROL_REPLY_BYTES];
-    struct fmt reply;
-    fmt_init(&reply, buf, sizeof(buf));
+    char buf[FMT_LINE_BYTES];
     if (parse == CONTROL_PARSE_DONE) {
-        stderr_borrow();
-        control_answer(request, &reply);
-        stderr_return();
+        reply_send(client->fd, control_ask(request));
         add_relaxed(&control_page.served, 1);
         server->used_ns = clock_now_ns();
     } else {
+        struct fmt reply;
+        fmt_init(&reply, buf, sizeof(buf));
         control_reply_error(&reply, control_parse_text(parse));
+        reply_send(client->fd, &reply);
         add_relaxed(&control_page.bad, 1);
     }
-    reply_send(client->fd, &reply);
     // What lies unread when a socket is closed would take the reply with it.
     for (int i = 0; i < DRAIN_TURNS && sys_call3(SYS_read, client->fd, buf, sizeof(buf)) > 0; i++) {
     }
@@ -398,7 +367,7 @@ static void bell_answer(struct server *server)
     server->used_ns = clock_now_ns();
     // Pairs with store_seq in server_stop.
     if (load_seq(&control_main.stop) == 0 && name_inode(server->name) != server->inode) {
-        server_opened(socket_open(server));
+        control_opened(socket_open(server));
     }
 }
 
@@ -478,7 +447,7 @@ void control_serve(void)
     if (error == 0) {
         error = socket_open(&server);
     }
-    server_opened(error);
+    control_opened(error);
     if (error != 0) {
         return;
     }

@@ -43,7 +43,7 @@ __asm__(".pushsection .note.ebb.control, \"a\", %note\n\t"
 
 #define PAUSE_NS (100 * NS_PER_MS)
 #define RESTRICT_NS (5 * NS_PER_S)
-#define GONE_NS (10 * NS_PER_MS)
+#define GONE_NS (100 * NS_PER_MS)
 
 // What rt_sigaction takes; the same on both processors.
 struct kernel_sigaction {
@@ -75,15 +75,22 @@ void control_state_set(enum control_state state)
 
 // --- the server's thread ---
 
+void control_opened(long error)
+{
+    store_relaxed(&control_page.error, (uint32_t)-error);
+    // Before the state, because a reader outside waits for both; pairs with nothing of ours.
+    add_seq(&control_page.generation, 1);
+    control_state_set(error == 0 ? CONTROL_OPEN : CONTROL_FAILED);
+}
+
 static void control_run(void *arg)
 {
     (void)arg;
     sys_call2(SYS_prctl, PR_SET_NAME, "ebb-control");
-    store_seq(&control_main.tid, (uint32_t)sys_call0(SYS_gettid)); // pairs with server_ring
     for (;;) {
         uint32_t bell = load_seq(&control_main.bell); // pairs with add_seq in the handler
         if (load_seq(&control_main.stop) == 0) {      // pairs with store_seq in server_stop
-            control_serve();
+            control_session();
         }
         store_seq(&control_main.running, CONTROL_NONE); // pairs with cas_seq in server_start
         uint32_t expected = CONTROL_NONE;
@@ -92,7 +99,6 @@ static void control_run(void *arg)
             break;
         }
     }
-    store_seq(&control_main.tid, 0);
 }
 
 // Waits until the thread has gone, for at most limit_ns.
@@ -100,11 +106,11 @@ static bool server_wait_gone(uint64_t limit_ns)
 {
     uint64_t until_ns = clock_now_ns() + limit_ns;
     // The kernel clears alive and wakes; pairs with nothing of ours.
-    while (load_acquire(&control_main.thread.alive) != 0) {
+    while (load_acquire(&control_main.worker.alive) != 0) {
         if (clock_now_ns() >= until_ns) {
             return false;
         }
-        futex_wait(&control_main.thread.alive, 1, NS_PER_MS / 10);
+        futex_wait(&control_main.worker.alive, 1, NS_PER_MS / 10);
     }
     return true;
 }
@@ -112,7 +118,7 @@ static bool server_wait_gone(uint64_t limit_ns)
 // Makes the server look up. It blocks every signal, so that this one only ends its sleep.
 static void server_ring(void)
 {
-    uint32_t tid = load_seq(&control_main.tid); // pairs with store_seq in control_run
+    uint32_t tid = load_seq(&control_main.tid); // pairs with store_seq in door_run
     if (tid != 0) {
         sys_call3(SYS_tgkill, load_relaxed(&control_page.pid), tid,
                   load_relaxed(&control_page.signal));
@@ -131,13 +137,11 @@ static void server_start(void)
     // The last thread may still be on its way out, on the stack that is to be used again.
     if (server_wait_gone(GONE_NS)) {
         store_seq(&control_main.stop, 0);
-        error = bare_start(&control_main.thread, &vm_kernel, control_run, NULL);
+        error = bare_start(&control_main.worker, &vm_kernel, control_run, NULL);
     }
     if (error != 0) {
-        store_relaxed(&control_page.error, (uint32_t)-error);
         store_seq(&control_main.running, CONTROL_NONE);
-        add_seq(&control_page.generation, 1);
-        control_state_set(CONTROL_FAILED);
+        control_opened(error);
     }
 }
 
@@ -237,7 +241,8 @@ void control_fork_child(void)
     if (options_main.control == OPTION_CONTROL_OFF) {
         return;
     }
-    bare_forget(&control_main.thread);
+    bare_forget(&control_main.worker);
+    bare_forget(&control_main.door);
     store_relaxed(&control_main.tid, 0);
     store_relaxed(&control_main.stop, 0);
     store_relaxed(&control_main.running, CONTROL_NONE);
@@ -261,6 +266,9 @@ void control_restrict(void)
 {
     if (options_main.control == OPTION_CONTROL_OFF) {
         return;
+    }
+    if ((uint32_t)sys_call0(SYS_getpid) != load_relaxed(&control_page.pid)) {
+        return; // a child of vfork, in its parent's memory
     }
     store_seq(&control_main.restricted, 1); // pairs with the looks in the handler and state_set
     store_seq(&control_page.state, CONTROL_RESTRICTED);

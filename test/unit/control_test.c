@@ -97,13 +97,11 @@ EBB_TEST(control, requests_too_long)
     cr_expect_eq(control_request_parse(text, CONTROL_REQUEST_BYTES + 1, &request),
                  CONTROL_PARSE_LONG);
     text[13 + CONTROL_ARG_BYTES - 1] = '\n';
-    cr_expect_eq(control_request_parse(text, 13 + CONTROL_ARG_BYTES, &request),
-                 CONTROL_PARSE_DONE);
+    cr_expect_eq(control_request_parse(text, 13 + CONTROL_ARG_BYTES, &request), CONTROL_PARSE_DONE);
     cr_expect_eq(strlen(request.arg), CONTROL_ARG_BYTES - 1);
     text[13 + CONTROL_ARG_BYTES - 1] = 'a';
     text[13 + CONTROL_ARG_BYTES] = '\n';
-    cr_expect_eq(control_request_parse(text, 14 + CONTROL_ARG_BYTES, &request),
-                 CONTROL_PARSE_LONG);
+    cr_expect_eq(control_request_parse(text, 14 + CONTROL_ARG_BYTES, &request), CONTROL_PARSE_LONG);
 }
 
 EBB_TEST(control, random_bytes_are_refused_or_read)
