@@ -259,6 +259,7 @@ def refused(how, words, options=None):
 
 def guard(args):
     refused('blocked', 'blocks signal')
+    refused('asleep', 'blocks signal')
     refused('taken', 'taken signal')
     refused('filter', 'system call filter')
     refused('read', 'control=off', {'control': 'off'})
@@ -284,7 +285,7 @@ def guard(args):
 def closed_folder():
     """A folder that others may enter is not used; one that is a link neither."""
     folder = sysutil.tempdir(0o700)
-    other = sysutil.tempdir(0o755)
+    other = sysutil.tempdir(0o700)
     os.symlink(other, os.path.join(folder, 'ebb'))
     program = sleeper('read', folder=folder)
     ask('policy', program.pid)
@@ -469,8 +470,21 @@ def forks(args):
     require(ask('policy', parent)['policy'] == 'never', 'the child has changed its parent')
     program.alive()
     program.stop()
+    forked_while_open()
     storm(args)
     exits_quietly()
+
+
+def forked_while_open():
+    """The door is open from the start, so that the child is forked beside its threads."""
+    program = sleeper('forked', {'control': 'on', 'policy': 'never'})
+    parent = program.process.pid
+    require(len(program.sockets) == 1, 'the child has a door: %s' % program.sockets)
+    ask('policy', program.pid, 'now')
+    require(ask('policy', parent)['policy'] == 'never', 'the child has changed its parent')
+    require(len(program.sockets) == 2, 'a door each: %s' % program.sockets)
+    program.alive()
+    program.stop()
 
 
 def storm(args):

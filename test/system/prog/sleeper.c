@@ -6,6 +6,7 @@
 // sleeper read        in read(2); each line it gets makes it answer "alive"
 // sleeper blocked     the same with all signals blocked
 // sleeper taken       the same, with every real-time signal put back to its default
+// sleeper asleep      a second thread waits for all signals, the first blocks them
 // sleeper sigwait     a second thread waits for all signals, the first blocks none
 // sleeper filter      announces a system call filter first
 // sleeper forked      forks; the child is the one that reads
@@ -109,8 +110,12 @@ static void prepare(const char *how)
         for (int number = SIGRTMIN; number <= SIGRTMAX; number++) {
             signal(number, SIG_DFL);
         }
-    } else if (strcmp(how, "sigwait") == 0) {
+    } else if (strcmp(how, "sigwait") == 0 || strcmp(how, "asleep") == 0) {
         REQUIRE(pthread_create(&thread, NULL, wait_for_signals, NULL) == 0, "no thread");
+        if (strcmp(how, "asleep") == 0) {
+            all_signals(SIG_SETMASK);
+        }
+        usleep(100000); // until the thread is in its sigwait
     } else if (strcmp(how, "filter") == 0) {
         REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "prctl: errno %d", errno);
     } else if (strcmp(how, "storm") == 0) {
