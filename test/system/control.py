@@ -64,12 +64,18 @@ class Program:
             raise Fail('the program does not answer any more: %s'
                        % sysutil.ended(self.process.poll()))
 
+    def finish(self):
+        """Lets it come to its own end."""
+        self.process.stdin.close()
+        require(self.process.wait(10) == 0, 'it does not end well')
+        self.stop()
+
     def stop(self):
         sysutil.kill(self.process)
 
 
-def sleeper(how='read', options=None, **kw):
-    program = Program([sysutil.prog('sleeper'), how], options, **kw)
+def sleeper(how='read', options=None, words=(), **kw):
+    program = Program([sysutil.prog('sleeper'), how] + list(words), options, **kw)
     if how != 'storm':
         word, pid = program.line()
         program.pid = int(pid)
@@ -167,10 +173,8 @@ def speaks_c():
     program.alive()
     closes_again(program)
     require(ask('policy', program.pid)['policy'] == 'now', 'not opened a second time')
-    program.process.stdin.close()
-    require(program.process.wait(10) == 0, 'it does not end well')
+    program.finish()
     require(not program.sockets, 'the socket outlives its process')
-    program.stop()
 
 
 def speaks_python():
@@ -231,10 +235,8 @@ def slash_tmp():
         old.bind(path)
     ask('policy', program.pid)
     require(b'ebb/1 ok' in raw(path, b'ebb/1 ping\n'), 'not where it should be')
-    program.process.stdin.close()
-    program.process.wait(10)
+    program.finish()
     require(not os.path.exists(path), 'the socket in /tmp outlives its process')
-    program.stop()
 
 
 def speaks(args):
@@ -279,7 +281,12 @@ def guard(args):
     sysutil.kill(plain)
     require('no process' in ask('policy', plain.pid, status=REFUSED), 'no process')
     closed_folder()
-    setuid_has_no_door()
+    filters()
+    if os.geteuid() == 0:
+        setuid_has_no_door()
+        privileges_go()
+        root_moves()
+        other_namespace()
 
 
 def closed_folder():
@@ -290,19 +297,91 @@ def closed_folder():
     program = sleeper('read', folder=folder)
     ask('policy', program.pid)
     require(not os.listdir(other), 'followed a link')
-    program.stop()
+    program.finish()
     os.remove(os.path.join(folder, 'ebb'))
     os.mkdir(os.path.join(folder, 'ebb'))
     os.chmod(os.path.join(folder, 'ebb'), 0o755)
     program = sleeper('read', folder=folder)
     ask('policy', program.pid)
     require(not program.sockets, 'used a folder that is open to others')
+    program.finish()
+
+
+def filters():
+    """With the door open, a program puts itself under a filter that kills on sockets: it lives."""
+    for when in ('early', 'late'):
+        sysutil.run(EBB, [sysutil.prog('seccomp'), when], {'control': 'on', 'syscalls': 'full'},
+                    {'XDG_RUNTIME_DIR': sysutil.tempdir(0o700)})
+    sysutil.run(EBB, [sysutil.prog('closefrom')], {'control': 'on'},
+                {'XDG_RUNTIME_DIR': sysutil.tempdir(0o700)}, timeout=80)
+    if os.geteuid() != 0:
+        return
+    program = sleeper('rawfilter')
+    line = ask('policy', program.pid, status=REFUSED)
+    require('--force' in line, 'a filter that was not announced: %s' % line)
+    require(not program.sockets, 'a socket all the same')
+    ask('policy', program.pid, '--force')
+    program.alive()
     program.stop()
 
 
-def setuid_has_no_door():
-    if os.geteuid() != 0:
+def door_uids(pid):
+    """The user ids of the door's thread."""
+    for path in glob.glob('/proc/%d/task/*/status' % pid):
+        with open(path) as file:
+            text = file.read()
+        if 'Name:\tebb-door' in text:
+            return re.search(r'Uid:\s+(.*)', text).group(1).split()
+    return None
+
+
+def privileges_go():
+    """The door of a program that gives up its privileges has given them up too."""
+    for control in ('on', 'demand'):
+        program = sleeper('setuid', {'control': control})
+        require(not program.sockets and door_uids(program.pid) is None, 'the old door is open')
+        ask('policy', program.pid)
+        require(door_uids(program.pid) == ['65534'] * 4, 'uids %s' % door_uids(program.pid))
+        program.alive()
+        program.finish()
+
+
+def root_moves():
+    """A program in a chroot has its socket there, and is asked from outside."""
+    folder = sysutil.tempdir(0o755)
+    os.mkdir(os.path.join(folder, 'tmp'))
+    program = sleeper('chroot', {'control': 'on'}, [folder])
+    require(not program.sockets, 'the old door is open')
+    require(ask('policy', program.pid, 'never')['policy'] == 'never', 'not asked')
+    inside = os.listdir(os.path.join(folder, 'tmp', 'ebb-0'))
+    require(inside == ['%d.sock' % program.pid], 'not in the chroot: %s' % inside)
+    program.finish()
+    require(not os.listdir(os.path.join(folder, 'tmp', 'ebb-0')), 'left behind in the chroot')
+
+
+def other_namespace():
+    """Two processes that are number 1 in PID namespaces of their own share a folder."""
+    if not shutil.which('unshare') or subprocess.call(['unshare', '-p', '-f', 'true']):
         return
+    folder = sysutil.tempdir(0o700)
+    programs = [Program(['unshare', '-p', '-f', sysutil.prog('sleeper')], folder=folder)
+                for _ in range(2)]
+    pids = []
+    for program in programs:
+        require(program.line() == ['ready', '1'], 'not number 1')
+        path = '/proc/%d/task/%d/children' % (program.pid, program.pid)
+        with open(path) as file:
+            pids.append(int(file.read()))
+    ask('policy', pids[0], 'never')
+    ask('policy', pids[1], 'now')
+    require(ask('policy', pids[0])['policy'] == 'never', 'one was taken for the other')
+    names = sorted(os.path.basename(path) for path in programs[0].sockets)
+    require(names == ['1-1.sock', '1.sock'], 'sockets: %s' % names)
+    for program in programs:
+        program.stop()
+
+
+def setuid_has_no_door():
     folder = sysutil.tempdir(0o755)
     library = os.path.join(folder, 'libebb.so.0')
     shutil.copy(sysutil.LIB, library)
@@ -444,8 +523,40 @@ def limits(path):
     require(b'was 1073741824\nlimit off\n' in told(b' off'), 'limit not lifted')
 
 
+def signals(program, seconds=2):
+    """Whoever may send signals may send many."""
+    with open('/proc/%d/status' % program.pid) as file:
+        caught = int(re.search(r'SigCgt:\s+(\w+)', file.read()).group(1), 16)
+    number = caught.bit_length()
+    end = time.monotonic() + seconds
+    count = 0
+    while time.monotonic() < end:
+        with contextlib.suppress(BlockingIOError):  # the queue is full
+            os.kill(program.pid, number)
+        count += 1
+        if count % 5000 == 0:
+            ask('policy', program.pid)
+    require(count > 1000, 'hardly a signal was sent')
+    ask('release', program.pid)
+    program.alive()
+
+
+def boundary(seconds=8):
+    """Asked just when the door closes by itself, it answers all the same."""
+    program = sleeper('read', {'control_idle': 1})
+    end = time.monotonic() + seconds
+    wait = 0.995
+    while time.monotonic() < end:
+        ask('policy', program.pid)
+        time.sleep(wait)
+        wait += 0.001
+    program.stop()
+
+
 def hostile(args):
+    boundary(60 if args.long else 8)
     program = sleeper('read', {'policy': 'never'})
+    signals(program)
     ask('policy', program.pid)
     path = program.sockets[0]
     limits(path)

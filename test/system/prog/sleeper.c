@@ -9,15 +9,21 @@
 // sleeper asleep      a second thread waits for all signals, the first blocks them
 // sleeper sigwait     a second thread waits for all signals, the first blocks none
 // sleeper filter      announces a system call filter first
+// sleeper rawfilter   puts a system call filter in force that allows all, unannounced (root only)
+// sleeper setuid      becomes nobody first (root only)
+// sleeper chroot DIR  goes to live in DIR first (root only)
 // sleeper forked      forks; the child is the one that reads
 // sleeper storm       answers once it has forked and reaped some thousand children beside threads
 // Go  none
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "proglib.h"
@@ -100,7 +106,17 @@ static void storm(void)
     }
 }
 
-static void prepare(const char *how)
+static void filter_all_allowed(void)
+{
+    struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog program = {.len = 1, .filter = code};
+
+    REQUIRE(syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) ==
+                0,
+            "seccomp: errno %d", errno);
+}
+
+static void prepare(const char *how, const char *folder)
 {
     pthread_t thread;
 
@@ -118,6 +134,12 @@ static void prepare(const char *how)
         usleep(100000); // until the thread is in its sigwait
     } else if (strcmp(how, "filter") == 0) {
         REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "prctl: errno %d", errno);
+    } else if (strcmp(how, "rawfilter") == 0) {
+        filter_all_allowed();
+    } else if (strcmp(how, "setuid") == 0) {
+        REQUIRE(setgid(65534) == 0 && setuid(65534) == 0, "setuid: errno %d", errno);
+    } else if (strcmp(how, "chroot") == 0) {
+        REQUIRE(chroot(folder) == 0 && chdir("/") == 0, "chroot: errno %d", errno);
     } else if (strcmp(how, "storm") == 0) {
         printf("storm\n");
         fflush(stdout);
@@ -131,7 +153,7 @@ int main(int argc, char **argv)
     char line[64];
 
     use_heap();
-    prepare(how);
+    prepare(how, argc > 2 ? argv[2] : "/");
     if (strcmp(how, "forked") == 0) {
         pid_t child = fork();
 
