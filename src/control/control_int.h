@@ -6,6 +6,8 @@
 #ifndef EBB_CONTROL_CONTROL_INT_H
 #define EBB_CONTROL_CONTROL_INT_H
 
+#include <sys/types.h>
+
 #include "control/control.h"
 #include "os/thread.h"
 
@@ -40,6 +42,21 @@ const struct fmt *control_ask(const struct control_request *request);
 
 // control_serve opens the socket and answers until it is to end; the door's life.
 void control_serve(void);
+
+// The socket's file, in the door's current directory.
+#define CONTROL_NAME_BYTES 32
+
+struct control_file {
+    ino_t inode; // 0: none
+    char name[CONTROL_NAME_BYTES];
+};
+
+// control_file_make goes to the folder, removes what is stale, and makes a listening socket there.
+// Returns its descriptor and writes the whole path, or a negative errno.
+long control_file_make(struct control_file *file, char *path, size_t path_bytes);
+bool control_file_is_there(const struct control_file *file);
+// control_file_remove removes it if it is still ours.
+void control_file_remove(const struct control_file *file);
 
 // control_answer does what the request asks and writes the reply. In the worker's thread: no libc
 // that needs a thread.

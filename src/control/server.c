@@ -31,8 +31,6 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/option.h"
@@ -42,10 +40,7 @@
 
 #define CLIENTS 8
 #define CLIENT_NS (3 * NS_PER_S)
-#define BACKLOG 1024
 #define DRAIN_TURNS 16
-#define NAMES_MAX 4 // PID.sock, PID-1.sock, ...
-#define NAME_BYTES 32
 
 // Where close_range is missing (before Linux 5.9): descriptors above this stay referenced.
 #define CLOSE_MAX (1u << 20)
@@ -62,8 +57,7 @@ struct client {
 struct server {
     struct client clients[CLIENTS];
     uint64_t used_ns; // when somebody last asked something, or rang
-    ino_t inode;      // of the socket's file
-    char name[NAME_BYTES];
+    struct control_file file;
 };
 
 // --- a table of our own ---
@@ -107,139 +101,16 @@ static long process_leave(void)
     return 0;
 }
 
-// --- the directory ---
-
-// Makes the directory if need be and goes there, if it is ours alone.
-static long directory_enter(const char *path)
-{
-    long error = sys_call3(SYS_mkdirat, AT_FDCWD, path, 0700);
-    if (error != 0 && error != -EEXIST) {
-        return error;
-    }
-    long fd =
-        sys_call4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
-    if (fd < 0) {
-        return fd;
-    }
-    struct stat st;
-    error = sys_call4(SYS_newfstatat, fd, "", &st, AT_EMPTY_PATH);
-    if (error == 0 && (st.st_uid != (uid_t)sys_call0(SYS_geteuid) || (st.st_mode & 077) != 0)) {
-        error = -EPERM; // somebody else's, or open to others
-    }
-    if (error == 0) {
-        error = sys_call1(SYS_fchdir, fd);
-    }
-    sys_call1(SYS_close, fd);
-    return error;
-}
-
-// Goes to the first directory that will do; its path is in out.
-static long directory_choose(struct fmt *out)
-{
-    sys_call1(SYS_umask, 077);
-    long error = -ENOENT;
-    if (control_main.runtime_dir[0] == '/') {
-        fmt_str(out, control_main.runtime_dir);
-        fmt_str(out, "/ebb");
-        error = directory_enter(out->buf);
-    }
-    if (error != 0) {
-        fmt_init(out, out->buf, out->cap);
-        fmt_str(out, "/tmp/ebb-");
-        fmt_u64(out, (uint64_t)sys_call0(SYS_geteuid));
-        error = directory_enter(out->buf);
-    }
-    sys_call1(SYS_umask, 0177);
-    return error;
-}
-
-// --- the socket ---
-
-static void name_format(char name[NAME_BYTES], unsigned index)
-{
-    struct fmt out;
-    fmt_init(&out, name, NAME_BYTES);
-    fmt_u64(&out, load_relaxed(&control_page.pid));
-    if (index != 0) {
-        fmt_char(&out, '-');
-        fmt_u64(&out, index);
-    }
-    fmt_str(&out, ".sock");
-}
-
-static struct sockaddr_un address_of(const char *name)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    memcpy(address.sun_path, name, strlen(name) + 1);
-    return address;
-}
-
-// Removes a socket that nobody answers: of a process that was killed and had our number. One that
-// answers belongs to a process of another PID namespace with the same /tmp.
-static bool stale_remove(const char *name)
-{
-    struct stat st;
-    if (sys_call4(SYS_newfstatat, AT_FDCWD, name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
-        !S_ISSOCK(st.st_mode)) {
-        return false;
-    }
-    long fd = sys_call3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) {
-        return false;
-    }
-    struct sockaddr_un address = address_of(name);
-    long error = sys_call3(SYS_connect, fd, &address, sizeof(address));
-    sys_call1(SYS_close, fd);
-    return error == -ECONNREFUSED && sys_call3(SYS_unlinkat, AT_FDCWD, name, 0) == 0;
-}
-
-// Binds fd to the first name that is free.
-static long socket_bind(struct server *server, long fd)
-{
-    long error = -EADDRINUSE;
-    for (unsigned i = 0; i < NAMES_MAX && error == -EADDRINUSE; i++) {
-        name_format(server->name, i);
-        struct sockaddr_un address = address_of(server->name);
-        error = sys_call3(SYS_bind, fd, &address, sizeof(address));
-        if (error == -EADDRINUSE && stale_remove(server->name)) {
-            error = sys_call3(SYS_bind, fd, &address, sizeof(address));
-        }
-    }
-    return error;
-}
-
-static ino_t name_inode(const char *name)
-{
-    struct stat st;
-    bool there = sys_call4(SYS_newfstatat, AT_FDCWD, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-    return there ? st.st_ino : 0;
-}
-
-// Directory, socket, path. What was open before is closed.
+// Folder, file, socket. What was open before is closed.
 static long socket_open(struct server *server)
 {
-    struct fmt path;
-    fmt_init(&path, control_page.path, sizeof(control_page.path));
-    long error = directory_choose(&path);
-    if (error != 0) {
-        return error;
-    }
-    long fd = sys_call3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    long fd = control_file_make(&server->file, control_page.path, sizeof(control_page.path));
     if (fd < 0) {
         return fd;
     }
-    error = socket_bind(server, fd);
-    if (error == 0) {
-        error = sys_call2(SYS_listen, fd, BACKLOG);
-    }
-    if (error == 0) {
-        sys_call3(SYS_dup3, fd, FD_LISTEN, O_CLOEXEC);
-        fmt_char(&path, '/');
-        fmt_str(&path, server->name);
-        server->inode = name_inode(server->name);
-    }
+    sys_call3(SYS_dup3, fd, FD_LISTEN, O_CLOEXEC);
     sys_call1(SYS_close, fd);
-    return error;
+    return 0;
 }
 
 // --- clients ---
@@ -366,7 +237,7 @@ static void bell_answer(struct server *server)
     }
     server->used_ns = clock_now_ns();
     // Pairs with store_seq in server_stop.
-    if (load_seq(&control_main.stop) == 0 && name_inode(server->name) != server->inode) {
+    if (load_seq(&control_main.stop) == 0 && !control_file_is_there(&server->file)) {
         control_opened(socket_open(server));
     }
 }
@@ -429,14 +300,6 @@ static void server_poll(struct server *server, uint64_t now_ns, uint64_t next_ns
     }
 }
 
-// Closes everything; the file goes if it is still ours.
-static void server_close(struct server *server)
-{
-    if (server->inode != 0 && name_inode(server->name) == server->inode) {
-        sys_call3(SYS_unlinkat, AT_FDCWD, server->name, 0);
-    }
-}
-
 void control_serve(void)
 {
     struct server server = {.used_ns = clock_now_ns()};
@@ -460,6 +323,6 @@ void control_serve(void)
         }
         server_poll(&server, now_ns, next_ns);
     }
-    server_close(&server);
+    control_file_remove(&server.file);
     control_state_set(CONTROL_CLOSED);
 }

@@ -259,6 +259,35 @@ def refused(how, words, options=None):
     program.stop()
 
 
+def is_stopped(pid):
+    with open('/proc/%d/stat' % pid) as file:
+        return file.read().rpartition(')')[2].split()[0] == 'T'
+
+
+def sweeps():
+    """What killed processes left goes ten minutes later; nothing else does."""
+    folder = sysutil.tempdir(0o700)
+    inside = os.path.join(folder, 'ebb')
+    os.mkdir(inside, 0o700)
+    left = ['4194304.sock', '4194304-1.sock']
+    kept = ['4194305.sock', 'x.sock', '4194304.txt', '%d.sock' % os.getpid(), '4194306.sock',
+            '4194307.sock']
+    sockets = [socket.socket(socket.AF_UNIX) for _ in left + kept[:-1]]
+    for old, name in zip(sockets, left + kept[:-1]):
+        old.bind(os.path.join(inside, name))
+    with open(os.path.join(inside, kept[-1]), 'w'):
+        pass  # no socket
+    sockets[-1].listen()  # 4194306 is alive, in another PID namespace
+    for name in left + kept[1:]:
+        os.utime(os.path.join(inside, name), (1, time.time() - 700))  # and 4194305 is young
+    program = sleeper(folder=folder)
+    ask('policy', program.pid)
+    program.finish()
+    require(sorted(os.listdir(inside)) == sorted(kept), 'there are %s' % os.listdir(inside))
+    for old in sockets:
+        old.close()
+
+
 def guard(args):
     refused('blocked', 'blocks signal')
     refused('asleep', 'blocks signal')
@@ -270,6 +299,7 @@ def guard(args):
     ask('policy', program.pid)
     program.alive()  # and not "stolen": the thread in sigwait has not got it
     os.kill(program.pid, signal.SIGSTOP)
+    sysutil.wait_for(lambda: is_stopped(program.pid), 5, 'stopped')
     require('is stopped' in ask('policy', program.pid, status=REFUSED), 'stopped')
     os.kill(program.pid, signal.SIGCONT)
     program.alive()
@@ -281,6 +311,7 @@ def guard(args):
     sysutil.kill(plain)
     require('no process' in ask('policy', plain.pid, status=REFUSED), 'no process')
     closed_folder()
+    sweeps()
     filters()
     if os.geteuid() == 0:
         setuid_has_no_door()
