@@ -209,6 +209,11 @@ void releaser_set_limit(uint64_t bytes)
     store_relaxed(&round_main.limit_bytes, bytes);
 }
 
+uint64_t releaser_limit(void)
+{
+    return load_relaxed(&releaser.limit_bytes);
+}
+
 void releaser_pause(void)
 {
     if (load_relaxed(&releaser.thread.alive) == 0) {
