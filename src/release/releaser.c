@@ -211,7 +211,7 @@ void releaser_set_limit(uint64_t bytes)
 
 uint64_t releaser_limit(void)
 {
-    return load_relaxed(&releaser.limit_bytes);
+    return load_relaxed(&round_main.limit_bytes);
 }
 
 void releaser_pause(void)
