@@ -263,8 +263,55 @@ EBB_TEST(release_epoch, a_large_free_is_motion)
         bool moved = freed_all[i] >= RELEASE_REST_BYTES;
         cr_assert(view.rest_ns == (moved ? 0 : 8 * NS_PER_S));
         cr_assert(look(&epoch, &view, 10 * NS_PER_S, freed_all[i], 1001) == moved);
-        cr_assert(view.epoch_used_bytes == (moved ? 2 * GIB : 10 * GIB));
+        cr_assert(view.epoch_used_bytes == 2 * GIB);
         cr_assert(view.freed_ns == (freed_all[i] != 0 ? 9 * NS_PER_S : 0));
+    }
+}
+
+// While the heap rests, a look that finds free pages inside spans lowers the use of the epoch, and
+// nothing raises it.
+EBB_TEST(release_epoch, is_corrected_downwards_at_rest)
+{
+    struct release_epoch epoch = {0};
+    struct release_view view = {.used_bytes = 10 * GIB};
+    look(&epoch, &view, NS_PER_S, 0, 1000);
+    view.used_bytes = 9 * GIB;
+    look(&epoch, &view, NS_PER_S + 1, 0, 1000);
+    cr_assert(view.epoch_used_bytes == 0, "no epoch has ended");
+    cr_assert(look(&epoch, &view, 2 * NS_PER_S, 0, 1000));
+    cr_assert(view.epoch_used_bytes == 9 * GIB);
+    view.used_bytes = GIB;
+    cr_assert(!look(&epoch, &view, 3 * NS_PER_S, 0, 1000));
+    cr_assert(view.epoch_used_bytes == GIB && view.epoch_count == 1);
+    view.used_bytes = 2 * GIB;
+    cr_assert(!look(&epoch, &view, 4 * NS_PER_S, 0, 1000));
+    cr_assert(view.epoch_used_bytes == GIB);
+    // In motion it stays what it was at the end.
+    cr_assert(!look(&epoch, &view, 5 * NS_PER_S, 0, 1000 + RELEASE_REST_OPS));
+    view.used_bytes = MIB;
+    cr_assert(!look(&epoch, &view, 5 * NS_PER_S + 1, 0, 1000 + RELEASE_REST_OPS));
+    cr_assert(view.epoch_used_bytes == GIB);
+}
+
+// While the heap rests, looks find kernel pages inside spans that had been free before: they were
+// never used, and were candidates when the epoch ended. An epoch that ended in motion stays.
+EBB_TEST(release_epoch, is_corrected_by_what_looks_find_at_rest)
+{
+    for (int rest = 0; rest < 2; rest++) {
+        struct release_epoch epoch = {0};
+        struct release_view view = {.used_bytes = 10 * MIB, .candidate_bytes = MIB};
+        cr_assert(look(&epoch, &view, NS_PER_S, 4 * MIB, 1000));
+        if (rest) {
+            cr_assert(look(&epoch, &view, 2 * NS_PER_S, 4 * MIB, 1000));
+        }
+        view = (struct release_view){.used_bytes = 7 * MIB, .candidate_bytes = 4 * MIB};
+        cr_assert(!look(&epoch, &view, 2 * NS_PER_S - !rest, 4 * MIB, 1001));
+        cr_assert(view.epoch_used_bytes == (rest ? 7 : 10) * MIB);
+        cr_assert(view.epoch_candidate_bytes == (rest ? 4 : 1) * MIB);
+        view = (struct release_view){.used_bytes = 8 * MIB, .candidate_bytes = MIB};
+        cr_assert(!look(&epoch, &view, 2 * NS_PER_S - !rest, 4 * MIB, 1002));
+        cr_assert(view.epoch_used_bytes == (rest ? 7 : 10) * MIB, "it does not rise");
+        cr_assert(view.epoch_candidate_bytes == (rest ? 4 : 1) * MIB);
     }
 }
 

@@ -56,7 +56,8 @@ struct sim {
     size_t top;                   // units beyond are absent
     uint64_t used_bytes, ready_bytes, released_bytes;
     uint64_t freed_bytes, ops_count;
-    uint64_t swept_ns, grown_bytes, offset_bytes;
+    uint64_t swept_ns, offset_bytes;
+    int64_t owed_bytes;
 
     bool awake;           // there is a releaser's thread, which looks at
     uint64_t look_at_ns;  // ... this moment
@@ -76,6 +77,8 @@ void sim_start(struct sim *sim, const struct release_policy *policy, uint64_t pa
 void sim_up(struct sim *sim, struct sim_blocks *blocks, uint64_t bytes, uint64_t piece);
 // sim_down frees the last bytes of blocks.
 void sim_down(struct sim *sim, struct sim_blocks *blocks, uint64_t bytes);
+// sim_pin takes the unit above all others, for good: what lies below cannot grow past it.
+void sim_pin(struct sim *sim);
 // sim_run lets for_ns pass.
 void sim_run(struct sim *sim, uint64_t for_ns);
 // sim_rss is what the process holds of physical memory.
