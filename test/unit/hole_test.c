@@ -267,11 +267,16 @@ static void hand_give(struct hand *hand, uint64_t *random)
         cr_assert(mask_bytes(range_mask) == ranges[i].bytes && (range_mask & seen) == 0);
         cr_assert((uintptr_t)ranges[i].addr % unit_bytes == 0);
         seen |= range_mask;
-        if (frame_below(random, 3) != 0) {
-            cr_assert(
-                vm_unused(&box.fail.vm, ranges[i].addr, ranges[i].bytes, VM_ADVICE_DONTNEED) == 0);
-            hole_given(&heap_main, hand->span, &ranges[i]);
-            hand->resident &= ~range_mask;
+        // Also a part of a range: two holes may lie in one block, with a page between that is none.
+        size_t units = ranges[i].bytes / unit_bytes;
+        size_t from = frame_below(random, units);
+        size_t given = frame_below(random, units - from + 1);
+        if (given != 0) {
+            struct vm_range part = {(char *)ranges[i].addr + from * unit_bytes, given * unit_bytes};
+            cr_assert(vm_unused(&box.fail.vm, part.addr, part.bytes, VM_ADVICE_DONTNEED) == 0);
+            hole_given(&heap_main, hand->span, &part);
+            unsigned first = bit_ctz(range_mask) + (unsigned)from;
+            hand->resident &= ~(uint32_t)bit_mask(first, (unsigned)given);
         }
     }
     cr_assert(seen == mask, "the ranges are not the resident holes: %#x, not %#x", seen, mask);
