@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "boot/boot_int.h"
+#include "ledger/ledger.h"
 #include "release/release.h"
 #include "span/span.h"
 
@@ -50,6 +51,7 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
         harden_enable(&heap_main);
     }
     pageheap_main.populate = options_main.populate;
+    ledger_page_init();
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
         releaser_restrict();
@@ -87,6 +89,7 @@ uint64_t boot_release_now(void)
 
 void boot_filter_coming(void)
 {
+    ledger_restrict();
     releaser_restrict();
 }
 

@@ -23,6 +23,7 @@
 
 #include "base/fmt.h"
 #include "base/option.h"
+#include "ledger/ledger.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/sys.h"
@@ -296,7 +297,9 @@ void releaser_ring(void)
         store_relaxed(&releaser.restricted, 1);
         store_seq(&releaser.state, RELEASER_NONE);
         releaser_assist();
+        return;
     }
+    ledger_page_add_own(releaser.thread.block, releaser.thread.block_bytes);
 }
 
 uint64_t releaser_release_now(const char *why, struct release_report *report)
@@ -334,6 +337,7 @@ bool releaser_set_policy(size_t index)
     round_wait();
     store_relaxed(&releaser.policy_ptr, (void *)(uintptr_t)&release_policies[index]);
     releaser.advice = advice_of(policy_now());
+    ledger_page_set_policy(policy_now()->name);
     ring_arm(0);
     round_end();
     releaser_ring();
@@ -349,6 +353,7 @@ size_t releaser_policy_index(void)
 void releaser_set_limit(uint64_t bytes)
 {
     store_relaxed(&releaser.limit_bytes, bytes);
+    store_relaxed(&ledger_page_main.limit_bytes, bytes);
 }
 
 void releaser_pause(void)
@@ -400,6 +405,7 @@ void releaser_init(void)
     const struct options *o = &options_main;
     store_relaxed(&releaser.policy_ptr, (void *)(uintptr_t)&release_policies[o->policy]);
     releaser.advice = advice_of(policy_now());
+    ledger_page_set_policy(policy_now()->name);
     releaser.thread_allowed = o->releaser;
     release_budget_init(&releaser.budget, (uint32_t)o->release_cpu_percent, 0);
     pageheap_set_grow_hook(&pageheap_main, releaser_ring);

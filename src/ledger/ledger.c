@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+//
+// Ledger, the whole: walks, asks the kernel before and after, and tries again if it moved.
+//
+// Go  none.
+#include <errno.h>
+#include <string.h>
+
+#include "ledger/ledger_int.h"
+#include "os/procfs.h"
+
+#define MEMSTATS_TRIES 4
+#define LEDGER_TRIES 3
+
+long ledger_memstats_read(const struct ledger_target *target, struct ebb_memstats *stats,
+                          struct ledger_extra *extra)
+{
+    struct walk *walk = walk_begin(target);
+    if (walk == NULL) {
+        return target->reader.pid != 0 ? -ESRCH : -ENOMEM;
+    }
+    struct ebb_memstats best_stats;
+    struct ledger_extra best_extra = {.moved_count = UINT64_MAX};
+    walk->stats = stats;
+    walk->extra = extra;
+    long error = 0;
+    for (int i = 0; i < MEMSTATS_TRIES && best_extra.moved_count != 0; i++) {
+        error = walk_run(walk);
+        if (error != 0) {
+            break;
+        }
+        if (extra->moved_count < best_extra.moved_count) {
+            best_extra = *extra;
+            best_stats = *stats;
+        }
+    }
+    walk_end(walk);
+    if (error == 0) {
+        *extra = best_extra;
+        *stats = best_stats;
+    }
+    return error;
+}
+
+// The classes are what stands between the fields size and sum.
+static uint64_t sum_of(const struct ebb_ledger *ledger)
+{
+    uint64_t sum = 0;
+    for (const uint64_t *bytes = &ledger->live; bytes != &ledger->sum; bytes++) {
+        sum += *bytes;
+    }
+    return sum;
+}
+
+// RSS minus sum, where RSS is whatever between the two readings is nearest to the sum.
+static int64_t unexplained_of(const struct ebb_ledger *ledger)
+{
+    uint64_t lo = min_u64(ledger->rss_before, ledger->rss_after);
+    uint64_t hi = max_u64(ledger->rss_before, ledger->rss_after);
+    if (ledger->sum < lo) {
+        return (int64_t)(lo - ledger->sum);
+    }
+    return ledger->sum > hi ? -(int64_t)(ledger->sum - hi) : 0;
+}
+
+// What counts as explained: 1 % or 1 MiB, whichever is more.
+static bool is_explained(const struct ebb_ledger *ledger)
+{
+    int64_t rest = ledger->unexplained < 0 ? -ledger->unexplained : ledger->unexplained;
+    return (uint64_t)rest <= max_u64(ledger->rss_after / 100, MIB);
+}
+
+static long look(struct walk *walk, struct ebb_ledger *ledger)
+{
+    struct procfs_rollup rollup;
+    int pid = walk->target->reader.pid;
+    memset(ledger, 0, sizeof(*ledger));
+    ledger->size = sizeof(*ledger);
+    walk->ledger = ledger;
+    if (!procfs_rollup_read(pid, &rollup)) {
+        return pid != 0 ? -ESRCH : -EACCES;
+    }
+    ledger->rss_before = rollup.rss_bytes;
+    long error = walk_run(walk);
+    error = error != 0 ? error : walk_outside(walk);
+    if (error != 0) {
+        return error;
+    }
+    if (!procfs_rollup_read(pid, &rollup)) {
+        return -ESRCH;
+    }
+    ledger->rss_after = rollup.rss_bytes;
+    ledger->lazyfree = rollup.lazyfree_bytes;
+    ledger->swap = rollup.swap_bytes;
+    ledger->holes = walk->extra->hole_bytes;
+    ledger->sum = sum_of(ledger);
+    ledger->unexplained = unexplained_of(ledger);
+    return 0;
+}
+
+long ledger_read(const struct ledger_target *target, struct ebb_ledger *ledger,
+                 struct ebb_memstats *stats, struct ledger_extra *extra)
+{
+    struct walk *walk = walk_begin(target);
+    if (walk == NULL) {
+        return target->reader.pid != 0 ? -ESRCH : -ENOMEM;
+    }
+    struct residency residency;
+    long error = residency_open(&residency, target->reader.pid, target->page.kernel_page_bytes,
+                                walk->regions, sizeof(walk->regions));
+    if (error == 0) {
+        walk->stats = stats;
+        walk->extra = extra;
+        walk->residency = &residency;
+        for (uint64_t i = 1; i <= LEDGER_TRIES; i++) {
+            error = look(walk, ledger);
+            ledger->scan_count = i;
+            if (error != 0 || is_explained(ledger)) {
+                break;
+            }
+        }
+        residency_close(&residency);
+    }
+    walk_end(walk);
+    return error;
+}
