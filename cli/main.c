@@ -29,6 +29,9 @@ static const struct argp cmd_help_argp;
 // One line per command, in the order in which help shows them.
 static const struct command commands[] = {
     {"run", cmd_run, &cmd_run_argp, "run a program with Ebb in place of its malloc"},
+    {"ps", cmd_ps, &cmd_ps_argp, "list the processes that run on Ebb"},
+    {"memstats", cmd_memstats, &cmd_memstats_argp, "show a process's MemStats, as gops does"},
+    {"ledger", cmd_ledger, &cmd_ledger_argp, "show where each resident byte of a process is"},
     {"options", cmd_options, &cmd_options_argp, "list the options, their values and their meaning"},
     {"version", cmd_version, &cmd_version_argp, "say what this Ebb is and what the kernel offers"},
     {"help", cmd_help, &cmd_help_argp, "explain a command"},
@@ -280,6 +283,8 @@ static void overview_print(FILE *out)
     fputs("\n"
           "  ebb run ./server --port 80    run a server; memory goes back by itself\n"
           "  ebb run --set stats=exit ls   print what malloc did when it ends\n"
+          "  ebb ps                        which processes run on Ebb\n"
+          "  ebb ledger 1234               where the memory of one of them is\n"
           "  ebb options                   what can be set\n"
           "  ebb help run                  more about one command\n\n"
           "Exit status: 0, that of the program run, or 125 if ebb itself fails.\n",

@@ -41,49 +41,6 @@ static void name_copy(char to[static LEDGER_NAME_BYTES], const char *from)
     memset(to + len, 0, LEDGER_NAME_BYTES - len);
 }
 
-uint64_t ledger_layout(void)
-{
-    // What the walk reads, so that two builds which differ there have different numbers.
-    static const uint32_t numbers[] = {
-        sizeof(struct span),
-        sizeof(struct arena),
-        sizeof(struct cache),
-        sizeof(struct heap),
-        sizeof(struct pageheap),
-        sizeof(struct meta),
-        offsetof(struct span, used),
-        offsetof(struct span, capacity),
-        offsetof(struct span, holes),
-        offsetof(struct span, size_class),
-        offsetof(struct span, state),
-        offsetof(struct span, base),
-        offsetof(struct span, remote),
-        offsetof(struct span, page_count),
-        offsetof(struct arena, allocated),
-        offsetof(struct arena, released),
-        offsetof(struct arena, lazy),
-        offsetof(struct arena, prepared_chunks),
-        offsetof(struct arena, map),
-        offsetof(struct arena, records),
-        offsetof(struct cache, large_alloc_count),
-        offsetof(struct cache, gather),
-        offsetof(struct cache, all_next),
-        offsetof(struct heap, meta),
-        offsetof(struct heap, caches),
-        offsetof(struct heap, central),
-        offsetof(struct pageheap, stats),
-        offsetof(struct pageheap, window_start),
-        offsetof(struct pageheap, maps),
-        SIZECLASS_COUNT,
-        SPAN_CACHED,
-    };
-    uint64_t hash = LEDGER_PAGE_VERSION;
-    for (size_t i = 0; i < ARRAY_COUNT(numbers); i++) {
-        hash = (hash ^ numbers[i]) * UINT64_C(0x100000001b3); // FNV-1a, by word
-    }
-    return hash;
-}
-
 void ledger_page_init(void)
 {
     struct ledger_page *page = &ledger_page_main;
