@@ -203,7 +203,7 @@ static void totals_print(const struct term *term, const struct ebb_ledger *l)
              l->rss_after == 0 ? 0 : 100.0 * (double)rest / (double)l->rss_after,
              l->unexplained < 0 ? ", the sum is larger" : "");
     total_print(term, "unexplained", rest, note);
-    if (l->lazyfree != 0 || l->lazy != 0) {
+    if (l->lazyfree != 0 || (l->lazy != 0 && l->rss_by_rollup != 0)) {
         total_print(term, "LazyFree", l->lazyfree, "by the kernel, beside our lazily freed");
     }
 }
@@ -310,13 +310,14 @@ static int json_print(const struct ledger_target *target, const struct ebb_ledge
                   "lazyfree_bytes", (json_int_t)l->lazyfree, "swap_bytes", (json_int_t)l->swap);
     look_name(target->reader.pid, name, sizeof(name));
     json_t *root = json_pack(
-        "{s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:o, s:I, s:o, s:o}", "pid",
+        "{s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:s, s:o, s:I, s:o, s:o}", "pid",
         target->reader.pid, "name", name, "version", target->page.library, "policy",
         target->page.policy, "state", look_in_use(target) ? "in use" : "loaded but not in use",
         "classes", classes, "sum_bytes", (json_int_t)l->sum, "rss_before_bytes",
         (json_int_t)l->rss_before, "rss_after_bytes", (json_int_t)l->rss_after, "unexplained_bytes",
-        (json_int_t)l->unexplained, "beside", beside, "scan_count", (json_int_t)l->scan_count,
-        "memstats", look_json_memstats(stats), "ebb", look_json_extra(stats, extra));
+        (json_int_t)l->unexplained, "rss_from", l->rss_by_rollup != 0 ? "smaps_rollup" : "status",
+        "beside", beside, "scan_count", (json_int_t)l->scan_count, "memstats",
+        look_json_memstats(stats), "ebb", look_json_extra(stats, extra));
     return look_json_print("ledger", root);
 }
 

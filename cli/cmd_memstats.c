@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "look.h"
-#include "os/procfs.h"
 #include "stats/stats.h"
 
 const struct argp cmd_memstats_argp = {
@@ -64,16 +63,20 @@ static void own_print(struct fmt *out, const struct ledger_target *target,
     }
 }
 
-static void kernel_print(struct fmt *out, int pid)
+static void kernel_print(struct fmt *out, int pid, const struct ebb_memstats *s)
 {
-    struct procfs_rollup kernel;
-    if (!procfs_rollup_read(pid, &kernel)) {
+    struct ledger_rss kernel;
+    if (!ledger_rss_read(pid, s->heap_lazy != 0, &kernel)) {
         fmt_str(out, "kernel-rss: unknown, /proc cannot be read\n");
         return;
     }
     bytes_line(out, "kernel-rss: ", kernel.rss_bytes);
-    bytes_line(out, "kernel-anonymous: ", kernel.anonymous_bytes);
-    bytes_line(out, "kernel-lazyfree: ", kernel.lazyfree_bytes);
+    bytes_line(out, "kernel-anonymous: ", kernel.anon_bytes);
+    if (kernel.by_rollup) {
+        bytes_line(out, "kernel-lazyfree: ", kernel.lazyfree_bytes);
+    } else {
+        fmt_str(out, "kernel-lazyfree: not asked, the process is large\n");
+    }
 }
 
 static void text_print(const struct ledger_target *target, const struct ebb_memstats *s,
@@ -84,7 +87,7 @@ static void text_print(const struct ledger_target *target, const struct ebb_mems
     fmt_init(&out, buf, sizeof(buf));
     memstats_print_gops(&out, s);
     own_print(&out, target, s, extra);
-    kernel_print(&out, target->reader.pid);
+    kernel_print(&out, target->reader.pid, s);
     if (!look_in_use(target)) {
         fmt_str(&out, "read-from: outside; Ebb is loaded but not in use\n");
     } else if (extra->moved_count + extra->refused_count == 0) {

@@ -274,6 +274,7 @@ int cmd_ps(const struct command *self, int argc, char **argv)
     if (!processes_look(&list)) {
         return cli_fail(self->name, "cannot read /proc: %s", strerror(errno));
     }
+    status = 0;
     if (json) {
         status = json_print(&list);
     } else {

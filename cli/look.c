@@ -250,6 +250,10 @@ bool look_in_use(const struct ledger_target *target)
 
 const char *look_bytes(uint64_t bytes, char *buf, size_t cap)
 {
+    if (bytes >= GIB && bytes < 1024 * GIB) {
+        snprintf(buf, cap, "%.2f GiB", (double)bytes / (double)GIB);
+        return buf;
+    }
     struct fmt text;
     fmt_init(&text, buf, cap);
     fmt_bytes(&text, bytes);

@@ -107,7 +107,7 @@ struct ebb_ledger {
     uint64_t special;   // pages of the kernel's
 
     uint64_t sum;
-    uint64_t rss_before; // what the kernel says (smaps_rollup), before
+    uint64_t rss_before; // what the kernel says, before
     uint64_t rss_after;  // and after
     int64_t unexplained; // RSS minus sum; 0 if sum lies between the two
 
@@ -116,8 +116,9 @@ struct ebb_ledger {
     uint64_t huge_back;      // of holes_back and runs_back: in huge pages
     uint64_t live_untouched; // in use and not resident: never written to, or swapped out
     uint64_t holes;          // given back inside spans in use
-    uint64_t lazyfree;       // LazyFree of the kernel: of the whole process
+    uint64_t lazyfree;       // LazyFree of the kernel: of the whole process, if rss_by_rollup
     uint64_t swap;           // of the whole process
+    uint64_t rss_by_rollup;  // 1: rss_after is of smaps_rollup; 0: of the counters in status
     uint64_t scan_count;     // how often it was looked through: more than once if it moved
 };
 

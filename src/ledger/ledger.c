@@ -42,6 +42,31 @@ long ledger_memstats_read(const struct ledger_target *target, struct ebb_memstat
     return error;
 }
 
+bool ledger_rss_read(int pid, bool want_lazyfree, struct ledger_rss *out)
+{
+    struct procfs_memory memory;
+    struct procfs_rollup rollup;
+    if (!procfs_memory_read(pid, &memory)) {
+        return false;
+    }
+    *out = (struct ledger_rss){
+        .rss_bytes = memory.rss_bytes,
+        .anon_bytes = memory.rss_anon_bytes,
+        .swap_bytes = memory.swap_bytes,
+    };
+    if ((want_lazyfree || memory.rss_bytes <= LEDGER_ROLLUP_BYTES) &&
+        procfs_rollup_read(pid, &rollup)) {
+        *out = (struct ledger_rss){
+            .rss_bytes = rollup.rss_bytes,
+            .anon_bytes = rollup.anonymous_bytes,
+            .swap_bytes = rollup.swap_bytes,
+            .lazyfree_bytes = rollup.lazyfree_bytes,
+            .by_rollup = true,
+        };
+    }
+    return true;
+}
+
 // The classes are what stands between the fields size and sum.
 static uint64_t sum_of(const struct ebb_ledger *ledger)
 {
@@ -72,26 +97,27 @@ static bool is_explained(const struct ebb_ledger *ledger)
 
 static long look(struct walk *walk, struct ebb_ledger *ledger)
 {
-    struct procfs_rollup rollup;
+    struct ledger_rss rss;
     int pid = walk->target->reader.pid;
     memset(ledger, 0, sizeof(*ledger));
     ledger->size = sizeof(*ledger);
     walk->ledger = ledger;
-    if (!procfs_rollup_read(pid, &rollup)) {
+    if (!ledger_rss_read(pid, false, &rss)) {
         return pid != 0 ? -ESRCH : -EACCES;
     }
-    ledger->rss_before = rollup.rss_bytes;
+    ledger->rss_before = rss.rss_bytes;
     long error = walk_run(walk);
     error = error != 0 ? error : walk_outside(walk);
     if (error != 0) {
         return error;
     }
-    if (!procfs_rollup_read(pid, &rollup)) {
+    if (!ledger_rss_read(pid, walk->stats->heap_lazy != 0, &rss)) {
         return -ESRCH;
     }
-    ledger->rss_after = rollup.rss_bytes;
-    ledger->lazyfree = rollup.lazyfree_bytes;
-    ledger->swap = rollup.swap_bytes;
+    ledger->rss_after = rss.rss_bytes;
+    ledger->rss_by_rollup = rss.by_rollup;
+    ledger->lazyfree = rss.lazyfree_bytes;
+    ledger->swap = rss.swap_bytes;
     ledger->holes = walk->extra->hole_bytes;
     ledger->sum = sum_of(ledger);
     ledger->unexplained = unexplained_of(ledger);

@@ -159,6 +159,7 @@ struct residency {
     int pid;
     int fd; // of pagemap, or -1
     enum residency_how how;
+    bool files;        // ask for RESIDENT_FILE too; set and cleared by the caller
     size_t page_bytes; // the kernel's
     void *buf;
     size_t buf_bytes; // at least 4096
@@ -188,6 +189,20 @@ struct ledger_extra {
     uint64_t retained_bytes;  // heap_sys - heap_released
     uint64_t ops_count;       // page-heap operations ever
 };
+
+// RSS as the kernel has it. smaps_rollup looks at every page, 20 to 50 ms per GiB: it is asked of
+// small processes (LEDGER_ROLLUP_BYTES) and where lazily freed memory must be known. Else the
+// counters of /proc/PID/status serve: exact since Linux 6.17, before that they may lag behind by
+// some pages per processor.
+#define LEDGER_ROLLUP_BYTES (256 * MIB)
+struct ledger_rss {
+    uint64_t rss_bytes;
+    uint64_t anon_bytes;
+    uint64_t swap_bytes;
+    uint64_t lazyfree_bytes;
+    bool by_rollup; // else lazyfree_bytes is not known
+};
+bool ledger_rss_read(int pid, bool want_lazyfree, struct ledger_rss *out);
 
 // ledger_memstats_read fills stats and extra (not NULL) from the target's records. It tries again
 // while spans come and go, up to four times. 0 or a negative errno.

@@ -186,6 +186,7 @@ long walk_outside(struct walk *walk)
         bool counted = !starts_with(m.path, "[vvar") && !starts_with(m.path, "[vsyscall") &&
                        !is_huge_file(m.path);
         if (counted) {
+            walk->residency->files = m.path[0] == '/' || m.path[0] == '[';
             error = mapping_scan(&outside, &m);
         }
         bool closed = strncmp(m.perms, "---", 3) == 0;

@@ -4,7 +4,8 @@
 //
 // A page of zeros that was only ever read is mapped but shared and not counted in RSS: PAGEMAP_SCAN
 // tells it apart. The words of pagemap do not without privileges, mincore not at all; there it
-// counts as resident. Costs for 10 GiB of resident 4 KiB pages: 14 ms, 120 ms, 60 ms.
+// counts as resident. Asking whether a page is a file's costs a look at the kernel's record of each
+// page, five times as much as all the rest: so only where there may be any.
 //
 // Go  none.
 #include <errno.h>
@@ -45,7 +46,7 @@ static long scan_some(struct residency *r, uint64_t start, uint64_t end, uint64_
         .vec_len = r->buf_bytes / sizeof(struct scan_region),
         .category_inverted = SCAN_IS_PFNZERO,
         .category_mask = SCAN_IS_PRESENT | SCAN_IS_PFNZERO,
-        .return_mask = SCAN_IS_FILE | SCAN_IS_HUGE,
+        .return_mask = SCAN_IS_HUGE | (r->files ? SCAN_IS_FILE : 0),
     };
     long n = sys_call3(SYS_ioctl, r->fd, SCAN_IOCTL, &arg);
     *walk_end = arg.walk_end;

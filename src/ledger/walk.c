@@ -521,6 +521,9 @@ long walk_run(struct walk *walk)
     walk->sys_pages = walk->released_pages = walk->lazy_pages = walk->withdrawn_pages = 0;
     walk->inuse_bytes = 0;
     walk->carry.end = 0;
+    if (walk->residency != NULL) {
+        walk->residency->files = false; // the heap is private and anonymous
+    }
     memset(walk->stats, 0, sizeof(*walk->stats));
     memset(walk->extra, 0, sizeof(*walk->extra));
     walk->stats->size = sizeof(*walk->stats);
