@@ -93,7 +93,7 @@ static void text_print(const struct ledger_target *target, const struct ebb_mems
     } else if (extra->moved_count + extra->refused_count == 0) {
         fmt_str(&out, "read-from: outside, while the process runs on\n");
     } else {
-        fmt_str(&out, "read-from: outside, while the heap moved; totals may lack ");
+        fmt_str(&out, "read-from: outside, while the heap moved; totals may be off by ");
         fmt_u64(&out, extra->moved_count);
         fmt_str(&out, " allocations\n");
     }

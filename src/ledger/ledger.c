@@ -12,6 +12,28 @@
 #define MEMSTATS_TRIES 4
 #define LEDGER_TRIES 3
 
+static uint64_t distance(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : b - a;
+}
+
+// Walks until two readings in a row agree; in a heap that does not rest, the difference between the
+// last two tells how far off a total may be. What stands in *stats is one more reading, or nothing.
+static long walk_twice(struct walk *walk, int tries)
+{
+    long error = 0;
+    uint64_t off = UINT64_MAX;
+    for (int i = 0; i < tries && off != 0 && error == 0; i++) {
+        uint64_t mallocs = walk->stats->mallocs;
+        uint64_t frees = walk->stats->frees;
+        error = walk_run(walk);
+        off = distance(walk->stats->mallocs, mallocs) + distance(walk->stats->frees, frees) +
+              walk->extra->moved_count;
+        walk->extra->moved_count = off;
+    }
+    return error;
+}
+
 long ledger_memstats_read(const struct ledger_target *target, struct ebb_memstats *stats,
                           struct ledger_extra *extra)
 {
@@ -19,26 +41,11 @@ long ledger_memstats_read(const struct ledger_target *target, struct ebb_memstat
     if (walk == NULL) {
         return target->reader.pid != 0 ? -ESRCH : -ENOMEM;
     }
-    struct ebb_memstats best_stats;
-    struct ledger_extra best_extra = {.moved_count = UINT64_MAX};
     walk->stats = stats;
     walk->extra = extra;
-    long error = 0;
-    for (int i = 0; i < MEMSTATS_TRIES && best_extra.moved_count != 0; i++) {
-        error = walk_run(walk);
-        if (error != 0) {
-            break;
-        }
-        if (extra->moved_count < best_extra.moved_count) {
-            best_extra = *extra;
-            best_stats = *stats;
-        }
-    }
+    stats->mallocs = stats->frees = 0;
+    long error = walk_twice(walk, MEMSTATS_TRIES);
     walk_end(walk);
-    if (error == 0) {
-        *extra = best_extra;
-        *stats = best_stats;
-    }
     return error;
 }
 
@@ -146,6 +153,10 @@ long ledger_read(const struct ledger_target *target, struct ebb_ledger *ledger,
             }
         }
         residency_close(&residency);
+    }
+    if (error == 0) {
+        walk->residency = NULL; // the second reading is of numbers only
+        error = walk_twice(walk, 1);
     }
     walk_end(walk);
     return error;

@@ -180,11 +180,11 @@ void residency_close(struct residency *residency);
 
 // What outside readers know of a heap besides MemStats and the ledger.
 struct ledger_extra {
-    uint64_t moved_count;     // allocations that may be missing from the totals: spans that went
-                              // meanwhile. 0: nothing was missed
-    uint64_t refused_count;   // records and arenas that made no sense
-    uint64_t hole_bytes;      // given back inside spans in use
-    uint64_t remote_bytes;    // freed by other threads, not collected yet
+    uint64_t moved_count;   // by how many allocations and frees the totals may be off, because the
+                            // heap moved while it was read; 0: two readings agreed
+    uint64_t refused_count; // records and arenas that made no sense
+    uint64_t hole_bytes;    // given back inside spans in use
+    uint64_t remote_bytes;  // freed by other threads, not collected yet
     uint64_t withdrawn_bytes; // with the releaser, or between two states
     uint64_t retained_bytes;  // heap_sys - heap_released
     uint64_t ops_count;       // page-heap operations ever
@@ -204,8 +204,8 @@ struct ledger_rss {
 };
 bool ledger_rss_read(int pid, bool want_lazyfree, struct ledger_rss *out);
 
-// ledger_memstats_read fills stats and extra (not NULL) from the target's records. It tries again
-// while spans come and go, up to four times. 0 or a negative errno.
+// ledger_memstats_read fills stats and extra (not NULL) from the target's records. It reads until
+// two readings agree, at most four times. 0 or a negative errno.
 long ledger_memstats_read(const struct ledger_target *target, struct ebb_memstats *stats,
                           struct ledger_extra *extra);
 

@@ -74,7 +74,7 @@ struct walk {
     struct pageheap *pages;      // HEAP_HEAD_BYTES of it
     struct interval_list own;    // Ebb's memory outside of the heap
     struct interval_list arenas; // addresses of the heap
-    struct interval_list caches; // start: address; for the second look
+    struct interval_list caches; // start: address
     struct interval_list gather; // start: span, end: blocks on their way
     uint64_t sys_pages, released_pages, lazy_pages, withdrawn_pages, inuse_bytes;
 
@@ -100,6 +100,11 @@ long walk_run(struct walk *walk);
 
 // walk_outside gives every resident page outside of the heap its class.
 long walk_outside(struct walk *walk);
+
+// ledger_read_pieces copies count pieces of the same size, at most PIECES_MAX, in one call.
+#define PIECES_MAX 64
+long ledger_read_pieces(const struct ledger_reader *reader, void *to, const uint64_t *addrs,
+                        size_t count, size_t bytes);
 
 // Opens /proc/PID/name (pid 0: self); a descriptor or a negative errno.
 long proc_open(int pid, const char *name);

@@ -34,6 +34,25 @@ long ledger_read_memory(const struct ledger_reader *reader, void *to, uint64_t a
     return 0;
 }
 
+long ledger_read_pieces(const struct ledger_reader *reader, void *to, const uint64_t *addrs,
+                        size_t count, size_t bytes)
+{
+    struct iovec local = {to, count * bytes};
+    struct iovec remote[PIECES_MAX];
+    if (reader->pid == 0) {
+        for (size_t i = 0; i < count; i++) {
+            memcpy((char *)to + i * bytes, (const void *)(uintptr_t)addrs[i], bytes);
+        }
+        return 0;
+    }
+    for (size_t i = 0; i < count; i++) {
+        remote[i] = (struct iovec){(void *)(uintptr_t)addrs[i], bytes};
+    }
+    long n = sys_call6(SYS_process_vm_readv, reader->pid, SYS_ARG(&local), 1, SYS_ARG(remote),
+                       (long)count, 0);
+    return n < 0 ? n : (size_t)n == count * bytes ? 0 : -EFAULT;
+}
+
 long proc_open(int pid, const char *name)
 {
     char path[64];

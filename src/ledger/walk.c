@@ -3,10 +3,10 @@
 // Ledger, the walk over a heap that may be another process's, and may change meanwhile.
 //
 // Model
-//   Order: central's counts; what threads' caches freed; arenas with bits and records; what caches
-//   allocated; central's counts again. Totals that only grow are so never less than those of a
+//   Order: central's counts; the list of caches; arenas with bits and records; what caches count of
+//   large blocks; central's counts again. Totals that only grow are so never less than those of a
 //   reading that ended before this one began, unless spans were deleted in between: then central's
-//   counts differ, extra->moved_count says by how much, and ledger_memstats_read tries again.
+//   counts differ, extra->moved_count says by how much, and ledger.c reads again.
 //   Every page of an arena is claimed by at most one span, and what no span claims has the state of
 //   its bits. So the pages add up however torn the reading was.
 //
@@ -33,6 +33,13 @@
 
 // As in span/span_int.h.
 #define REMOTE_COUNT_SHIFT 48
+
+// Counters of large blocks in a cache: allocated count and bytes, freed count and bytes.
+#define LARGE_COUNTERS 4
+#define COUNTER_BATCH PIECES_MAX
+_Static_assert(offsetof(struct cache, large_free_bytes) ==
+                   offsetof(struct cache, large_alloc_count) + 3 * sizeof(uint64_t),
+               "the four lie together");
 
 // A span of blocks has at most 64 KiB (span/sizeclass_table.h); this bounds a torn page count.
 #define SMALL_SPAN_PAGES_MAX 64
@@ -71,33 +78,38 @@ static void walk_caches(struct walk *walk)
         }
         cache_ranges(walk, addr);
         stats->thread_count += walk->cache.state.v_ == CACHE_LIVE;
-        stats->by_size[0].frees += walk->cache.large_free_count;
-        stats->large_bytes += walk->cache.large_free_bytes; // what was freed, for now
         addr = (uintptr_t)walk->cache.all_next;
     }
     interval_sort(&walk->gather);
 }
 
-// What threads have allocated in large blocks: read last, so that it is not less than was freed.
-static void walk_caches_again(struct walk *walk)
+// What threads have allocated and freed in large blocks. All of them at one moment, as far as that
+// is possible: a block that one thread allocates may be counted as freed by another.
+static void walk_large(struct walk *walk)
 {
     struct ebb_memstats *stats = walk->stats;
-    uint64_t freed_bytes = stats->large_bytes;
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < walk->caches.count; i++) {
-        uint64_t counts[2];
-        uint64_t addr = walk->caches.items[i].start + offsetof(struct cache, large_alloc_count);
-        if (!get(walk, counts, addr, sizeof(counts))) {
-            return;
+    uint64_t sums[LARGE_COUNTERS] = {0};
+    for (size_t first = 0; first < walk->caches.count && walk->error == 0; first += COUNTER_BATCH) {
+        size_t count = min_size(walk->caches.count - first, COUNTER_BATCH);
+        uint64_t addrs[COUNTER_BATCH];
+        uint64_t counters[COUNTER_BATCH][LARGE_COUNTERS];
+        for (size_t i = 0; i < count; i++) {
+            addrs[i] =
+                walk->caches.items[first + i].start + offsetof(struct cache, large_alloc_count);
         }
-        stats->by_size[0].mallocs += counts[0];
-        bytes += counts[1];
+        walk->error =
+            ledger_read_pieces(&walk->target->reader, counters, addrs, count, sizeof(counters[0]));
+        for (size_t i = 0; i < count && walk->error == 0; i++) {
+            for (size_t j = 0; j < LARGE_COUNTERS; j++) {
+                sums[j] += counters[i][j];
+            }
+        }
     }
-    stats->by_size[0].mallocs = max_u64(stats->by_size[0].mallocs, stats->by_size[0].frees);
-    stats->large_count = stats->by_size[0].mallocs - stats->by_size[0].frees;
-    bytes = max_u64(bytes, freed_bytes);
-    stats->large_bytes = bytes - freed_bytes;
-    stats->total_alloc += bytes;
+    stats->by_size[0].mallocs = sums[0];
+    stats->by_size[0].frees = min_u64(sums[2], sums[0]);
+    stats->large_count = sums[0] - min_u64(sums[2], sums[0]);
+    stats->large_bytes = sums[1] - min_u64(sums[3], sums[1]);
+    stats->total_alloc = sums[1];
 }
 
 // --- placing a span's pages ---
@@ -461,13 +473,11 @@ static void walk_totals(struct walk *walk)
 }
 
 // Holds a torn reading to what must hold between its numbers: large blocks are counted by caches
-// and placed by records, which are read at different moments.
+// and placed by records, which are read at different moments. heap_sys is certain, and stays.
 static void stats_settle(struct ebb_memstats *s, struct ledger_extra *extra)
 {
+    s->heap_alloc = min_u64(s->heap_alloc, s->heap_sys);
     s->heap_inuse = min_u64(max_u64(s->heap_inuse, s->heap_alloc), s->heap_sys);
-    if (s->heap_alloc > s->heap_inuse) {
-        s->heap_sys = s->heap_inuse = align_up(s->heap_alloc, PAGE_BYTES);
-    }
     s->heap_idle = s->heap_sys - s->heap_inuse;
     s->heap_released = min_u64(s->heap_released, s->heap_idle);
     s->heap_lazy = min_u64(s->heap_lazy, s->heap_released);
@@ -534,7 +544,7 @@ long walk_run(struct walk *walk)
     }
     walk_caches(walk);
     walk_arenas(walk);
-    walk_caches_again(walk);
+    walk_large(walk);
     walk->extra->moved_count = deleted_meanwhile(walk);
     walk_totals(walk);
     stats_settle(walk->stats, walk->extra);
