@@ -9,7 +9,7 @@
 #include "ledger/ledger_int.h"
 #include "os/procfs.h"
 
-#define MEMSTATS_TRIES 4
+#define MEMSTATS_TRIES 6
 #define LEDGER_TRIES 3
 
 static uint64_t distance(uint64_t a, uint64_t b)
@@ -17,9 +17,10 @@ static uint64_t distance(uint64_t a, uint64_t b)
     return a > b ? a - b : b - a;
 }
 
-// Walks until two readings in a row agree; in a heap that does not rest, the difference between the
-// last two tells how far off a total may be. What stands in *stats is one more reading, or nothing.
-static long walk_twice(struct walk *walk, int tries)
+// Walks until two readings in a row agree. In a heap that does not rest, the difference between the
+// last two, and what was on its way, tell how far off a total may be. What stands in *stats before
+// is one more reading, or nothing.
+static long walk_again(struct walk *walk, int tries)
 {
     long error = 0;
     uint64_t off = UINT64_MAX;
@@ -29,6 +30,7 @@ static long walk_twice(struct walk *walk, int tries)
         error = walk_run(walk);
         off = distance(walk->stats->mallocs, mallocs) + distance(walk->stats->frees, frees) +
               walk->extra->moved_count;
+        off += off != 0 ? walk->gathered_count : 0;
         walk->extra->moved_count = off;
     }
     return error;
@@ -44,7 +46,7 @@ long ledger_memstats_read(const struct ledger_target *target, struct ebb_memstat
     walk->stats = stats;
     walk->extra = extra;
     stats->mallocs = stats->frees = 0;
-    long error = walk_twice(walk, MEMSTATS_TRIES);
+    long error = walk_again(walk, MEMSTATS_TRIES);
     walk_end(walk);
     return error;
 }
@@ -156,7 +158,7 @@ long ledger_read(const struct ledger_target *target, struct ebb_ledger *ledger,
     }
     if (error == 0) {
         walk->residency = NULL; // the second reading is of numbers only
-        error = walk_twice(walk, 1);
+        error = walk_again(walk, 1);
     }
     walk_end(walk);
     return error;

@@ -205,7 +205,7 @@ struct ledger_rss {
 bool ledger_rss_read(int pid, bool want_lazyfree, struct ledger_rss *out);
 
 // ledger_memstats_read fills stats and extra (not NULL) from the target's records. It reads until
-// two readings agree, at most four times. 0 or a negative errno.
+// two readings agree, at most six times. 0 or a negative errno.
 long ledger_memstats_read(const struct ledger_target *target, struct ebb_memstats *stats,
                           struct ledger_extra *extra);
 

@@ -78,6 +78,13 @@ struct walk {
     struct interval_list gather; // start: span, end: blocks on their way
     uint64_t sys_pages, released_pages, lazy_pages, withdrawn_pages, inuse_bytes;
 
+    uint64_t gathered_count;         // blocks in gather
+    uint64_t moved[SIZECLASS_COUNT]; // allocations in spans deleted during this walk
+    struct {
+        struct ebb_memstats_class counts;
+        uint64_t moved;      // when they were read
+    } best[SIZECLASS_COUNT]; // over all walks
+
     struct arena *arena; // ARENA_HEAD_BYTES of the one at hand
     uint64_t claimed[ARENA_WORDS];
     uint64_t resident[ARENA_UNITS / 64];

@@ -63,6 +63,7 @@ static void cache_ranges(struct walk *walk, uint64_t addr)
         const struct gather *g = &cache->gather[i];
         if (g->span != NULL && g->limit > g->room && g->limit <= UINT16_MAX) {
             interval_add(&walk->gather, (uintptr_t)g->span, g->limit - g->room, 0);
+            walk->gathered_count += g->limit - g->room;
         }
     }
 }
@@ -224,7 +225,6 @@ static void small_walk(struct walk *walk, const struct span *span, uint64_t addr
     struct ebb_memstats_class *by_size = &stats->by_size[span->size_class];
     by_size->mallocs += allocs;
     by_size->frees += allocs - live;
-    stats->heap_alloc += live * block_bytes;
     walk->extra->remote_bytes += remote * block_bytes;
     struct placing p = {
         .base = span->base,
@@ -437,23 +437,38 @@ static void walk_arenas(struct walk *walk)
 
 // --- totals ---
 
+// A class of which no span was deleted meanwhile has the truth of some moment of this walk. So each
+// class takes its counts from the calmest walk there was.
+static void classes_merge(struct walk *walk)
+{
+    struct ebb_memstats *stats = walk->stats;
+    for (unsigned i = 0; i < SIZECLASS_COUNT; i++) {
+        struct ebb_memstats_class *now = &stats->by_size[i];
+        uint64_t gone = i == 0 ? 0 : walk->heap.central[i].alloc_count.v_;
+        now->bytes = sizeclass_table[i].block_bytes;
+        now->mallocs += gone;
+        now->frees += gone;
+        if (walk->moved[i] <= walk->best[i].moved) {
+            walk->best[i].counts = *now;
+            walk->best[i].moved = walk->moved[i];
+        }
+        *now = walk->best[i].counts;
+        walk->extra->moved_count += walk->best[i].moved;
+    }
+}
+
 static void walk_totals(struct walk *walk)
 {
     struct ebb_memstats *stats = walk->stats;
     struct ledger_extra *extra = walk->extra;
     const struct meta *meta = &walk->heap.meta;
-    stats->heap_alloc += stats->large_bytes;
+    stats->heap_alloc = stats->large_bytes;
     for (unsigned i = 0; i < SIZECLASS_COUNT; i++) {
-        struct ebb_memstats_class *by_size = &stats->by_size[i];
-        if (i != 0) {
-            uint64_t gone = walk->heap.central[i].alloc_count.v_;
-            by_size->bytes = sizeclass_table[i].block_bytes;
-            by_size->mallocs += gone;
-            by_size->frees += gone;
-            stats->total_alloc += by_size->mallocs * by_size->bytes;
-        }
+        const struct ebb_memstats_class *by_size = &stats->by_size[i];
         stats->mallocs += by_size->mallocs;
         stats->frees += by_size->frees;
+        stats->total_alloc += by_size->mallocs * by_size->bytes; // bytes of large ones: 0
+        stats->heap_alloc += (by_size->mallocs - by_size->frees) * by_size->bytes;
     }
     stats->heap_objects = stats->mallocs - stats->frees;
     stats->heap_sys = walk->sys_pages << PAGE_SHIFT;
@@ -489,18 +504,18 @@ static void stats_settle(struct ebb_memstats *s, struct ledger_extra *extra)
     extra->retained_bytes = s->heap_sys - s->heap_released;
 }
 
-static uint64_t deleted_meanwhile(struct walk *walk)
+// How many allocations of each class went to central while we walked: with spans that were deleted,
+// and are now missing, or counted and deleted after.
+static void deleted_meanwhile(struct walk *walk)
 {
     const struct heap *before = &walk->heap;
     struct central after[SIZECLASS_COUNT];
     uint64_t addr = walk->target->page.heap + offsetof(struct heap, central);
-    uint64_t moved = 0;
     if (get(walk, after, addr, sizeof(after))) {
         for (unsigned i = 1; i < SIZECLASS_COUNT; i++) {
-            moved += after[i].alloc_count.v_ - before->central[i].alloc_count.v_;
+            walk->moved[i] = after[i].alloc_count.v_ - before->central[i].alloc_count.v_;
         }
     }
-    return moved;
 }
 
 static void own_ranges(struct walk *walk)
@@ -530,6 +545,7 @@ long walk_run(struct walk *walk)
     walk->own.count = walk->arenas.count = walk->caches.count = walk->gather.count = 0;
     walk->sys_pages = walk->released_pages = walk->lazy_pages = walk->withdrawn_pages = 0;
     walk->inuse_bytes = 0;
+    walk->gathered_count = 0;
     walk->carry.end = 0;
     if (walk->residency != NULL) {
         walk->residency->files = false; // the heap is private and anonymous
@@ -545,7 +561,8 @@ long walk_run(struct walk *walk)
     walk_caches(walk);
     walk_arenas(walk);
     walk_large(walk);
-    walk->extra->moved_count = deleted_meanwhile(walk);
+    deleted_meanwhile(walk);
+    classes_merge(walk);
     walk_totals(walk);
     stats_settle(walk->stats, walk->extra);
     interval_sort(&walk->arenas);
@@ -593,6 +610,9 @@ struct walk *walk_begin(const struct ledger_target *target)
     struct walk *walk = (struct walk *)addr;
     walk->target = target;
     walk->scratch_bytes = bytes;
+    for (size_t i = 0; i < SIZECLASS_COUNT; i++) {
+        walk->best[i].moved = UINT64_MAX;
+    }
     walk->arena = (struct arena *)(void *)walk->arena_head;
     walk->pages = (struct pageheap *)(void *)walk->pages_head;
     char *pos = (char *)walk + align_up(sizeof(*walk), 64);
