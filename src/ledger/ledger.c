@@ -18,17 +18,16 @@ static uint64_t distance(uint64_t a, uint64_t b)
 }
 
 // Walks until two readings in a row agree. In a heap that does not rest, the difference between the
-// last two, and what was on its way, tell how far off a total may be. What stands in *stats before
-// is one more reading, or nothing.
+// last two, and what was on its way, tell how far off a total may be.
 static long walk_again(struct walk *walk, int tries)
 {
     long error = 0;
     uint64_t off = UINT64_MAX;
     for (int i = 0; i < tries && off != 0 && error == 0; i++) {
-        uint64_t mallocs = walk->stats->mallocs;
-        uint64_t frees = walk->stats->frees;
+        uint64_t mallocs = walk->raw_mallocs;
+        uint64_t frees = walk->raw_frees;
         error = walk_run(walk);
-        off = distance(walk->stats->mallocs, mallocs) + distance(walk->stats->frees, frees) +
+        off = distance(walk->raw_mallocs, mallocs) + distance(walk->raw_frees, frees) +
               walk->extra->moved_count;
         off += off != 0 ? walk->gathered_count : 0;
         walk->extra->moved_count = off;
@@ -45,7 +44,6 @@ long ledger_memstats_read(const struct ledger_target *target, struct ebb_memstat
     }
     walk->stats = stats;
     walk->extra = extra;
-    stats->mallocs = stats->frees = 0;
     long error = walk_again(walk, MEMSTATS_TRIES);
     walk_end(walk);
     return error;

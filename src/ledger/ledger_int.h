@@ -80,6 +80,7 @@ struct walk {
 
     uint64_t gathered_count;         // blocks in gather
     uint64_t moved[SIZECLASS_COUNT]; // allocations in spans deleted during this walk
+    uint64_t raw_mallocs, raw_frees; // of this walk alone
     struct {
         struct ebb_memstats_class counts;
         uint64_t moved;      // when they were read

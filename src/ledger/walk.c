@@ -448,6 +448,8 @@ static void classes_merge(struct walk *walk)
         now->bytes = sizeclass_table[i].block_bytes;
         now->mallocs += gone;
         now->frees += gone;
+        walk->raw_mallocs += now->mallocs;
+        walk->raw_frees += now->frees;
         if (walk->moved[i] <= walk->best[i].moved) {
             walk->best[i].counts = *now;
             walk->best[i].moved = walk->moved[i];
@@ -545,7 +547,7 @@ long walk_run(struct walk *walk)
     walk->own.count = walk->arenas.count = walk->caches.count = walk->gather.count = 0;
     walk->sys_pages = walk->released_pages = walk->lazy_pages = walk->withdrawn_pages = 0;
     walk->inuse_bytes = 0;
-    walk->gathered_count = 0;
+    walk->gathered_count = walk->raw_mallocs = walk->raw_frees = 0;
     walk->carry.end = 0;
     if (walk->residency != NULL) {
         walk->residency->files = false; // the heap is private and anonymous

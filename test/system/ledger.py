@@ -51,7 +51,8 @@ def identities(numbers, what, before=None, slack=0):
         if not slack and s['TotalAlloc'] < before['TotalAlloc']:
             wrong.append('I9 TotalAlloc')
     if wrong:
-        raise Fail('%s: %s: %s' % (what, ', '.join(wrong), {k: s[k] for k in s if k != 'BySize'}))
+        shown = {k: '%d, before %d' % (s[k], (before or s)[k]) for k in s if k != 'BySize'}
+        raise Fail('%s: %s (give or take %d): %s' % (what, ', '.join(wrong), slack, shown))
 
 
 def off(total, before, after):
