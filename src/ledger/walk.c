@@ -73,7 +73,7 @@ static void walk_caches(struct walk *walk)
 {
     struct ebb_memstats *stats = walk->stats;
     uint64_t addr = (uintptr_t)walk->heap.caches.v_;
-    for (size_t i = 0; i < CACHE_COUNT_MAX && addr != 0; i++) {
+    for (size_t i = 0; i < walk->caches.cap && addr != 0; i++) {
         if (!get(walk, &walk->cache, addr, sizeof(walk->cache))) {
             return;
         }

@@ -106,8 +106,8 @@ static void *churn(void *arg)
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        size_t bytes = (random >> 20 & 63) == 0 ? 1 + (random >> 30) % 300000
-                                                : 1 + (random >> 30) % 2000;
+        size_t bytes =
+            (random >> 20 & 63) == 0 ? 1 + (random >> 30) % 300000 : 1 + (random >> 30) % 2000;
         char *fresh = malloc(bytes);
         assert(fresh != NULL);
         fresh[0] = fresh[bytes - 1] = 1;
@@ -143,8 +143,7 @@ static void check_identities(const struct ebb_memstats *s, const struct ebb_mems
           "I7");
     check(s->sys >= s->heap_released, "I8");
     check(s->total_alloc >= before->total_alloc && s->mallocs >= before->mallocs &&
-              s->frees >= before->frees && s->heap_sys >= before->heap_sys &&
-              s->sys >= before->sys,
+              s->frees >= before->frees && s->heap_sys >= before->heap_sys && s->sys >= before->sys,
           "I9");
 }
 
@@ -179,8 +178,8 @@ static int threads(double seconds)
         if (reads % 16 == 0) {
             struct ebb_ledger ledger = {.size = sizeof(ledger)};
             check(ledger_read(&ledger) == 0, "ebb_ledger_read");
-            uint64_t rest = (uint64_t)(ledger.unexplained < 0 ? -ledger.unexplained
-                                                              : ledger.unexplained);
+            uint64_t rest =
+                (uint64_t)(ledger.unexplained < 0 ? -ledger.unexplained : ledger.unexplained);
             uint64_t bound = ledger.rss_after / 100 > 1 << 20 ? ledger.rss_after / 100 : 1 << 20;
             if (rest > bound) {
                 printf("unexplained %lld of %llu\n", (long long)ledger.unexplained,
