@@ -175,16 +175,22 @@ static void group_print(const struct term *term, const struct table *table, enum
     }
 }
 
+// A remark behind a number, where there is room for it.
+static void note_print(const struct term *term, const char *note)
+{
+    if (note[0] != '\0' && TITLE_COLUMNS + BYTES_COLUMNS + 2 + term_columns(note) <= term->width) {
+        fputs("  ", term->out);
+        term_text(term, TERM_FAINT, note, 0);
+    }
+    fputc('\n', term->out);
+}
+
 static void total_print(const struct term *term, const char *title, uint64_t bytes,
                         const char *note)
 {
     term_text(term, TERM_BOLD, title, TITLE_COLUMNS);
     bytes_cell(term, TERM_BOLD, bytes);
-    if (note[0] != '\0') {
-        fputs("  ", term->out);
-        term_text(term, TERM_FAINT, note, 0);
-    }
-    fputc('\n', term->out);
+    note_print(term, note);
 }
 
 static void totals_print(const struct term *term, const struct ebb_ledger *l)
@@ -214,9 +220,7 @@ static void fact_print(const struct term *term, const char *title, uint64_t byte
         fputs("  ", term->out);
         term_text(term, TERM_PLAIN, title, TITLE_COLUMNS - 2);
         bytes_cell(term, TERM_PLAIN, bytes);
-        fputs("  ", term->out);
-        term_text(term, TERM_FAINT, note, 0);
-        fputc('\n', term->out);
+        note_print(term, note);
     }
 }
 

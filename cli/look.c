@@ -16,8 +16,9 @@
 
 #include "os/procfs.h"
 
-// PF_KTHREAD of the kernel, in field 9 of /proc/PID/stat.
+// PF_KTHREAD and PF_EXITING of the kernel, in field 9 of /proc/PID/stat.
 #define FLAG_KERNEL_THREAD 0x00200000u
+#define FLAG_EXITING 0x00000004u
 
 const struct argp_option look_options[] = {
     {"json", 'j', NULL, 0, "Print as JSON", 0},
@@ -168,7 +169,7 @@ static int fail_not_on_ebb(const struct look_args *args, const char *name)
     if (!stat_read(args->pid, &state, &flags)) {
         return cli_fail(args->command, "there is no process %d", args->pid);
     }
-    if (state == 'Z') {
+    if (state == 'Z' || (flags & FLAG_EXITING) != 0) {
         return cli_fail(args->command, "process %d (%s) has ended; its parent has not asked yet",
                         args->pid, name);
     }

@@ -40,6 +40,8 @@ struct object {
     } __attribute__((packed, aligned(4))) ours;
 };
 
+#define OBJECT_BYTES (offsetof(struct object, ours) + sizeof(((struct object *)0)->ours))
+
 static struct object object_make(void)
 {
     struct object o = {
@@ -90,7 +92,7 @@ EBB_TEST(ledger, truncated_and_absurd_files_have_no_note)
     struct ledger_segment segment;
     uint64_t first;
     // At every length: in a copy of exactly that length, so that a sanitizer sees a step beyond.
-    for (size_t len = 0; len < sizeof(o); len++) {
+    for (size_t len = 0; len < OBJECT_BYTES; len++) {
         char *copy = malloc(len + 1);
         memcpy(copy, &o, len);
         size_t count = ledger_elf_notes(copy, len, &segment, 1, &first);
