@@ -14,6 +14,8 @@
 #include "os/procfs.h"
 
 #define COMMAND_BYTES 512
+// On terminals too narrow for the numbers the command gets so much all the same.
+#define COMMAND_COLUMNS_MIN 12
 
 struct row {
     int pid;
@@ -217,7 +219,7 @@ static void rows_print(const struct term *term, const struct list *list)
             term_text(term, column == COLUMN_PID ? TERM_BOLD : TERM_PLAIN, text, 0);
         }
         term_text(term, TERM_PLAIN, row->policy, policy_width + 2);
-        command_print(term, row, room < TERM_PROSE_MIN ? TERM_PROSE_MIN : room);
+        command_print(term, row, room < COMMAND_COLUMNS_MIN ? COMMAND_COLUMNS_MIN : room);
     }
 }
 

@@ -116,7 +116,8 @@ struct ledger_target {
     char object[256];        // and its path, as in maps
 };
 
-// ledger_own_target makes the target that is this process itself; false if the heap has not started.
+// ledger_own_target makes the target that is this process itself; false if the heap has not
+// started.
 bool ledger_own_target(struct ledger_target *target);
 
 // ledger_find looks for the counters page of another process. 0, or

@@ -106,6 +106,11 @@ void walk_end(struct walk *walk);
 // walk_run fills stats, extra, the list of own memory, and with a residency the heap's classes.
 long walk_run(struct walk *walk);
 
+// Its parts. walk_get copies from the process; false, and walk->error, if that is not possible.
+bool walk_get(struct walk *walk, void *to, uint64_t addr, size_t bytes);
+void walk_totals(struct walk *walk);
+void walk_own_ranges(struct walk *walk);
+
 // walk_outside gives every resident page outside of the heap its class.
 long walk_outside(struct walk *walk);
 

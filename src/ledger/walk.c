@@ -15,7 +15,7 @@
 //
 // Flow
 //   walk_run -> walk_caches -> walk_arenas -> arena_walk -> record_walk -> place -> rest_walk
-//   -> walk_totals, stats_settle.
+//   -> walk_totals (totals.c).
 //
 // Why this way
 //   One record is read in one piece, and is nearly always consistent in itself; so live blocks and
@@ -25,11 +25,9 @@
 // Tests    test/unit/ledger_test.c  test/system/ledger.py
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/bitops.h"
 #include "ledger/ledger_int.h"
-#include "os/sys.h"
 
 // As in span/span_int.h.
 #define REMOTE_COUNT_SHIFT 48
@@ -44,7 +42,7 @@ _Static_assert(offsetof(struct cache, large_free_bytes) ==
 // A span of blocks has at most 64 KiB (span/sizeclass_table.h); this bounds a torn page count.
 #define SMALL_SPAN_PAGES_MAX 64
 
-static bool get(struct walk *walk, void *to, uint64_t addr, size_t bytes)
+bool walk_get(struct walk *walk, void *to, uint64_t addr, size_t bytes)
 {
     if (walk->error == 0) {
         walk->error = ledger_read_memory(&walk->target->reader, to, addr, bytes);
@@ -74,7 +72,7 @@ static void walk_caches(struct walk *walk)
     struct ebb_memstats *stats = walk->stats;
     uint64_t addr = (uintptr_t)walk->heap.caches.v_;
     for (size_t i = 0; i < walk->caches.cap && addr != 0; i++) {
-        if (!get(walk, &walk->cache, addr, sizeof(walk->cache))) {
+        if (!walk_get(walk, &walk->cache, addr, sizeof(walk->cache))) {
             return;
         }
         cache_ranges(walk, addr);
@@ -288,7 +286,7 @@ static void records_walk(struct walk *walk, uint64_t arena_addr)
     size_t left = walk->arena->record_high - 1; // number 0 is never used
     while (left != 0) {
         size_t count = min_size(left, RECORD_BATCH);
-        if (!get(walk, walk->records, addr, count * sizeof(struct span))) {
+        if (!walk_get(walk, walk->records, addr, count * sizeof(struct span))) {
             return;
         }
         for (size_t i = 0; i < count; i++) {
@@ -393,7 +391,7 @@ static void rest_walk(struct walk *walk)
 
 static void arena_walk(struct walk *walk, uint64_t arena_addr, uint64_t start)
 {
-    if (!get(walk, walk->arena, arena_addr, ARENA_HEAD_BYTES)) {
+    if (!walk_get(walk, walk->arena, arena_addr, ARENA_HEAD_BYTES)) {
         return;
     }
     interval_add(&walk->own, arena_addr, arena_addr + sizeof(struct arena), OWN_TABLES);
@@ -420,7 +418,7 @@ static void walk_arenas(struct walk *walk)
         size_t count = min_size(hi - lo, MAP_BATCH);
         uint64_t addr =
             walk->target->page.pages + offsetof(struct pageheap, maps) + lo * sizeof(uint64_t);
-        if (!get(walk, walk->maps, addr, count * sizeof(uint64_t))) {
+        if (!walk_get(walk, walk->maps, addr, count * sizeof(uint64_t))) {
             return;
         }
         for (size_t i = 0; i < count && walk->error == 0; i++) {
@@ -435,112 +433,7 @@ static void walk_arenas(struct walk *walk)
     }
 }
 
-// --- totals ---
-
-// A class of which no span was deleted meanwhile has the truth of some moment of this walk. So each
-// class takes its counts from the calmest walk there was.
-static void classes_merge(struct walk *walk)
-{
-    struct ebb_memstats *stats = walk->stats;
-    for (unsigned i = 0; i < SIZECLASS_COUNT; i++) {
-        struct ebb_memstats_class *now = &stats->by_size[i];
-        uint64_t gone = i == 0 ? 0 : walk->heap.central[i].alloc_count.v_;
-        now->bytes = sizeclass_table[i].block_bytes;
-        now->mallocs += gone;
-        now->frees += gone;
-        walk->raw_mallocs += now->mallocs;
-        walk->raw_frees += now->frees;
-        if (walk->moved[i] <= walk->best[i].moved) {
-            walk->best[i].counts = *now;
-            walk->best[i].moved = walk->moved[i];
-        }
-        *now = walk->best[i].counts;
-        walk->extra->moved_count += walk->best[i].moved;
-    }
-}
-
-static void walk_totals(struct walk *walk)
-{
-    struct ebb_memstats *stats = walk->stats;
-    struct ledger_extra *extra = walk->extra;
-    const struct meta *meta = &walk->heap.meta;
-    stats->heap_alloc = stats->large_bytes;
-    for (unsigned i = 0; i < SIZECLASS_COUNT; i++) {
-        const struct ebb_memstats_class *by_size = &stats->by_size[i];
-        stats->mallocs += by_size->mallocs;
-        stats->frees += by_size->frees;
-        stats->total_alloc += by_size->mallocs * by_size->bytes; // bytes of large ones: 0
-        stats->heap_alloc += (by_size->mallocs - by_size->frees) * by_size->bytes;
-    }
-    stats->heap_objects = stats->mallocs - stats->frees;
-    stats->heap_sys = walk->sys_pages << PAGE_SHIFT;
-    stats->heap_inuse = walk->inuse_bytes;
-    stats->heap_released = (walk->released_pages << PAGE_SHIFT) + extra->hole_bytes;
-    stats->heap_lazy = walk->lazy_pages << PAGE_SHIFT;
-    uint64_t arena = meta->bytes[META_ARENA].v_;
-    uint64_t cache = meta->bytes[META_CACHE].v_;
-    uint64_t blocks = meta->reserved_bytes.v_ + meta->first_bytes;
-    stats->mspan_sys = arena;
-    stats->mspan_inuse = min_u64(stats->span_count * sizeof(struct span), arena);
-    stats->mcache_sys = cache;
-    stats->mcache_inuse = min_u64(stats->thread_count * sizeof(struct cache), cache);
-    stats->other_sys = blocks - min_u64(blocks, arena + cache);
-    extra->withdrawn_bytes = walk->withdrawn_pages << PAGE_SHIFT;
-    extra->ops_count = walk->pages->stats.ops_count;
-}
-
-// Holds a torn reading to what must hold between its numbers: large blocks are counted by caches
-// and placed by records, which are read at different moments. heap_sys is certain, and stays.
-static void stats_settle(struct ebb_memstats *s, struct ledger_extra *extra)
-{
-    s->heap_alloc = min_u64(s->heap_alloc, s->heap_sys);
-    s->heap_inuse = min_u64(max_u64(s->heap_inuse, s->heap_alloc), s->heap_sys);
-    s->heap_idle = s->heap_sys - s->heap_inuse;
-    s->heap_released = min_u64(s->heap_released, s->heap_idle);
-    s->heap_lazy = min_u64(s->heap_lazy, s->heap_released);
-    s->heap_cached = min_u64(s->heap_cached, s->heap_idle);
-    s->alloc = s->heap_alloc;
-    s->total_alloc = max_u64(s->total_alloc, s->alloc);
-    s->sys = s->heap_sys + s->stack_sys + s->mspan_sys + s->mcache_sys + s->buck_hash_sys +
-             s->gc_sys + s->other_sys;
-    extra->retained_bytes = s->heap_sys - s->heap_released;
-}
-
-// How many allocations of each class went to central while we walked: with spans that were deleted,
-// and are now missing, or counted and deleted after.
-static void deleted_meanwhile(struct walk *walk)
-{
-    const struct heap *before = &walk->heap;
-    struct central after[SIZECLASS_COUNT];
-    uint64_t addr = walk->target->page.heap + offsetof(struct heap, central);
-    if (get(walk, after, addr, sizeof(after))) {
-        for (unsigned i = 1; i < SIZECLASS_COUNT; i++) {
-            walk->moved[i] = after[i].alloc_count.v_ - before->central[i].alloc_count.v_;
-        }
-    }
-}
-
-static void own_ranges(struct walk *walk)
-{
-    const struct ledger_page *page = &walk->target->page;
-    const struct meta *meta = &walk->heap.meta;
-    struct interval_list *own = &walk->own;
-    interval_add(own, page->pages, page->pages + sizeof(struct pageheap), OWN_DATA);
-    interval_add(own, page->heap, page->heap + sizeof(struct heap), OWN_DATA);
-    interval_add(own, walk->target->page_addr, walk->target->page_addr + sizeof(*page), OWN_DATA);
-    uint64_t first = (uintptr_t)meta->first;
-    interval_add(own, first, first + meta->first_bytes, OWN_OTHER);
-    for (size_t i = 0; i < LEDGER_OWN_COUNT; i++) {
-        const struct ledger_range *range = &page->own[i];
-        if (range->start != 0 && range->bytes < GIB) {
-            interval_add(own, range->start, range->start + range->bytes, OWN_DATA);
-        }
-    }
-    if (walk->target->reader.pid == 0) {
-        interval_add(own, (uintptr_t)walk, (uintptr_t)walk + walk->scratch_bytes, OWN_DATA);
-    }
-    interval_sort(own);
-}
+// --- the whole ---
 
 long walk_run(struct walk *walk)
 {
@@ -556,76 +449,15 @@ long walk_run(struct walk *walk)
     memset(walk->extra, 0, sizeof(*walk->extra));
     walk->stats->size = sizeof(*walk->stats);
     const struct ledger_page *page = &walk->target->page;
-    if (!get(walk, &walk->heap, page->heap, sizeof(walk->heap)) ||
-        !get(walk, walk->pages, page->pages, HEAP_HEAD_BYTES)) {
+    if (!walk_get(walk, &walk->heap, page->heap, sizeof(walk->heap)) ||
+        !walk_get(walk, walk->pages, page->pages, HEAP_HEAD_BYTES)) {
         return walk->error;
     }
     walk_caches(walk);
     walk_arenas(walk);
     walk_large(walk);
-    deleted_meanwhile(walk);
-    classes_merge(walk);
     walk_totals(walk);
-    stats_settle(walk->stats, walk->extra);
     interval_sort(&walk->arenas);
-    own_ranges(walk);
+    walk_own_ranges(walk);
     return walk->error;
-}
-
-// --- scratch ---
-
-static void list_place(struct interval_list *list, char **pos, size_t cap)
-{
-    list->items = (struct interval *)(void *)*pos;
-    list->cap = cap;
-    *pos += cap * sizeof(struct interval);
-}
-
-struct walk *walk_begin(const struct ledger_target *target)
-{
-    // Room for what there is now and as much growth as there may be while we look.
-    struct {
-        struct pageheap_stats stats;
-        uint32_t cache_count;
-    } now;
-    const struct ledger_page *page = &target->page;
-    if (ledger_read_memory(&target->reader, &now.stats,
-                           page->pages + offsetof(struct pageheap, stats),
-                           sizeof(now.stats)) != 0 ||
-        ledger_read_memory(&target->reader, &now.cache_count,
-                           page->heap + offsetof(struct heap, cache_count),
-                           sizeof(now.cache_count)) != 0) {
-        return NULL;
-    }
-    size_t caches = min_size(now.cache_count, CACHE_COUNT_MAX) + 64;
-    size_t chunks = min_size(now.stats.sys_pages / CHUNK_PAGES, WINDOW_ARENAS) + 256;
-    size_t own = caches + chunks + LEDGER_OWN_COUNT + 8;
-    size_t gather = caches * GATHER_COUNT;
-    size_t bytes = align_up(sizeof(struct walk), 64) +
-                   (own + chunks + caches + gather) * sizeof(struct interval);
-    bytes = align_up(bytes, 65536);
-    long addr = sys_call6(SYS_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (addr < 0 && addr > -4096) {
-        return NULL;
-    }
-    struct walk *walk = (struct walk *)addr;
-    walk->target = target;
-    walk->scratch_bytes = bytes;
-    for (size_t i = 0; i < SIZECLASS_COUNT; i++) {
-        walk->best[i].moved = UINT64_MAX;
-    }
-    walk->arena = (struct arena *)(void *)walk->arena_head;
-    walk->pages = (struct pageheap *)(void *)walk->pages_head;
-    char *pos = (char *)walk + align_up(sizeof(*walk), 64);
-    list_place(&walk->own, &pos, own);
-    list_place(&walk->arenas, &pos, chunks);
-    list_place(&walk->caches, &pos, caches);
-    list_place(&walk->gather, &pos, gather);
-    return walk;
-}
-
-void walk_end(struct walk *walk)
-{
-    sys_call2(SYS_munmap, walk, walk->scratch_bytes);
 }

@@ -9,7 +9,6 @@
 // hold says "ready" and then does what each line of its input says: "free" frees all that is left,
 // "fork" starts a child that writes to every second block, says "child PID" and waits for its end
 // of input; "load" fills the memory again. It ends at the end of its input.
-#include <assert.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -23,6 +22,14 @@
 
 #include "../../../include/ebb/stats.h"
 
+static void check(int right, const char *what)
+{
+    if (!right) {
+        printf("wrong: %s\n", what);
+        exit(1);
+    }
+}
+
 static char **blocks;
 static size_t block_count, block_bytes;
 
@@ -31,7 +38,7 @@ static void load(void)
     for (size_t i = 0; i < block_count; i++) {
         if (blocks[i] == NULL) {
             blocks[i] = malloc(block_bytes);
-            assert(blocks[i] != NULL);
+            check(blocks[i] != NULL, "no memory for a block");
             memset(blocks[i], (int)(i % 251) + 1, block_bytes);
         }
     }
@@ -50,7 +57,7 @@ static void thin_out(size_t keep)
 static void child_start(void)
 {
     pid_t pid = fork();
-    assert(pid >= 0);
+    check(pid >= 0, "fork");
     if (pid != 0) {
         return;
     }
@@ -71,7 +78,7 @@ static int hold(size_t bytes, size_t block, size_t keep)
     block_bytes = block;
     block_count = bytes / block;
     blocks = calloc(block_count, sizeof(*blocks));
-    assert(blocks != NULL);
+    check(blocks != NULL, "no memory for the table");
     load();
     thin_out(keep);
     puts("ready");
@@ -109,7 +116,7 @@ static void *churn(void *arg)
         size_t bytes =
             (random >> 20 & 63) == 0 ? 1 + (random >> 30) % 300000 : 1 + (random >> 30) % 2000;
         char *fresh = malloc(bytes);
-        assert(fresh != NULL);
+        check(fresh != NULL, "no memory for a block");
         fresh[0] = fresh[bytes - 1] = 1;
         free(atomic_exchange(&shared[random % SLOTS], fresh));
     }
@@ -118,14 +125,6 @@ static void *churn(void *arg)
 
 typedef int memstats_fn(struct ebb_memstats *);
 typedef int ledger_fn(struct ebb_ledger *);
-
-static void check(int right, const char *what)
-{
-    if (!right) {
-        printf("wrong: %s\n", what);
-        exit(1);
-    }
-}
 
 static void check_identities(const struct ebb_memstats *s, const struct ebb_memstats *before)
 {
