@@ -21,9 +21,9 @@ NO_PROCESS = 2 ** 30
 
 # The lines of `gops memstats`, in its order.
 GOPS_LINES = """alloc total-alloc sys lookups mallocs frees heap-alloc heap-sys heap-idle
-heap-in-use heap-released heap-objects stack-in-use stack-sys mspan-in-use mspan-sys mcache-in-use
-mcache-sys buck-hash-sys other-sys gc-sys next-gc last-gc gc-pause-total gc-pause gc-pause-end num-gc
-num-forced-gc gc-cpu-fraction enable-gc debug-gc""".split()
+heap-in-use heap-released heap-objects stack-in-use stack-sys mspan-in-use mspan-sys
+mcache-in-use mcache-sys buck-hash-sys other-sys gc-sys next-gc last-gc gc-pause-total gc-pause
+gc-pause-end num-gc num-forced-gc gc-cpu-fraction enable-gc debug-gc""".split()
 
 # Brings its own malloc: a preload comes after the program itself.
 OWN_MALLOC = r"""
