@@ -60,8 +60,9 @@ static const char *const group_titles[LINE_GROUPS] = {
 #define BYTES_COLUMNS 12
 #define SHARE_COLUMNS 9
 #define BAR_COLUMNS_MAX 24
-// The narrowest terminal on which the explanations still fit beside the bars.
-#define HELP_WIDTH_MIN (TITLE_COLUMNS + BYTES_COLUMNS + SHARE_COLUMNS + BAR_COLUMNS_MAX + 44)
+// Explanations stand behind the bars where they leave these so much.
+#define BAR_COLUMNS_MIN 12
+#define HELP_COLUMNS 43
 
 const struct argp cmd_ledger_argp = {
     look_options,
@@ -270,14 +271,11 @@ static void text_print(const struct ledger_target *target, const struct ebb_ledg
 {
     struct term term = term_open(stdout);
     char name[64];
-    int room = term.width - (TITLE_COLUMNS + BYTES_COLUMNS + SHARE_COLUMNS + 3);
-    struct table table = {
-        .ledger = ledger,
-        .bar_columns = room < 0                 ? 0
-                       : room < BAR_COLUMNS_MAX ? room
-                                                : BAR_COLUMNS_MAX,
-        .help = term.width >= HELP_WIDTH_MIN,
-    };
+    int room = term.width - (TITLE_COLUMNS + BYTES_COLUMNS + SHARE_COLUMNS + 4);
+    struct table table = {.ledger = ledger};
+    table.help = room - HELP_COLUMNS >= BAR_COLUMNS_MIN;
+    room -= table.help ? HELP_COLUMNS : 0;
+    table.bar_columns = room < 0 ? 0 : room < BAR_COLUMNS_MAX ? room : BAR_COLUMNS_MAX;
     for (size_t i = 0; i < ARRAY_COUNT(lines); i++) {
         table.most = max_u64(table.most, line_bytes(ledger, &lines[i]));
     }
