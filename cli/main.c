@@ -32,6 +32,8 @@ static const struct command commands[] = {
     {"ps", cmd_ps, &cmd_ps_argp, "list the processes that run on Ebb"},
     {"memstats", cmd_memstats, &cmd_memstats_argp, "show a process's MemStats, as gops does"},
     {"ledger", cmd_ledger, &cmd_ledger_argp, "show where each resident byte of a process is"},
+    {"policy", cmd_policy, &cmd_policy_argp, "show or change the policy of a running process"},
+    {"release", cmd_release, &cmd_release_argp, "make a running process give back all it can"},
     {"options", cmd_options, &cmd_options_argp, "list the options, their values and their meaning"},
     {"version", cmd_version, &cmd_version_argp, "say what this Ebb is and what the kernel offers"},
     {"help", cmd_help, &cmd_help_argp, "explain a command"},
@@ -285,6 +287,7 @@ static void overview_print(FILE *out)
           "  ebb run --set stats=exit ls   print what malloc did when it ends\n"
           "  ebb ps                        which processes run on Ebb\n"
           "  ebb ledger 1234               where the memory of one of them is\n"
+          "  ebb policy 4711 now           change the policy of a running process\n"
           "  ebb options                   what can be set\n"
           "  ebb help run                  more about one command\n\n"
           "Exit status: 0, that of the program run, or 125 if ebb itself fails.\n",

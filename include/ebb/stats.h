@@ -54,13 +54,15 @@ struct ebb_memstats {
     uint64_t buck_hash_sys;
     uint64_t gc_sys;
     uint64_t other_sys;
-    uint64_t heap_lazy;     // Unlike Go: of heap_released, given back lazily (MADV_FREE)
-    uint64_t heap_cached;   // Unlike Go: of heap_idle, large runs at rest in thread caches
-    uint64_t large_count;   // Unlike Go: count of live blocks over 32 KiB
-    uint64_t large_bytes;   // Unlike Go: their bytes
-    uint64_t span_count;    // Unlike Go: count of spans
-    uint64_t thread_count;  // Unlike Go: count of threads with a cache
-    uint64_t skipped_count; // Unlike Go: threads that could not be asked; 0 means exact
+    uint64_t heap_lazy;       // Unlike Go: of heap_released, given back lazily (MADV_FREE)
+    uint64_t heap_holes;      // Unlike Go: of heap_released, inside spans in use
+    uint64_t heap_reinflated; // Unlike Go: of heap_released, resident again: an estimate by sample
+    uint64_t heap_cached;     // Unlike Go: of heap_idle, large runs at rest in thread caches
+    uint64_t large_count;     // Unlike Go: count of live blocks over 32 KiB
+    uint64_t large_bytes;     // Unlike Go: their bytes
+    uint64_t span_count;      // Unlike Go: count of spans
+    uint64_t thread_count;    // Unlike Go: count of threads with a cache
+    uint64_t skipped_count;   // Unlike Go: threads that could not be asked; 0 means exact
     struct ebb_memstats_class by_size[EBB_MEMSTATS_CLASSES]; // [0]: larger than 32 KiB, bytes 0
 };
 
@@ -82,15 +84,16 @@ struct ebb_ledger {
     size_t size; // set by the caller: sizeof(struct ebb_ledger)
 
     // Pages of the heap.
-    uint64_t live;       // blocks in use, rounded to their size class
-    uint64_t slack;      // free blocks, and ends of spans, in spans in use
-    uint64_t remote;     // blocks freed by other threads, not collected yet
-    uint64_t cached;     // spans without a block in use, and runs, that threads keep
-    uint64_t ready;      // free pages, not given back yet
-    uint64_t lazy;       // given back lazily (MADV_FREE), and not yet taken by the kernel
-    uint64_t withdrawn;  // with the releaser, or between two states
-    uint64_t holes_back; // given back inside spans in use, and resident all the same
-    uint64_t runs_back;  // free pages given back or never used, and resident all the same
+    uint64_t live;        // blocks in use, rounded to their size class
+    uint64_t slack;       // free blocks, and ends of spans, in spans in use
+    uint64_t remote;      // blocks freed by other threads, not collected yet
+    uint64_t cached;      // spans without a block in use, and runs, that threads keep
+    uint64_t ready;       // free pages, not given back yet
+    uint64_t holes_ready; // free pages inside spans in use, not given back yet
+    uint64_t lazy;        // given back lazily (MADV_FREE), and not yet taken by the kernel
+    uint64_t withdrawn;   // with the releaser, or changing hands while it was looked at
+    uint64_t holes_back;  // given back inside spans in use, and resident all the same
+    uint64_t runs_back;   // free pages given back or never used, and resident all the same
 
     // What the heap costs.
     uint64_t meta_tables; // arenas: page bits, page map, span records

@@ -81,6 +81,7 @@ uint64_t ledger_layout(void)
         offsetof(struct span, used),
         offsetof(struct span, capacity),
         offsetof(struct span, holes),
+        offsetof(struct span, resident),
         offsetof(struct span, size_class),
         offsetof(struct span, state),
         offsetof(struct span, base),

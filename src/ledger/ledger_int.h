@@ -13,7 +13,7 @@
 #define UNIT_BYTES ((size_t)1 << UNIT_SHIFT)
 #define PAGE_UNITS (PAGE_BYTES / UNIT_BYTES)
 #define ARENA_UNITS (ARENA_BYTES / UNIT_BYTES)
-#define ARENA_HEAD_BYTES (offsetof(struct arena, map))
+#define ARENA_HEAD_BYTES (offsetof(struct arena, freed_tick))
 #define HEAP_HEAD_BYTES (offsetof(struct pageheap, group_summary))
 
 #define RECORD_BATCH 512
@@ -58,7 +58,8 @@ struct placing {
     uint64_t live_bytes;   // not placed yet
     uint64_t remote_bytes; // not placed yet
     uint32_t holes;
-    bool cached; // nothing in use in it: belongs to a thread's cache
+    uint32_t ready_holes; // of these: not given back
+    bool cached;          // nothing in use in it: belongs to a thread's cache
 };
 
 struct walk {

@@ -45,6 +45,7 @@ static void fields_fill(struct walk *walk)
     stats->heap_sys = walk->sys_pages << PAGE_SHIFT;
     stats->heap_inuse = walk->inuse_bytes;
     stats->heap_released = (walk->released_pages << PAGE_SHIFT) + extra->hole_bytes;
+    stats->heap_holes = extra->hole_bytes;
     stats->heap_lazy = walk->lazy_pages << PAGE_SHIFT;
     uint64_t arena = meta->bytes[META_ARENA].v_;
     uint64_t cache = meta->bytes[META_CACHE].v_;
@@ -66,6 +67,7 @@ static void stats_settle(struct ebb_memstats *s, struct ledger_extra *extra)
     s->heap_inuse = min_u64(max_u64(s->heap_inuse, s->heap_alloc), s->heap_sys);
     s->heap_idle = s->heap_sys - s->heap_inuse;
     s->heap_released = min_u64(s->heap_released, s->heap_idle);
+    s->heap_holes = min_u64(s->heap_holes, s->heap_released);
     s->heap_lazy = min_u64(s->heap_lazy, s->heap_released);
     s->heap_cached = min_u64(s->heap_cached, s->heap_idle);
     s->alloc = s->heap_alloc;

@@ -128,35 +128,55 @@ static bool page_claim(struct walk *walk, size_t page)
     return true;
 }
 
-// Resident bytes of the holes of a span within [pos, end) of the arena at hand.
-static uint64_t holes_place(struct walk *walk, const struct placing *p, uint64_t pos, uint64_t end)
+// What is resident in the holes of a span: given back, and there all the same; or not given back.
+struct in_holes {
+    uint64_t back_bytes;
+    uint64_t ready_bytes;
+};
+
+// The holes of a span that lie within [pos, end) of the arena at hand.
+static struct in_holes holes_place(struct walk *walk, const struct placing *p, uint64_t pos,
+                                   uint64_t end)
 {
     size_t page = walk->target->page.kernel_page_bytes;
     uint64_t first = align_up(p->base, page);
-    uint64_t bytes = 0;
+    struct in_holes sum = {0, 0};
     for (uint32_t holes = p->holes; holes != 0; holes &= holes - 1) {
-        uint64_t addr = first + bit_ctz(holes) * page;
+        unsigned i = bit_ctz(holes);
+        uint64_t addr = first + i * page;
         if (addr < pos || addr + page > end) {
             continue;
         }
-        walk->inuse_bytes -= min_u64(page, walk->inuse_bytes);
-        walk->extra->hole_bytes += page;
-        if (walk->residency != NULL) {
-            size_t unit = (addr - walk->arena->start) >> UNIT_SHIFT;
-            bytes += resident_bytes(walk, unit, page >> UNIT_SHIFT);
+        bool given = (p->ready_holes >> i & 1) == 0;
+        if (given) {
+            walk->inuse_bytes -= p->cached ? 0 : min_u64(page, walk->inuse_bytes);
+            walk->extra->hole_bytes += page;
+        }
+        if (walk->residency == NULL) {
+            continue;
+        }
+        size_t unit = (addr - walk->arena->start) >> UNIT_SHIFT;
+        uint64_t bytes = resident_bytes(walk, unit, page >> UNIT_SHIFT);
+        *(given ? &sum.back_bytes : &sum.ready_bytes) += bytes;
+        if (given) {
             walk->ledger->huge_back +=
                 (uint64_t)bits_count_range(walk->huge, unit, page >> UNIT_SHIFT) << UNIT_SHIFT;
         }
     }
-    return bytes;
+    return sum;
 }
 
 // Divides the resident bytes of a span's pages among the classes.
-static void bytes_place(struct walk *walk, struct placing *p, uint64_t resident, uint64_t holes)
+static void bytes_place(struct walk *walk, struct placing *p, uint64_t resident,
+                        struct in_holes holes)
 {
     struct ebb_ledger *ledger = walk->ledger;
-    ledger->holes_back += holes;
-    resident -= holes;
+    // Bounded, because another span may have claimed the pages.
+    uint64_t back = min_u64(holes.back_bytes, resident);
+    uint64_t ready = min_u64(holes.ready_bytes, resident - back);
+    ledger->holes_back += back;
+    ledger->holes_ready += ready;
+    resident -= back + ready;
     if (p->cached) {
         ledger->cached += resident;
         return;
@@ -187,13 +207,13 @@ static void place(struct walk *walk, struct placing *p)
             resident += resident_bytes(walk, page * PAGE_UNITS, PAGE_UNITS);
         }
     }
-    uint64_t holes = 0;
-    if (!p->cached) {
-        walk->inuse_bytes += claimed;
-        holes = p->holes != 0 ? holes_place(walk, p, p->pos, end) : 0;
+    walk->inuse_bytes += p->cached ? 0 : claimed;
+    struct in_holes holes = {0, 0};
+    if (p->holes != 0) {
+        holes = holes_place(walk, p, p->pos, end);
     }
     if (walk->residency != NULL) {
-        bytes_place(walk, p, resident, min_u64(holes, resident));
+        bytes_place(walk, p, resident, holes);
     }
     p->pos = end;
     walk->carry = *p;
@@ -231,6 +251,7 @@ static void small_walk(struct walk *walk, const struct span *span, uint64_t addr
         .live_bytes = live * block_bytes,
         .remote_bytes = remote * block_bytes,
         .holes = span->holes.v_,
+        .ready_holes = span->resident,
         .cached = live == 0,
     };
     place(walk, &p);

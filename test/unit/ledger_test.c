@@ -448,8 +448,8 @@ EBB_TEST(ledger, torn_readings_never_crash_and_keep_the_identities, .timeout = 6
         }
         if (ledger_read(&target, &ledger, &stats, &extra) == 0) {
             uint64_t heap = ledger.live + ledger.slack + ledger.remote + ledger.cached +
-                            ledger.ready + ledger.lazy + ledger.withdrawn + ledger.holes_back +
-                            ledger.runs_back;
+                            ledger.ready + ledger.holes_ready + ledger.lazy + ledger.withdrawn +
+                            ledger.holes_back + ledger.runs_back;
             cr_assert(heap <= stats.heap_sys, "round %d", i);
         }
     }
