@@ -57,7 +57,11 @@ static void own_print(struct fmt *out, const struct ledger_target *target,
     count_line(out, "threads: ", s->thread_count);
     fmt_str(out, "policy: ");
     fmt_str(out, page->policy);
-    fmt_str(out, "\n");
+    fmt_str(out, "\noptions: ");
+    char options[512];
+    look_options_text(target, options, sizeof(options));
+    fmt_str(out, options[0] != '\0' ? options : "-");
+    fmt_char(out, '\n');
     if (limit_bytes != UINT64_MAX) {
         bytes_line(out, "limit: ", limit_bytes);
     }
@@ -104,12 +108,14 @@ static int json_print(const struct ledger_target *target, const struct ebb_memst
                       const struct ledger_extra *extra)
 {
     char name[64];
+    char options[512];
     look_name(target->reader.pid, name, sizeof(name));
-    json_t *root =
-        json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "pid", target->reader.pid, "name",
-                  name, "version", target->page.library, "policy", target->page.policy, "state",
-                  look_in_use(target) ? "in use" : "loaded but not in use", "read_from", "outside",
-                  "memstats", look_json_memstats(s), "ebb", look_json_extra(s, extra));
+    look_options_text(target, options, sizeof(options));
+    json_t *root = json_pack(
+        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o}", "pid", target->reader.pid, "name", name,
+        "version", target->page.library, "policy", target->page.policy, "options", options, "state",
+        look_in_use(target) ? "in use" : "loaded but not in use", "read_from", "outside",
+        "memstats", look_json_memstats(s), "ebb", look_json_extra(s, extra));
     return look_json_print("memstats", root);
 }
 

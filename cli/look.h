@@ -48,6 +48,10 @@ int look_fail(const struct look_args *args, long error);
 // where the program has a malloc of its own.
 bool look_in_use(const struct ledger_target *target);
 
+// look_options_text writes the options that are not at their defaults, as EBB takes them:
+// "policy=now,check=1"; "" if there is none.
+void look_options_text(const struct ledger_target *target, char *buf, size_t cap);
+
 // look_command writes what the process is: its command line, or its name in brackets.
 void look_command(int pid, char *buf, size_t cap);
 // look_name writes the short name that the kernel keeps.

@@ -78,6 +78,7 @@ uint64_t ledger_layout(void)
         sizeof(struct heap),
         sizeof(struct pageheap),
         sizeof(struct meta),
+        sizeof(struct options),
         offsetof(struct span, used),
         offsetof(struct span, capacity),
         offsetof(struct span, holes),

@@ -77,8 +77,6 @@ struct ledger_page {
     uint32_t kernel_page_bytes;      // (C)
     char policy[LEDGER_NAME_BYTES];  // written by ledger_page_set_policy
     atomic_u64 limit_bytes;          // (A) memory limit; UINT64_MAX: none
-    atomic_u32 control_signal;       // (A) real-time signal that opens the control socket; 0: none
-    atomic_u32 control_state;        // (A) 0: closed
     struct ledger_range own[LEDGER_OWN_COUNT]; // more memory of Ebb's: stacks of its threads
 };
 

@@ -57,9 +57,11 @@ int main(void)
 
 
 class LookTest(TextTest):
-    def start(self, path, lib=None, **how):
+    def start(self, path, lib=None, options=None, **how):
         """Starts a program that says "ready", with the library in front of it."""
         preload = {"LD_PRELOAD": lib or self.lib} if lib != "" else {}
+        if options:
+            preload["EBB"] = options
         process = subprocess.Popen([path], env=clean_environment(**preload),
                                    stdout=subprocess.PIPE, **how)
         self.addCleanup(self.stop, process)
@@ -109,6 +111,16 @@ class Shown(LookTest):
         self.assertEqual(by_size[1024]["Mallocs"], 3000)
         self.assertEqual(by_size[0]["Mallocs"] - by_size[0]["Frees"], 1)
         self.assertEqual(got["ebb"]["large_bytes"], 10 << 20)
+
+    def test_memstats_shows_the_options_that_were_set(self):
+        path = self.compile("holder", "-fno-builtin", source=HOLDER)
+        pid = self.start(path, options="policy=now,releaser=0,policy=never")
+        got = self.json("memstats", "--json", str(pid))
+        self.assertEqual((got["policy"], got["options"]), ("never", "policy=never,releaser=0"))
+        lines = self.good("memstats", str(pid)).splitlines()
+        self.assertIn("options: policy=never,releaser=0", lines)
+        lines = self.good("memstats", str(self.start(path))).splitlines()
+        self.assertIn("options: -", lines)
 
     def test_ledger_adds_up(self):
         pid = str(self.holder())
