@@ -14,6 +14,7 @@
 
 #include "base/option.h"
 #include "control/control_int.h"
+#include "ledger/ledger.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/sys.h"
@@ -142,7 +143,9 @@ static void server_start(void)
     if (error != 0) {
         store_seq(&control_main.running, CONTROL_NONE);
         control_opened(error);
+        return;
     }
+    ledger_page_add_own(control_main.worker.block, control_main.worker.block_bytes);
 }
 
 static bool server_stop(uint64_t limit_ns)

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 
 #include "control/control_int.h"
+#include "ledger/ledger.h"
 #include "os/futex.h"
 #include "os/sys.h"
 
@@ -61,6 +62,7 @@ void control_session(void)
         control_opened(error);
         return;
     }
+    ledger_page_add_own(control_main.door.block, control_main.door.block_bytes);
     for (;;) {
         uint32_t state = load_acquire(&job.state); // pairs with job_move in door_run, control_ask
         if (state == JOB_CLOSED) {

@@ -105,6 +105,7 @@ struct release_policy {
     struct release_plan (*plan)(const struct release_view *view);
     uint64_t ring_bytes;   // growth of ready pages that wakes the releaser; 0: the option decides
     enum vm_advice advice; // unless option madvise says otherwise
+    bool eager; // every thread's cache is flushed at each look, and holes are made, at rest or not
 };
 
 #define RELEASE_POLICY_COUNT 8

@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 
 #include "base/option.h"
+#include "ledger/ledger.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/sys.h"
@@ -161,7 +162,9 @@ void releaser_ring(void)
         store_relaxed(&releaser.restricted, 1);
         store_seq(&releaser.state, RELEASER_NONE);
         releaser_assist();
+        return;
     }
+    ledger_page_add_own(releaser.thread.block, releaser.thread.block_bytes);
 }
 
 uint64_t releaser_release_now(const char *why, struct release_report *report)
@@ -187,6 +190,7 @@ bool releaser_set_policy(size_t index)
     }
     round_wait();
     round_set_policy(&release_policies[index], clock_now_ns());
+    ledger_page_set_policy(release_policies[index].name);
     ring_arm(0);
     round_end();
     releaser_ring();
@@ -207,6 +211,7 @@ size_t releaser_policy_index(void)
 void releaser_set_limit(uint64_t bytes)
 {
     store_relaxed(&round_main.limit_bytes, bytes);
+    store_relaxed(&ledger_page_main.limit_bytes, bytes);
 }
 
 uint64_t releaser_limit(void)
@@ -266,6 +271,7 @@ void releaser_init(void)
     round_main.stop = &releaser.stop;
     store_relaxed(&round_main.limit_bytes, UINT64_MAX);
     round_set_policy(&release_policies[o->policy], 0);
+    ledger_page_set_policy(release_policies[o->policy].name);
     releaser.thread_allowed = o->releaser;
     release_budget_init(&round_main.budget, (uint32_t)o->release_cpu_percent, 0);
     pageheap_set_grow_hook(&pageheap_main, releaser_ring);
