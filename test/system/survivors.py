@@ -158,7 +158,7 @@ def test(args):
             group([(kind, threads, permille, size, None, 0)
                    for kind in ('mixed', 'small', 'large')], program)
         return
-    group([('mixed', 1, 10, size, None, SLOW_S), ('mixed', 1, 10, size, None, 0),
+    group([('small', 1, 10, size, None, SLOW_S), ('mixed', 1, 10, size, None, 0),
            ('small', 1, 10, size, None, 0), ('large', 1, 10, size, None, 0),
            ('mixed', 8, 10, size, None, 0), ('mixed', 1, 100, size, None, 0),
            ('mixed', 1, 10, size, {'policy': 'never'}, 0)], program)
