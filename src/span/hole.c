@@ -35,7 +35,7 @@
 //   kernel has not taken yet could not be told from what it has when the blocks come back.
 //
 // Go       none. Go gives back only whole spans.
-// Tests    test/model/hole_model.c  test/model/malloc_model.c  test/race/heap_race.c
+// Tests    test/unit/hole_test.c  test/model/hole_model.c  test/race/hole_race.c
 #include "base/bitops.h"
 #include "base/fmt.h"
 #include "span/span_int.h"

@@ -31,7 +31,7 @@
 //   since its peak. A claim for the search and the call together needs no state between the two.
 //
 // Go       none; the nearest is 1.21 mgcscavenge.go, whose dense chunks are left alone for a cycle.
-// Tests    test/model/hole_model.c  test/model/malloc_model.c  test/race/heap_race.c
+// Tests    test/unit/look_test.c  test/model/hole_model.c  test/race/hole_race.c
 #include "os/clock.h"
 #include "os/thread.h"
 #include "span/span_int.h"
