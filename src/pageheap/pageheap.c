@@ -32,6 +32,7 @@ void pageheap_init(struct pageheap *heap, const struct vm *vm, struct meta *meta
     heap->hint = hint;
     heap->ring_ready_pages = UINT64_MAX;
     heap->clock_ns = clock_coarse_ns;
+    heap->unit_pages = (uint32_t)max_size(vm->page_bytes >> PAGE_SHIFT, 1);
 }
 
 void pageheap_set_grow_hook(struct pageheap *heap, void (*hook)(void))

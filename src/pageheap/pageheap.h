@@ -158,6 +158,7 @@ struct pageheap {
     uint64_t ring_ready_pages;   // (L) the hook rings when so many pages are ready
     void (*grow_hook)(void);     // (C) see pageheap_set_grow_hook
     uint64_t (*clock_ns)(void);  // (C) coarse: for the ages of ready pages
+    uint32_t unit_pages;         // (C) what goes back together: a kernel page, or a huge one
     bool populate;               // (C) populate released pages in bulk when they are taken
     uintptr_t window_start;      // (C) after the first reservation
     uint64_t group_summary[WINDOW_GROUPS]; // (L)
@@ -248,6 +249,24 @@ struct pageheap_cursor pageheap_cursor_top(struct pageheap *heap);
 bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor,
                       const struct pageheap_filter *filter, enum vm_advice advice,
                       struct pageheap_release_result *result);
+
+// pageheap_dense turns to huge pages: the heap asks for them, and gives back only whole ones.
+// Called by boot before there is a second thread; what is touched by then stays small until the
+// kernel collapses it.
+void pageheap_dense(struct pageheap *heap);
+
+// A sample of the released pages, for what the kernel has put behind them all the same (khugepaged,
+// or a write to freed memory): one chunk at a call, from low addresses on and round again.
+struct pageheap_sample {
+    size_t arena; // next, index in the window
+    size_t chunk;
+    uint64_t looked_pages;   // of the kernel, ever; both halved from time to time
+    uint64_t resident_pages; // of these
+};
+
+// pageheap_sample_released looks at one chunk with released pages, about 10 us. False if there is
+// none, or nothing can be known. One thread at a time.
+bool pageheap_sample_released(struct pageheap *heap, struct pageheap_sample *sample);
 
 // pageheap_release_tables gives back page map and records of empty arenas; returns bytes, an upper
 // bound. One thread at a time (the release round).

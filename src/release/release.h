@@ -208,6 +208,11 @@ uint64_t releaser_release_now(const char *why, struct release_report *report);
 bool releaser_set_policy(size_t index);
 size_t releaser_policy_index(void);
 
+// releaser_reinflated_bytes is an estimate of what was given back and is resident all the same,
+// from a sample of 4 MiB at each look. Such memory is the work of khugepaged, or of a program that
+// writes to what it has freed.
+uint64_t releaser_reinflated_bytes(void);
+
 // releaser_set_limit sets the memory limit that policies see in view.limit_bytes; UINT64_MAX: none.
 void releaser_set_limit(uint64_t bytes);
 

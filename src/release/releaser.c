@@ -193,6 +193,11 @@ bool releaser_set_policy(size_t index)
     return true;
 }
 
+uint64_t releaser_reinflated_bytes(void)
+{
+    return load_relaxed(&round_main.reinflated_bytes);
+}
+
 size_t releaser_policy_index(void)
 {
     const struct release_policy *policy = round_policy();
@@ -222,6 +227,7 @@ void releaser_pause(void)
 void releaser_restrict(void)
 {
     store_relaxed(&releaser.restricted, 1);
+    store_relaxed(&round_main.restricted, 1);
     releaser_pause();
     barrier_restrict();
     vm_batch_forbid();

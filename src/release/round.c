@@ -270,6 +270,22 @@ static void spans_search(uint64_t now_ns)
     round->search_cut = more;
 }
 
+// Notices memory that was given back and has come again.
+static void released_sample(void)
+{
+    struct round *round = &round_main;
+    struct pageheap_sample *sample = &round->sample;
+    if (load_relaxed(&round->restricted) != 0 ||
+        !pageheap_sample_released(&pageheap_main, sample)) {
+        return;
+    }
+    struct pageheap_stats stats;
+    pageheap_stats_read(&pageheap_main, &stats);
+    uint64_t released_pages = stats.released_pages - stats.lazy_pages;
+    uint64_t share = (sample->resident_pages << 16) / max_u64(sample->looked_pages, 1);
+    store_relaxed(&round->reinflated_bytes, (released_pages * share >> 16) << PAGE_SHIFT);
+}
+
 // When to look again after a round that left nothing to do at once.
 static uint64_t look_next(const struct release_view *view, const struct release_plan *plan)
 {
@@ -298,6 +314,7 @@ uint64_t round_look(uint64_t *ready_pages)
         view_read(&view);
         plan = round_policy()->plan(&view);
     }
+    released_sample();
     *ready_pages = view.ready_bytes >> PAGE_SHIFT;
     if (plan.bytes != 0 && released != 0) {
         // More to do: when the budget allows, but not before others have had a turn.
