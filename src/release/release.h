@@ -215,6 +215,8 @@ uint64_t releaser_reinflated_bytes(void);
 
 // releaser_set_limit sets the memory limit that policies see in view.limit_bytes; UINT64_MAX: none.
 void releaser_set_limit(uint64_t bytes);
+// releaser_limit is the limit in force; 0 or UINT64_MAX: none.
+uint64_t releaser_limit(void);
 
 // releaser_pause ends the thread and waits for that, at most 100 ms: before the program changes its
 // credentials or namespaces, which are per thread. It comes back at the next ring.

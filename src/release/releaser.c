@@ -38,7 +38,7 @@ static struct releaser {
     atomic_u32 restricted;     // (A) no thread: a filter may be in force
     atomic_u32 state;          // (A)
     atomic_u32 bell;           // (A)
-    atomic_u32 dozing;            // (A) the thread sleeps for longer than a look
+    atomic_u32 dozing;         // (A) the thread sleeps for longer than a look
     atomic_u32 stop;           // (A) releaser_pause wants the thread gone
     atomic_u32 round;          // (A) 1: somebody holds round_main
     struct bare_thread thread; // (state)
@@ -213,6 +213,11 @@ size_t releaser_policy_index(void)
 void releaser_set_limit(uint64_t bytes)
 {
     store_relaxed(&round_main.limit_bytes, bytes);
+}
+
+uint64_t releaser_limit(void)
+{
+    return load_relaxed(&round_main.limit_bytes);
 }
 
 void releaser_pause(void)
