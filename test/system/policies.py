@@ -151,10 +151,10 @@ def switched(shape):
     shape.wait(6)
     shape.expect(*KEPT, 'after switching to never')
     shape.tell('policy', 'go1.11')
-    shape.wait(9)
+    shape.wait(14)  # its releaser sleeps now, until 150 s have passed
     shape.expect(*KEPT, 'after switching to go1.11')
     shape.tell('policy', 'decay')
-    shape.wait(24)
+    shape.wait(29)
     shape.expect(*GONE, '15 s after switching to decay')
 
 
