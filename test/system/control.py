@@ -520,7 +520,8 @@ def turncoat():
     finally:
         over.set()
         ringer.join()
-    require(word[:1] == ['ready'], 'it says %s; %s' % (word, sysutil.ended(program.process.poll())))
+    require(word[:1] == ['ready'], 'it says %s; %s'
+            % (word, sysutil.ended(program.process.poll())))
     time.sleep(0.3)
     for path in glob.glob('/proc/%d/task/*/status' % program.pid):
         with open(path) as file:
