@@ -96,12 +96,35 @@ static struct option_row row_make(size_t index, const struct options *values,
     return row;
 }
 
+// A list of choices longer than this would push the table over the width: it goes into the prose.
+#define RANGE_COLUMNS 20
+
+struct row_texts {
+    char value[VALUE_BYTES + 16];
+    char meaning[256];
+};
+
+static void texts_make(struct row_texts *texts, const struct option_row *row, const char *mark)
+{
+    snprintf(texts->value, sizeof(texts->value), "%s%s", row->value, mark);
+    struct fmt meaning;
+    fmt_init(&meaning, texts->meaning, sizeof(texts->meaning));
+    fmt_str(&meaning, row->info.help);
+    if (strlen(row->info.choices) > RANGE_COLUMNS) {
+        fmt_str(&meaning, "; one of ");
+        for (const char *at = row->info.choices; *at != '\0'; at++) {
+            fmt_str(&meaning, *at == '|' ? ", " : "");
+            fmt_strn(&meaning, at, *at != '|');
+        }
+    }
+}
+
 static void table_print(const struct option_row *rows, size_t count)
 {
     struct term term = term_open(stdout);
     struct term_cell *cells = calloc((count + 1) * COLUMNS, sizeof(*cells));
-    char(*values)[VALUE_BYTES + 16] = calloc(count, sizeof(*values));
-    if (cells == NULL || values == NULL) {
+    struct row_texts *texts = calloc(count, sizeof(*texts));
+    if (cells == NULL || texts == NULL) {
         exit(cli_fail("options", "out of memory"));
     }
     static const char *const heading[COLUMNS] = {"NAME",  "VALUE",   "DEFAULT",
@@ -116,13 +139,14 @@ static void table_print(const struct option_row *rows, size_t count)
         bool set = strcmp(row->source, "default") != 0;
         any_set |= set;
         const char *mark = !set ? "" : strcmp(row->source, "EBB") == 0 ? " *" : " +";
-        snprintf(values[i], sizeof(values[i]), "%s%s", row->value, mark);
+        texts_make(&texts[i], row, mark);
+        bool listed = strlen(row->info.choices) > RANGE_COLUMNS;
         cell[COLUMN_NAME] = (struct term_cell){row->info.name, TERM_BOLD};
-        cell[COLUMN_VALUE] = (struct term_cell){values[i], set ? TERM_NOTE : TERM_PLAIN};
+        cell[COLUMN_VALUE] = (struct term_cell){texts[i].value, set ? TERM_NOTE : TERM_PLAIN};
         cell[COLUMN_DEFAULT] = (struct term_cell){row->info.default_text, TERM_PLAIN};
-        cell[COLUMN_RANGE] = (struct term_cell){row->info.choices, TERM_PLAIN};
+        cell[COLUMN_RANGE] = (struct term_cell){listed ? "a name" : row->info.choices, TERM_PLAIN};
         cell[COLUMN_GO] = (struct term_cell){row->info.alias, TERM_PLAIN};
-        cell[COLUMN_HELP] = (struct term_cell){row->info.help, TERM_PLAIN};
+        cell[COLUMN_HELP] = (struct term_cell){texts[i].meaning, TERM_PLAIN};
     }
     const struct term_table table = {COLUMNS, count + 1, cells};
     term_table_print(&term, &table);
@@ -132,7 +156,7 @@ static void table_print(const struct option_row *rows, size_t count)
                   0);
     }
     term_wrap(&term, "Set them with EBB=name=value,name=value or ebb run --set name=value.", 0);
-    free(values);
+    free(texts);
     free(cells);
 }
 

@@ -30,8 +30,19 @@
 #include "base/fmt.h"
 
 // Indexes of the choices in option.def. The policies are in the order of release/policies.c.
-enum option_policy { OPTION_POLICY_GO116, OPTION_POLICY_NEVER, OPTION_POLICY_NOW };
-enum option_madvise { OPTION_MADVISE_DONTNEED, OPTION_MADVISE_FREE };
+enum option_policy {
+    OPTION_POLICY_GO116,
+    OPTION_POLICY_GO111,
+    OPTION_POLICY_GO112,
+    OPTION_POLICY_GO113,
+    OPTION_POLICY_GO119,
+    OPTION_POLICY_DECAY,
+    OPTION_POLICY_NEVER,
+    OPTION_POLICY_NOW,
+};
+// AUTO is last, so that GODEBUG's madvdontneed=1|0 are the first two.
+enum option_madvise { OPTION_MADVISE_DONTNEED, OPTION_MADVISE_FREE, OPTION_MADVISE_AUTO };
+enum option_thp { OPTION_THP_DEFAULT, OPTION_THP_NEVER, OPTION_THP_KEEP };
 enum option_stats { OPTION_STATS_OFF, OPTION_STATS_EXIT };
 enum option_control { OPTION_CONTROL_OFF, OPTION_CONTROL_DEMAND, OPTION_CONTROL_ON };
 enum option_syscalls { OPTION_SYSCALLS_CORE, OPTION_SYSCALLS_FULL };
@@ -71,7 +82,7 @@ struct option_info {
     const char *help;
     bool inherited;        // holds in children too
     char default_text[32]; // as option_value_text writes it
-    char choices[64];      // "0|1", "1..50", "0..64TiB", "dontneed|free"
+    char choices[96];      // "0|1", "1..50", "0..64TiB", "dontneed|free|auto"
 };
 
 size_t option_count(void);

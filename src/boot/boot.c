@@ -54,6 +54,11 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
         harden_enable(&heap_main);
     }
     pageheap_main.populate = options_main.populate;
+    if (options_main.thp == OPTION_THP_NEVER) {
+        vm_huge_forbid();
+    } else if (options_main.thp == OPTION_THP_KEEP) {
+        pageheap_dense(&pageheap_main);
+    }
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
         releaser_restrict();

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "boot/boot_int.h"
+#include "release/release.h"
 #include "span/span.h"
 #include "stats/stats.h"
 
@@ -39,13 +40,16 @@ static void fill_pages(struct ebb_memstats *out, const struct pageheap_stats *pa
 {
     // Spans without a live block and cached runs are idle by Go's definition, though no span is
     // free.
-    uint64_t inuse = pages->used_pages - heap->cached_pages - heap->empty_pages;
+    uint64_t inuse_pages = pages->used_pages - heap->cached_pages;
     out->heap_sys = pages->sys_pages << PAGE_SHIFT;
-    out->heap_inuse = inuse << PAGE_SHIFT;
+    // A hole is idle and released, though its span is in use.
+    out->heap_inuse = (inuse_pages << PAGE_SHIFT) - heap->empty_bytes - heap->hole_bytes;
     out->heap_idle = out->heap_sys - out->heap_inuse;
-    out->heap_released = pages->released_pages << PAGE_SHIFT;
+    out->heap_released = (pages->released_pages << PAGE_SHIFT) + heap->hole_bytes;
+    out->heap_holes = heap->hole_bytes;
     out->heap_lazy = pages->lazy_pages << PAGE_SHIFT;
     out->heap_cached = heap->cached_pages << PAGE_SHIFT;
+    out->heap_reinflated = min_u64(releaser_reinflated_bytes(), out->heap_released);
     out->span_count = pages->span_count;
 }
 

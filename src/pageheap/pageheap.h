@@ -68,6 +68,7 @@ enum span_state {
     SPAN_CURRENT,  // small, owned, the one its class allocates from
     SPAN_PARTIAL,  // small, on the partial list of its owner or of central
     SPAN_EMPTY,    // small, on its owner's partial list, without a block in use, counted as such
+    SPAN_HOLEY,    // small, on its owner's holey list: has holes, was found at rest
     SPAN_FULL,     // small, on the full list: no block known to be free (span/remote.c)
     SPAN_LARGE,    // one block
     SPAN_CACHED,   // large, free, in a thread's page cache
@@ -75,25 +76,24 @@ enum span_state {
 
 // A span record. Line one is what malloc writes; line two is read by frees of any thread.
 struct span {
-    void *free;           // (T) free blocks, linked by their first word
-    uint64_t alloc_count; // (T) allocations ever
-    uint32_t used;        // (T) blocks in use, one more while the span is CURRENT (span/span.h)
-    uint32_t threaded;    // (T) blocks that have ever been on a free list; the rest is untouched
-    uint32_t capacity;    // (C) blocks in the span
-    uint32_t looked;      // (T) what span_activity was when it was last looked at (span/hole.c)
-    struct span *next;    // (S) list links
-    struct span *prev;    // (S)
-    struct span *pending_next; // (S) in its owner's pending stack
-    atomic_u32 holes;          // (S) bit i: the i-th whole kernel page is given back (span/hole.c)
-    uint16_t record_index;     // (C) in its arena
-    uint8_t free_units;        // (T) kernel pages without a block in use and not given back, as far
-                               //     as known
-    uint8_t zero;              // (T) pages were known to be zero when the span was made
+    void *free;            // (T) free blocks, linked by their first word
+    uint64_t alloc_count;  // (T) allocations ever
+    uint32_t used;         // (T) blocks in use, one more while the span is CURRENT (span/span.h)
+    uint32_t threaded;     // (T) blocks that have ever been on a free list; the rest is untouched
+    uint16_t capacity;     // (C) blocks in the span
+    uint16_t record_index; // (C) in its arena
+    uint32_t looked;       // (T) what span/look.c saw at its last look
+    struct span *next;     // (S) list links
+    struct span *prev;     // (S)
+    struct span *pending_next;     // (S) in its owner's pending stack
+    atomic_u32 holes;              // (S) bit i: kernel page i has no block in use, and none that is
+                                   //     on a free list (span/hole.c)
+    uint32_t resident;             // (T) of holes: not yet given back
     ATTR_CACHELINE atomic_u32 tag; // (S) the owner's tag when frees may go the fast way
     uint8_t size_class;            // (C) 0 for large
     atomic_u8 state;               // (S) enum span_state
     atomic_u8 holed;               // (S) holes is not 0: for frees of other threads
-    uint8_t searched;              // (T) span/hole.c
+    uint8_t zero;                  // (C) pages were known to be zero when the span was made
     uintptr_t base;                // (C) address of the first block
     uint64_t magic;                // (C) for the division by block_bytes
     uint64_t magic_limit;          // (C) the same: two memory operands instead of a register
@@ -122,6 +122,7 @@ struct arena {
     uint64_t allocated[ARENA_WORDS];            // (L)
     uint64_t released[ARENA_WORDS];             // (L)
     uint64_t lazy[ARENA_WORDS];                 // (L)
+    uint8_t freed_tick[ARENA_PAGES];            // (L) of ready pages: when they became so
     ATTR_CACHELINE atomic_u64 map[ARENA_PAGES]; // (A) the page's span minus &span_none; 0: none
     struct span records[ARENA_PAGES + 1];       // [0] is never used
 };
@@ -138,6 +139,7 @@ struct pageheap_stats {
     uint64_t freed_total_pages;    // ever freed by spans
     uint64_t released_total_pages; // ever given back
     uint64_t refused_total_pages;  // ever refused by the kernel (locked memory)
+    int64_t owed_pages;            // grown and not offset (pageheap_owed); below 0: credit
 };
 
 struct pageheap {
@@ -155,6 +157,8 @@ struct pageheap {
     struct pageheap_stats stats; // (L)
     uint64_t ring_ready_pages;   // (L) the hook rings when so many pages are ready
     void (*grow_hook)(void);     // (C) see pageheap_set_grow_hook
+    uint64_t (*clock_ns)(void);  // (C) coarse: for the ages of ready pages
+    uint32_t unit_pages;         // (C) what goes back together: a kernel page, or a huge one
     bool populate;               // (C) populate released pages in bulk when they are taken
     uintptr_t window_start;      // (C) after the first reservation
     uint64_t group_summary[WINDOW_GROUPS]; // (L)
@@ -190,8 +194,15 @@ void pageheap_ring(struct pageheap *heap);
 struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t align_pages,
                             enum pageheap_kind kind);
 
-// pageheap_free takes the span's pages back. The caller has unlinked it from everywhere.
-void pageheap_free(struct pageheap *heap, struct span *span);
+// pageheap_free_holed takes the span's pages back. The caller has unlinked it from everywhere. Bit
+// i of released_mask: the i-th page (of the first 32) has been given back while the span was in
+// use.
+void pageheap_free_holed(struct pageheap *heap, struct span *span, uint32_t released_mask);
+
+ATTR_INLINE void pageheap_free(struct pageheap *heap, struct span *span)
+{
+    pageheap_free_holed(heap, span, 0);
+}
 
 // pageheap_extend grows a large span in place to page_count pages; false if the next run is not
 // free.
@@ -209,6 +220,19 @@ struct pageheap_cursor {
     size_t chunk; // next chunk in it, plus one
 };
 
+// Ready pages know when they became so, in ticks: eight seconds, eight bits. A page that nobody
+// releases for half an hour looks young again for a while; go1.11, whom the age is for, has
+// released it long before.
+#define PAGE_TICK_NS (8 * NS_PER_S)
+
+// What a release pass may take.
+struct pageheap_filter {
+    size_t max_pages;       // at a step; a little more, so that no run is cut in two
+    uint32_t min_run_pages; // only runs of at least so many pages; runs end at borders of chunks
+    uint8_t min_age_ticks;  // only pages that have been free for more than so many ticks
+    bool lazy;              // instead of ready pages those that were given back lazily
+};
+
 struct pageheap_release_result {
     size_t pages;        // given back
     size_t refused;      // the kernel said no
@@ -219,15 +243,47 @@ struct pageheap_release_result {
 // pageheap_cursor_top starts a pass at the highest address.
 struct pageheap_cursor pageheap_cursor_top(struct pageheap *heap);
 
-// pageheap_release gives back about max_pages (at most 63 more) ready pages of the next chunk that
-// has any. False
-// when the pass is over. One thread at a time (the release round).
-bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor, size_t max_pages,
-                      enum vm_advice advice, struct pageheap_release_result *result);
+// pageheap_release gives back about filter->max_pages (at most 63 more, and at most a chunk's
+// worth) of the next chunks that have any. False when the pass is over. One thread at a time (the
+// release round).
+bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor,
+                      const struct pageheap_filter *filter, enum vm_advice advice,
+                      struct pageheap_release_result *result);
+
+// pageheap_dense turns to huge pages: the heap asks for them, and gives back only whole ones.
+// Called by boot before there is a second thread; what is touched by then stays small until the
+// kernel collapses it.
+void pageheap_dense(struct pageheap *heap);
+
+// A sample of the released pages, for what the kernel has put behind them all the same (khugepaged,
+// or a write to freed memory): one chunk at a call, from low addresses on and round again.
+struct pageheap_sample {
+    size_t arena; // next, index in the window
+    size_t chunk;
+    uint64_t looked_pages;   // of the kernel, ever; both halved from time to time
+    uint64_t resident_pages; // of these
+};
+
+// pageheap_sample_released looks at one chunk with released pages, about 10 us. False if there is
+// none, or nothing can be known. One thread at a time.
+bool pageheap_sample_released(struct pageheap *heap, struct pageheap_sample *sample);
 
 // pageheap_release_tables gives back page map and records of empty arenas; returns bytes, an upper
 // bound. One thread at a time (the release round).
 size_t pageheap_release_tables(struct pageheap *heap);
+
+// pageheap_owed is what is owed after memory has grown, by new pages or by released ones taken
+// back, while so much was ready: what could not have been offset when it happened is not owed
+// later.
+ATTR_INLINE int64_t pageheap_owed(int64_t owed, uint64_t grown, uint64_t ready)
+{
+    int64_t sum = owed + (int64_t)grown;
+    int64_t most = sum < (int64_t)ready ? sum : (int64_t)ready;
+    return owed > most ? owed : most;
+}
+
+// pageheap_repay takes pages from what is owed.
+void pageheap_repay(struct pageheap *heap, int64_t pages);
 
 // pageheap_must_grow tells whether page_count pages would be taken from released memory. Takes the
 // lock for a moment: it is about to be taken anyway.

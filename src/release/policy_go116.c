@@ -4,15 +4,16 @@
 //
 // The goal is the pages in use at the end of the last epoch plus 10 %, rounded up to the kernel's
 // page. Nothing is released before the first epoch has ended, nor while retained memory is over the
-// goal by less than one page of the kernel. What is released is the excess, at most what is ready.
+// goal by less than one page of the kernel. What is released is the excess, at most what is ready
+// and what is free inside spans in use, the candidates; these count as retained and not as used.
+// There is no idle age and no look of its own: it is asked each second while the heap moves.
 //
 // Go       1.16 mgcscavenge.go gcPaceScavenger, retainExtraPercent. Unlike Go: the end of an epoch
 //          takes the place of the end of a GC cycle, and as there is no heap goal, the ratio of
-//          goals is 1.
-// Tests    test/policy/release_test.c
+//          goals is 1. Candidates are not used memory: 10 % over spans of which 1 % is in use would
+//          forbid to release any of it.
+// Tests    test/policy/release_test.c  test/policy/goal_test.c
 #include "release/release.h"
-
-#define RETAIN_EXTRA_PERCENT 10
 
 struct release_plan release_plan_go116(const struct release_view *view)
 {
@@ -21,13 +22,12 @@ struct release_plan release_plan_go116(const struct release_view *view)
         plan.why = "before the first epoch's end";
         return plan;
     }
-    uint64_t goal = view->epoch_used_bytes + view->epoch_used_bytes / 100 * RETAIN_EXTRA_PERCENT;
-    goal = (goal + view->page_bytes - 1) / view->page_bytes * view->page_bytes;
+    uint64_t goal = release_goal(view->epoch_used_bytes, view->page_bytes);
     // The heap may have grown since the epoch: what is in use now cannot be released anyway.
     if (view->retained_bytes < goal + view->page_bytes) {
         return plan;
     }
-    plan.bytes = min_u64(view->retained_bytes - goal, view->ready_bytes);
+    plan.bytes = min_u64(view->retained_bytes - goal, view->ready_bytes + view->candidate_bytes);
     plan.why = "retained above goal (in use at epoch end + 10 %)";
     return plan;
 }

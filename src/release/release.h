@@ -8,7 +8,8 @@
 //   a token bucket of CPU time, also pure (release_budget).
 //   An epoch stands for Go's GC cycle: it ends when as many bytes of pages have been freed as were
 //   in use at its start (4 MiB at least), or when the heap has been at rest for a second. At its
-//   end the pages in use become the base of the goal.
+//   end the pages in use become the base of the goal; while the heap rests, they are corrected by
+//   what looks find to be free inside spans.
 //   The releaser's thread exists only while there may be something to do: it is started when ready
 //   pages have grown by release_min_bytes, and ends after three seconds at rest. So a process at
 //   rest has no wake-ups at all. Where no thread may be started, the round is done in small pieces
@@ -29,21 +30,22 @@
 //
 // Go       1.16 mgcscavenge.go gcPaceScavenger, bgscavenge. Unlike Go: epochs, a token bucket over
 //          60 s instead of a sleep after each page, and units of up to 4 MiB.
-// Tests    test/policy/release_test.c  test/system/gives_back.py
+// Tests    test/policy/release_test.c  test/policy/*_test.c  test/system/gives_back.py
 #ifndef EBB_RELEASE_RELEASE_H
 #define EBB_RELEASE_RELEASE_H
 
 #include "base/base.h"
 #include "os/vm.h"
 
-// What became ready, by time: for policies that look at more than the present (decay).
+// What became free, by time: for policies that look at more than the present (decay).
 #define RELEASE_HISTORY_STEPS 200
 struct release_history {
-    uint64_t step_ns;                            // length of a step
-    uint64_t step_start;                         // when the newest step began
-    uint64_t newest;                             // index of the newest step in the ring
-    uint64_t seen_bytes;                         // retained and not used at the last update
-    uint64_t freed_bytes[RELEASE_HISTORY_STEPS]; // became ready in that step and not since released
+    uint64_t step_ns;    // length of a step
+    uint64_t step_start; // when the newest step began
+    uint64_t newest;     // index of the newest step in the ring
+    uint64_t seen_bytes; // ready + candidates at the last update, or the curve's limit if that is
+                         // larger: what is free above it has become free since
+    uint64_t freed_bytes[RELEASE_HISTORY_STEPS]; // became free in that step
 };
 
 struct release_view {
@@ -51,6 +53,7 @@ struct release_view {
     uint64_t used_bytes;       // pages in spans, without holes, hole candidates and cached runs
     uint64_t retained_bytes;   // used + ready + candidates: what may be held of physical memory
     uint64_t ready_bytes;      // free pages that could be released
+    uint64_t huge_bytes;       // of these: in whole units that the kernel backs by one huge page
     uint64_t candidate_bytes;  // free kernel pages inside spans in use that could be: an estimate
     uint64_t hole_bytes;       // given back inside spans in use
     uint64_t lazy_bytes;       // given back lazily, and maybe still resident
@@ -60,12 +63,16 @@ struct release_view {
     uint64_t page_bytes;       // the kernel's
     uint64_t epoch_count;      // epochs that have ended
     uint64_t epoch_used_bytes; // used_bytes at the end of the last epoch
-    uint64_t epoch_retained_bytes; // retained_bytes at the end of the last epoch
-    uint64_t epoch_ended_ns;       // when that was
-    uint64_t rest_ns;              // since the last page-heap operation that was seen
-    uint64_t swept_ns;             // when a plan with .sweep was last carried out; 0: never
-    uint64_t start_ns;             // when the policy came into force
-    uint64_t grown_bytes;  // ready pages made since start_ns: growth, or released taken back
+    uint64_t epoch_retained_bytes;  // retained_bytes at the end of the last epoch
+    uint64_t epoch_candidate_bytes; // candidate_bytes at the end of the last epoch
+    uint64_t epoch_huge_bytes;      // huge_bytes at the end of the last epoch
+    uint64_t epoch_ended_ns;        // when that was
+    uint64_t rest_ns;               // since a look last found the heap in motion (RELEASE_REST_OPS)
+    uint64_t freed_ns;              // when a look last found that pages had been freed; 0: never
+    uint64_t swept_ns;              // when a plan with .sweep was last carried out; 0: never
+    uint64_t start_ns;              // when the policy came into force
+    uint64_t grown_bytes;  // ready pages made since start_ns: growth, or released taken back, as
+                           // far as that could have been offset when it happened (pageheap_owed)
     uint64_t offset_bytes; // released since then by plans with .offset
     uint64_t limit_bytes;  // memory limit for mapped_bytes; UINT64_MAX: none
     const struct release_history *history; // never NULL
@@ -78,14 +85,17 @@ enum release_order {
 };
 
 struct release_plan {
-    uint64_t bytes;      // release so much now, as the budget allows; 0: nothing
+    uint64_t bytes;      // release so much now, as the budget allows; 0: nothing. At most what is
+                         // ready and, without .no_holes, the candidates
     uint64_t min_age_ns; // only what has been free for so long
     enum release_order order;
     bool unpaced;        // without asking the budget
     bool no_holes;       // whole free pages only, as the Go version that is imitated
     bool sweep;          // this is a periodic look: view.swept_ns becomes now
     bool offset;         // this offsets growth: what is released counts in view.offset_bytes
-    uint64_t wake_at_ns; // look again then; 0: as the releaser likes (a second; never, at rest)
+    uint64_t wake_at_ns; // look again then, also at rest; 0: as the releaser likes (in a second
+                         // while the heap moves, at rest only when rung); UINT64_MAX: when rung.
+                         // A policy that has got all it wants says 0 or UINT64_MAX
     const char *why;     // constant text for traces
 };
 
@@ -95,12 +105,18 @@ struct release_policy {
     struct release_plan (*plan)(const struct release_view *view);
     uint64_t ring_bytes;   // growth of ready pages that wakes the releaser; 0: the option decides
     enum vm_advice advice; // unless option madvise says otherwise
+    bool eager; // every thread's cache is flushed at each look, and holes are made, at rest or not
 };
 
-#define RELEASE_POLICY_COUNT 3
+#define RELEASE_POLICY_COUNT 8
 extern const struct release_policy release_policies[RELEASE_POLICY_COUNT];
 
+struct release_plan release_plan_go111(const struct release_view *view);
+struct release_plan release_plan_go112(const struct release_view *view);
+struct release_plan release_plan_go113(const struct release_view *view);
 struct release_plan release_plan_go116(const struct release_view *view);
+struct release_plan release_plan_go119(const struct release_view *view);
+struct release_plan release_plan_decay(const struct release_view *view);
 struct release_plan release_plan_never(const struct release_view *view);
 struct release_plan release_plan_now(const struct release_view *view);
 
@@ -109,21 +125,40 @@ struct release_plan release_plan_now(const struct release_view *view);
 // Epochs. release_epoch_update takes the numbers of a look and tells whether an epoch has ended;
 // the fields epoch_* and rest_ns of the view are filled from it.
 //
-// Fewer page-heap operations than this between two looks count as rest: a server that does nothing
-// but write a line each second should not keep the releaser awake.
+// Fewer page-heap operations than this between two looks, and fewer bytes of pages freed, count as
+// rest: a server that does nothing but write a line each second should not keep the releaser awake.
 #define RELEASE_REST_OPS 64
+#define RELEASE_REST_BYTES (4 * MIB)
 
 struct release_epoch {
     uint64_t count;
     uint64_t used_bytes;     // at the end of the last epoch
     uint64_t retained_bytes; // the same
+    uint64_t candidate_bytes;
+    uint64_t huge_bytes;
     uint64_t ended_ns;
     uint64_t freed_at_start; // view.freed_bytes when the epoch began
+    uint64_t freed_seen;     // view.freed_bytes at the last look
+    uint64_t freed_ns;       // when that last differed from the look before
     uint64_t ops_seen;       // at the last look
-    uint64_t active_ns;      // when RELEASE_REST_OPS or more were last seen between two looks
+    uint64_t active_ns;      // when motion was last seen between two looks
     bool ended_at_rest;      // this rest has ended an epoch already
 };
 bool release_epoch_update(struct release_epoch *epoch, struct release_view *view);
+
+// The goal of go1.13 and later: used_bytes plus 10 %, rounded up to a kernel page.
+uint64_t release_goal(uint64_t used_bytes, uint64_t page_bytes);
+
+// History. release_history_init empties it: what is free then counts as freed at the first update.
+// release_history_update is called at each look, before the plan and again after a release, with
+// ready + candidates. release_history_limit says how much of what became free may be kept when
+// steps more have passed, 0 to RELEASE_HISTORY_STEPS.
+void release_history_init(struct release_history *history, uint64_t decay_ms, uint64_t now_ns);
+void release_history_update(struct release_history *history, uint64_t now_ns, uint64_t free_bytes);
+uint64_t release_history_limit(const struct release_history *history, uint64_t steps);
+
+// The advice to the kernel: what option madvise says (enum option_madvise), else the policy's.
+enum vm_advice release_advice(const struct release_policy *policy, int madvise);
 
 // The budget: CPU time that may be spent, earned at percent of real time, at most a minute's worth.
 struct release_budget {
@@ -173,6 +208,11 @@ uint64_t releaser_release_now(const char *why, struct release_report *report);
 // fork handler.
 bool releaser_set_policy(size_t index);
 size_t releaser_policy_index(void);
+
+// releaser_reinflated_bytes is an estimate of what was given back and is resident all the same,
+// from a sample of 4 MiB at each look. Such memory is the work of khugepaged, or of a program that
+// writes to what it has freed.
+uint64_t releaser_reinflated_bytes(void);
 
 // releaser_set_limit sets the memory limit that policies see in view.limit_bytes; UINT64_MAX: none.
 void releaser_set_limit(uint64_t bytes);

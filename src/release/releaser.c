@@ -19,51 +19,33 @@
 #include "release/release.h"
 
 #include <sys/prctl.h>
-#include <unistd.h>
 
-#include "base/fmt.h"
 #include "base/option.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/sys.h"
 #include "os/thread.h"
+#include "release/release_int.h"
 #include "span/span.h"
 
 enum { RELEASER_NONE, RELEASER_RUNNING };
 
-// How often the thread looks while the heap is in motion, and how long it stays when it is not.
-#define LOOK_NS NS_PER_S
-#define STAY_NS (3 * NS_PER_S)
-
 // Where there is no thread, whoever rings releases so much at a time: about half a millisecond.
-#define ASSIST_PAGES CHUNK_PAGES
+#define ASSIST_BYTES CHUNK_BYTES
 
 static struct releaser {
-    atomic_ptr policy_ptr;        // (A) const struct release_policy *; NULL before init
-    enum vm_advice advice;        // (round)
-    bool thread_allowed;          // (C) but for releaser_restrict
-    atomic_u32 restricted;        // (A) no thread: a filter may be in force
-    atomic_u32 state;             // (A)
-    atomic_u32 bell;              // (A)
-    atomic_u64 limit_bytes;       // (A) memory limit
-    atomic_u32 stop;              // (A) releaser_pause wants the thread gone
-    atomic_u32 round;             // (A)
-    struct bare_thread thread;    // (state)
-    struct release_epoch epoch;   // (round)
-    struct release_budget budget; // (round)
-    uint64_t trace_count;         // (round)
-    uint64_t worked_ns;           // (round) time spent in releasing, ever
+    bool thread_allowed;       // (C) but for releaser_restrict
+    atomic_u32 restricted;     // (A) no thread: a filter may be in force
+    atomic_u32 state;          // (A)
+    atomic_u32 bell;           // (A)
+    atomic_u32 stop;           // (A) releaser_pause wants the thread gone
+    atomic_u32 round;          // (A) 1: somebody holds round_main
+    struct bare_thread thread; // (state)
 } releaser;
-
-static const struct release_policy *policy_now(void)
-{
-    // Constant tables: whichever is seen, it is whole.
-    return load_relaxed(&releaser.policy_ptr);
-}
 
 static uint64_t ring_growth_pages(void)
 {
-    uint64_t bytes = policy_now()->ring_bytes;
+    uint64_t bytes = round_policy()->ring_bytes;
     if (bytes == UINT64_MAX) {
         return UINT64_MAX;
     }
@@ -96,115 +78,6 @@ static void round_end(void)
     futex_wake(&releaser.round, 1);
 }
 
-static void release_view_read(struct release_view *view)
-{
-    struct pageheap_stats stats;
-    pageheap_stats_read(&pageheap_main, &stats);
-    *view = (struct release_view){
-        .now_ns = clock_now_ns(),
-        .used_bytes = stats.used_pages << PAGE_SHIFT,
-        .retained_bytes = (stats.used_pages + stats.ready_pages) << PAGE_SHIFT,
-        .ready_bytes = stats.ready_pages << PAGE_SHIFT,
-        .freed_bytes = stats.freed_total_pages << PAGE_SHIFT,
-        .ops_count = stats.ops_count,
-        .page_bytes = vm_kernel.page_bytes,
-    };
-}
-
-static void trace(const struct pageheap_release_result *done, uint64_t took_ns, const char *why)
-{
-    if (!options_main.releasetrace) {
-        return;
-    }
-    struct pageheap_stats stats;
-    pageheap_stats_read(&pageheap_main, &stats);
-    char buf[FMT_LINE_BYTES];
-    struct fmt line;
-    fmt_init(&line, buf, sizeof(buf));
-    fmt_str(&line, "ebb: release ");
-    fmt_u64(&line, ++releaser.trace_count);
-    fmt_str(&line, ": ");
-    fmt_u64(&line, done->pages * (PAGE_BYTES / KIB));
-    fmt_str(&line, " KiB in ");
-    fmt_u64(&line, done->run_count);
-    fmt_str(&line, " runs, ");
-    fmt_fixed(&line, took_ns / NS_PER_US, 3);
-    fmt_str(&line, " ms, ");
-    fmt_str(&line, releaser.advice == VM_ADVICE_FREE ? "lazily" : "at once");
-    fmt_str(&line, "; ");
-    fmt_u64(&line, stats.released_pages * (PAGE_BYTES / KIB));
-    fmt_str(&line, " KiB total, ");
-    uint64_t retained = stats.used_pages + stats.ready_pages;
-    fmt_u64(&line, retained == 0 ? 100 : stats.used_pages * 100 / retained);
-    fmt_str(&line, "% util; ");
-    fmt_str(&line, policy_now()->name);
-    fmt_str(&line, ": ");
-    fmt_str(&line, why);
-    if (done->refused != 0) {
-        fmt_str(&line, "; the kernel refused ");
-        fmt_u64(&line, done->refused * (PAGE_BYTES / KIB));
-        fmt_str(&line, " KiB");
-    }
-    fmt_char(&line, '\n');
-    fmt_write(&line, STDERR_FILENO);
-}
-
-// Releases at most bytes, until the budget or a newer stop ends it. Caller holds round.
-static uint64_t release_bytes(uint64_t bytes, bool unpaced, const char *why)
-{
-    struct pageheap_release_result done = {0};
-    struct pageheap_cursor cursor = pageheap_cursor_top(&pageheap_main);
-    uint64_t pages = (bytes >> PAGE_SHIFT) + ((bytes & (PAGE_BYTES - 1)) != 0);
-    uint64_t began_ns = clock_now_ns();
-    uint64_t before_ns = began_ns;
-    while (done.pages + done.refused < pages && load_relaxed(&releaser.stop) == 0) {
-        if (!unpaced && !release_budget_may_spend(&releaser.budget, before_ns)) {
-            break;
-        }
-        size_t most = min_size(pages - done.pages - done.refused, CHUNK_PAGES);
-        if (!pageheap_release(&pageheap_main, &cursor, most, releaser.advice, &done)) {
-            break;
-        }
-        uint64_t now_ns = clock_now_ns();
-        release_budget_spend(&releaser.budget, now_ns - before_ns);
-        before_ns = now_ns;
-    }
-    releaser.worked_ns += before_ns - began_ns;
-    if (done.pages != 0 || done.refused != 0) {
-        trace(&done, before_ns - began_ns, why);
-    }
-    return done.pages << PAGE_SHIFT;
-}
-
-// One look: idle caches, the policy, the release. Tells when to look again (0: the heap is at rest
-// and nothing is left to do) and how many pages are ready.
-static uint64_t releaser_look(uint64_t *ready_pages)
-{
-    struct release_view view;
-    world_flush(&heap_main, FLUSH_IDLE);
-    release_view_read(&view);
-    release_epoch_update(&releaser.epoch, &view);
-    struct release_plan plan = policy_now()->plan(&view);
-    uint64_t released = 0;
-    if (plan.bytes != 0) {
-        released = release_bytes(plan.bytes, plan.unpaced, plan.why);
-        release_view_read(&view);
-        release_epoch_update(&releaser.epoch, &view);
-        plan = policy_now()->plan(&view);
-    }
-    *ready_pages = view.ready_bytes >> PAGE_SHIFT;
-    if (plan.bytes != 0 && released != 0) {
-        // More to do: when the budget allows, but not before others have had a turn.
-        uint64_t ready_ns = release_budget_ready_ns(&releaser.budget, view.now_ns);
-        return max_u64(ready_ns, view.now_ns + NS_PER_MS);
-    }
-    if (view.rest_ns >= STAY_NS) {
-        pageheap_release_tables(&pageheap_main);
-        return 0;
-    }
-    return view.now_ns + LOOK_NS;
-}
-
 static void releaser_sleep(uint32_t bell, uint64_t until_ns)
 {
     uint64_t now_ns = clock_now_ns();
@@ -233,10 +106,10 @@ static void releaser_run(void *arg)
         uint64_t ready_pages = 0;
         uint64_t again_ns = clock_now_ns() + LOOK_NS;
         if (round_try()) {
-            again_ns = releaser_look(&ready_pages);
+            again_ns = round_look(&ready_pages);
             round_end();
         }
-        if (again_ns == 0 || policy_now()->ring_bytes != 0) {
+        if (again_ns == 0 || round_policy()->ring_bytes != 0) {
             ring_arm(ready_pages); // otherwise the next look comes by itself
         }
         if (again_ns == 0 || load_relaxed(&releaser.stop) != 0) {
@@ -255,21 +128,13 @@ static void releaser_assist(void)
     if (!round_try()) {
         return;
     }
-    struct release_view view;
-    release_view_read(&view);
-    release_epoch_update(&releaser.epoch, &view);
-    struct release_plan plan = policy_now()->plan(&view);
-    if (plan.bytes != 0) {
-        release_bytes(min_u64(plan.bytes, ASSIST_PAGES << PAGE_SHIFT), plan.unpaced, plan.why);
-        release_view_read(&view);
-    }
-    ring_arm(plan.bytes != 0 ? 0 : view.ready_bytes >> PAGE_SHIFT);
+    ring_arm(round_assist(ASSIST_BYTES));
     round_end();
 }
 
 void releaser_ring(void)
 {
-    if (policy_now() == NULL || policy_now()->ring_bytes == UINT64_MAX) {
+    if (round_policy() == NULL || round_policy()->ring_bytes == UINT64_MAX) {
         return;
     }
     if (lock_am_freezer()) {
@@ -283,7 +148,7 @@ void releaser_ring(void)
     uint32_t expected = RELEASER_NONE;
     // Pairs with store_seq in releaser_end.
     if (!cas_seq(&releaser.state, &expected, RELEASER_RUNNING)) {
-        if (policy_now()->ring_bytes != 0) {
+        if (round_policy()->ring_bytes != 0) {
             futex_wake(&releaser.bell, 1); // a policy that wants to act at once
         }
         return;
@@ -310,20 +175,9 @@ uint64_t releaser_release_now(const char *why, struct release_report *report)
         return UINT64_MAX; // another library's fork handler: the round is this thread's own
     }
     round_wait();
-    uint64_t began_ns = clock_now_ns();
-    report->flushed_bytes = world_flush(&heap_main, FLUSH_ALL) << PAGE_SHIFT;
-    report->runs_bytes = release_bytes(UINT64_MAX, true, why);
-    report->tables_bytes = pageheap_release_tables(&pageheap_main);
-    report->took_ns = clock_now_ns() - began_ns;
+    round_release_all(why, report);
     round_end();
     return report->runs_bytes + report->holes_bytes + report->tables_bytes;
-}
-
-static enum vm_advice advice_of(const struct release_policy *policy)
-{
-    (void)policy;
-    bool lazily = options_main.madvise == OPTION_MADVISE_FREE;
-    return lazily && vm_free_works(&vm_kernel) ? VM_ADVICE_FREE : VM_ADVICE_DONTNEED;
 }
 
 bool releaser_set_policy(size_t index)
@@ -332,28 +186,32 @@ bool releaser_set_policy(size_t index)
         return false;
     }
     round_wait();
-    store_relaxed(&releaser.policy_ptr, (void *)(uintptr_t)&release_policies[index]);
-    releaser.advice = advice_of(policy_now());
+    round_set_policy(&release_policies[index], clock_now_ns());
     ring_arm(0);
     round_end();
     releaser_ring();
     return true;
 }
 
+uint64_t releaser_reinflated_bytes(void)
+{
+    return load_relaxed(&round_main.reinflated_bytes);
+}
+
 size_t releaser_policy_index(void)
 {
-    const struct release_policy *policy = policy_now();
+    const struct release_policy *policy = round_policy();
     return policy != NULL ? (size_t)(policy - release_policies) : 0;
 }
 
 void releaser_set_limit(uint64_t bytes)
 {
-    store_relaxed(&releaser.limit_bytes, bytes);
+    store_relaxed(&round_main.limit_bytes, bytes);
 }
 
 uint64_t releaser_limit(void)
 {
-    return load_relaxed(&releaser.limit_bytes);
+    return load_relaxed(&round_main.limit_bytes);
 }
 
 void releaser_pause(void)
@@ -374,8 +232,10 @@ void releaser_pause(void)
 void releaser_restrict(void)
 {
     store_relaxed(&releaser.restricted, 1);
+    store_relaxed(&round_main.restricted, 1);
     releaser_pause();
     barrier_restrict();
+    vm_batch_forbid();
 }
 
 void releaser_fork_prepare(void)
@@ -403,10 +263,11 @@ void releaser_fork_child(void)
 void releaser_init(void)
 {
     const struct options *o = &options_main;
-    store_relaxed(&releaser.policy_ptr, (void *)(uintptr_t)&release_policies[o->policy]);
-    releaser.advice = advice_of(policy_now());
+    round_main.stop = &releaser.stop;
+    store_relaxed(&round_main.limit_bytes, UINT64_MAX);
+    round_set_policy(&release_policies[o->policy], 0);
     releaser.thread_allowed = o->releaser;
-    release_budget_init(&releaser.budget, (uint32_t)o->release_cpu_percent, 0);
+    release_budget_init(&round_main.budget, (uint32_t)o->release_cpu_percent, 0);
     pageheap_set_grow_hook(&pageheap_main, releaser_ring);
     ring_arm(0);
 }

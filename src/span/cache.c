@@ -113,11 +113,17 @@ static void span_to_full(struct cache *cache, struct span *span)
     span_list_push(&cache->full, span);
 }
 
-// Makes sure that the span has a free block, or files it as full. The span is on no list.
-static bool span_ready(struct cache *cache, struct span *span)
+// Makes sure that the span has a free block, or files it as holey or full. The span is on no list.
+static bool span_ready(struct heap *heap, struct cache *cache, struct span *span)
 {
-    if (span->free != NULL || remote_collect(span) || span_extend(span, cache->secret)) {
+    if (span->free != NULL || remote_collect(span) || span_extend(heap, span) ||
+        (span->resident != 0 && hole_reopen(heap, span, HOLE_REOPEN_RESIDENT))) {
         return true;
+    }
+    if (load_relaxed(&span->holes) != 0) {
+        span_set_state(span, SPAN_HOLEY);
+        span_list_append(&cache->holey[span->size_class], span);
+        return false;
     }
     if (!remote_mark_full(span)) {
         return remote_collect(span); // a block came this moment
@@ -141,6 +147,49 @@ static struct span *span_grow(struct heap *heap, struct cache *cache, unsigned s
     return span;
 }
 
+// The first holey span: with blocks on resident pages, or, if any is wanted, with none but holes.
+// What else has come back to the first one by other threads' frees is noticed here too.
+static struct span *span_from_holes(struct heap *heap, struct cache *cache, unsigned size_class,
+                                    enum hole_reopen which)
+{
+    struct span *span = cache->holey[size_class].head;
+    if (span == NULL || (span->free == NULL && !remote_collect(span) && span->resident == 0 &&
+                         which == HOLE_REOPEN_RESIDENT)) {
+        return NULL;
+    }
+    cache_unlist(cache, span);
+    if (span->free == NULL) {
+        hole_reopen(heap, span, which);
+    }
+    return span;
+}
+
+// The next span to allocate from: what is resident first, the fuller first; holes that have been
+// given back only if other memory would have to come from the kernel too. NULL: no memory.
+static struct span *span_next(struct heap *heap, struct cache *cache, unsigned size_class)
+{
+    struct span *span = cache->partial[size_class].head;
+    if (span != NULL) {
+        cache_unlist(cache, span);
+        return span;
+    }
+    span = span_from_holes(heap, cache, size_class, HOLE_REOPEN_RESIDENT);
+    if (span == NULL) {
+        span = central_get(heap, cache, size_class);
+    }
+    if (span == NULL && cache->holey[size_class].head != NULL &&
+        pageheap_must_grow(heap->pages, sizeclass_table[size_class].full_pages)) {
+        span = span_from_holes(heap, cache, size_class, HOLE_REOPEN_ANY);
+    }
+    if (span == NULL) {
+        span = span_grow(heap, cache, size_class);
+    }
+    if (span == NULL) {
+        span = span_from_holes(heap, cache, size_class, HOLE_REOPEN_ANY); // memory is at its end
+    }
+    return span;
+}
+
 // refill gives the class a current span with a free block. NULL: no memory.
 static struct span *refill(struct heap *heap, struct cache *cache, unsigned size_class)
 {
@@ -149,7 +198,7 @@ static struct span *refill(struct heap *heap, struct cache *cache, unsigned size
     }
     struct span *span = cache->current[size_class];
     if (span != &span_empty) {
-        if (remote_collect(span) || span_extend(span, cache->secret)) {
+        if (remote_collect(span) || span_extend(heap, span)) {
             return span;
         }
         span->used--;
@@ -158,23 +207,18 @@ static struct span *refill(struct heap *heap, struct cache *cache, unsigned size
     } else {
         span = NULL;
     }
-    while (span == NULL || !span_ready(cache, span)) {
-        span = cache->partial[size_class].head;
-        if (span != NULL) {
-            span_list_remove(&cache->partial[size_class], span);
-            cache_uncount_empty(cache, span);
-        } else {
-            span = central_get(heap, cache, size_class);
-        }
-        if (span == NULL) {
-            span = span_grow(heap, cache, size_class);
-        }
+    while (span == NULL || !span_ready(heap, cache, span)) {
+        span = span_next(heap, cache, size_class);
         if (span == NULL) {
             return NULL;
         }
     }
+    if (span_cold(span)) {
+        span->looked &= ~UINT32_C(1);
+    }
     span_set_state(span, SPAN_CURRENT);
     span->used++;
+    store_relaxed(&span->tag, span_tag(cache, span));
     cache_set_current(cache, size_class, span);
     return span;
 }
@@ -212,28 +256,27 @@ void cache_disown(struct cache *cache, struct span *span)
     cache->span_pages -= span->page_count;
 }
 
-// cache_uncount_empty: the span leaves the partial list.
-void cache_uncount_empty(struct cache *cache, struct span *span)
+void cache_unlist(struct cache *cache, struct span *span)
 {
-    if (span_state(span) == SPAN_EMPTY) {
-        cache->empty_pages -= span->page_count;
-        span_set_state(span, SPAN_PARTIAL);
-    }
+    enum span_state state = span_state(span);
+    struct span_list *lists = state == SPAN_HOLEY ? cache->holey : cache->partial;
+    span_list_remove(&lists[span->size_class], span);
+    cache->empty_pages -= state == SPAN_EMPTY ? span->page_count : 0;
+    span_set_state(span, SPAN_PARTIAL);
 }
 
-// cache_span_emptied: a PARTIAL span has no block in use any more. Some are kept, behind the others
+// cache_span_emptied: a listed span has no block in use any more. Some are kept, behind the others
 // of their class, so that a program that allocates and frees in waves does not make and delete
-// spans each
-// time: 2 MiB, or an eighth of what the cache owns.
+// spans each time: 2 MiB, or an eighth of what the cache owns. Not those with holes: most of their
+// memory is gone.
 void cache_span_emptied(struct heap *heap, struct cache *cache, struct span *span)
 {
-    struct span_list *list = &cache->partial[span->size_class];
-    span_list_remove(list, span);
+    cache_unlist(cache, span);
     size_t bound = max_size(EMPTY_MIN_PAGES, cache->span_pages / EMPTY_SHARE);
-    if (cache->empty_pages + span->page_count <= bound) {
+    if (load_relaxed(&span->holes) == 0 && cache->empty_pages + span->page_count <= bound) {
         span_set_state(span, SPAN_EMPTY);
         cache->empty_pages += span->page_count;
-        span_list_append(list, span);
+        span_list_append(&cache->partial[span->size_class], span);
         return;
     }
     cache_disown(cache, span);
@@ -249,8 +292,7 @@ size_t cache_flush_empty(struct heap *heap, struct cache *cache)
         struct span *span;
         while ((span = list->tail) != NULL && span_state(span) == SPAN_EMPTY) {
             pages += span->page_count;
-            cache_uncount_empty(cache, span);
-            span_list_remove(list, span);
+            cache_unlist(cache, span);
             cache_disown(cache, span);
             span_delete(heap, span);
         }
@@ -264,7 +306,7 @@ void cache_full_to_partial(struct heap *heap, struct cache *cache, struct span *
     remote_collect(span);
     span_list_remove(&cache->full, span);
     span_set_state(span, SPAN_PARTIAL);
-    store_relaxed(&span->tag, cache_span_tag(cache));
+    store_relaxed(&span->tag, span_tag(cache, span));
     span_list_push(&cache->partial[span->size_class], span);
     if (span_used(span) == 0) {
         cache_span_emptied(heap, cache, span);
@@ -282,10 +324,17 @@ static void cache_free_owned(struct heap *heap, struct cache *cache, struct span
         // If the flag is gone, somebody is about to notify us; the span stays where it is till
         // then.
         if (remote_clear_full(span)) {
+            cache_count_freed(heap, cache, (uint64_t)span->page_count << PAGE_SHIFT);
             cache_full_to_partial(heap, cache, span);
         }
-    } else if (span_state(span) == SPAN_PARTIAL && span_used(span) == 0) {
+    } else if (span_is_listed(span) && span_used(span) == 0) {
         cache_span_emptied(heap, cache, span);
+    } else if (span_cold(span)) {
+        // The first free since it was found at rest: it may not be the last. Frees are fast again,
+        // and the next look sees that the span has changed.
+        span->looked &= ~UINT32_C(1);
+        store_relaxed(&span->tag, span_tag(cache, span));
+        cache_count_freed(heap, cache, (uint64_t)span->page_count << PAGE_SHIFT);
     }
 }
 
@@ -370,9 +419,9 @@ void cache_detach_all(struct heap *heap, struct cache *cache)
             cache_set_current(cache, size_class, &span_empty);
             central_put(heap, span);
         }
-        while ((span = cache->partial[size_class].head) != NULL) {
-            span_list_remove(&cache->partial[size_class], span);
-            cache_uncount_empty(cache, span);
+        while ((span = cache->partial[size_class].head) != NULL ||
+               (span = cache->holey[size_class].head) != NULL) {
+            cache_unlist(cache, span);
             central_put(heap, span);
         }
         cache->span_count[size_class] = 0;
@@ -505,6 +554,11 @@ void *cache_alloc_medium(size_t bytes)
     return block;
 }
 
+ATTR_INLINE void cache_tick(struct cache *cache)
+{
+    store_relaxed(&cache->ticks, load_relaxed(&cache->ticks) + 1);
+}
+
 ATTR_INLINE struct span *block_check(uint64_t secret, void *addr, const char *call)
 {
     struct span *span = span_of(&pageheap_main, addr);
@@ -518,6 +572,7 @@ ATTR_INLINE struct span *block_check(uint64_t secret, void *addr, const char *ca
         return span;
     }
     if (!span_holds_block(span, addr) ||
+        (load_relaxed(&span->holed) != 0 && hole_holds(&heap_main, span, addr)) ||
         ((struct block *)addr)->key == (secret ^ (uintptr_t)addr)) {
         badfree_check(span, addr, call);
     }
@@ -534,6 +589,7 @@ struct span *block_find(void *addr, const char *call)
 static ATTR_NOINLINE void free_other_first(struct cache *cache, struct span *span,
                                            struct block *block)
 {
+    cache_tick(cache);
     gather_add(&heap_main, cache, span, block);
     cache_leave(cache);
 }
@@ -552,7 +608,7 @@ ATTR_NOINLINE void cache_free_other(void *addr, struct cache *cache, struct span
     struct block *block = addr;
     if (unlikely(load_acquire(&cache->claimed) != 0) || unlikely(heap_main.hardened) ||
         unlikely(load_relaxed(&span->owner) == cache) || unlikely(span->size_class == 0) ||
-        unlikely(!span_holds_block(span, addr)) ||
+        unlikely(load_relaxed(&span->holed) != 0) || unlikely(!span_holds_block(span, addr)) ||
         unlikely(block->key == block_key(cache, block))) {
         cache_leave(cache);
         cache_free_slow(addr);
@@ -577,6 +633,7 @@ ATTR_NOINLINE void cache_free_slow(void *addr)
     }
     struct heap *heap = &heap_main;
     struct cache_hold hold = cache_hold();
+    cache_tick(hold.cache);
     struct span *span = block_check(heap->secret, addr, "free()");
     if (span->size_class == 0) {
         large_free_owned(heap, hold.cache, span);
@@ -596,9 +653,9 @@ ATTR_NOINLINE void cache_free_slow(void *addr)
 ATTR_NOINLINE void cache_emptied(void *addr)
 {
     struct cache_hold hold = cache_hold();
+    cache_tick(hold.cache);
     struct span *span = span_of(&pageheap_main, addr);
-    if (load_relaxed(&span->owner) == hold.cache && span_state(span) == SPAN_PARTIAL &&
-        span_used(span) == 0) {
+    if (load_relaxed(&span->owner) == hold.cache && span_is_listed(span) && span_used(span) == 0) {
         cache_span_emptied(&heap_main, hold.cache, span);
     }
     cache_unhold(hold);

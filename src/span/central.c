@@ -35,7 +35,7 @@ struct span *central_get(struct heap *heap, struct cache *cache, unsigned size_c
     if (span != NULL) {
         unlink_locked(central, span);
         store_release(&span->owner, cache); // pairs with load_acquire in remote_notify
-        store_relaxed(&span->tag, cache_span_tag(cache));
+        store_relaxed(&span->tag, span_tag(cache, span));
     }
     lock_release(&central->lock);
     if (span != NULL) {
@@ -110,30 +110,7 @@ void central_collect(struct heap *heap, struct span *span, unsigned size_class)
     }
 }
 
-// central_flush deletes the empty spans of every class; returns pages.
-size_t central_flush(struct heap *heap)
+bool central_settle(struct central *central, struct span *span)
 {
-    size_t pages = 0;
-    for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
-        struct central *central = &heap->central[size_class];
-        struct span *empty = NULL;
-        lock_acquire(&central->lock);
-        struct span *span = central->partial.head;
-        while (span != NULL) {
-            struct span *next = span->next;
-            if (!settle_locked(central, span, true)) {
-                span->next = empty;
-                empty = span;
-            }
-            span = next;
-        }
-        lock_release(&central->lock);
-        while (empty != NULL) {
-            struct span *next = empty->next;
-            pages += empty->page_count;
-            span_delete(heap, empty);
-            empty = next;
-        }
-    }
-    return pages;
+    return settle_locked(central, span, true);
 }

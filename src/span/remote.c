@@ -38,9 +38,6 @@
 // Tests    test/race/heap_race.c  test/model/malloc_model.c
 #include "span/span_int.h"
 
-// Remote frees after which the doorbell is rung: owners that sleep do not collect by themselves.
-#define REMOTE_RING_BYTES (4 * MIB)
-
 // remote_collect moves the chain to the free list. True if the span has free blocks then.
 bool remote_collect(struct span *span)
 {
@@ -134,13 +131,10 @@ void remote_push(struct heap *heap, struct span *span, struct block *head, struc
 void gather_push(struct heap *heap, struct cache *cache, struct gather *entry)
 {
     uint32_t count = entry->limit - entry->room;
-    cache->remote_bytes += (uint64_t)count * entry->span->block_bytes;
+    uint64_t freed_bytes = (uint64_t)count * entry->span->block_bytes;
     remote_push(heap, entry->span, entry->head, entry->tail, count);
     entry->span = NULL;
-    if (cache->remote_bytes >= REMOTE_RING_BYTES) {
-        cache->remote_bytes = 0;
-        pageheap_ring(heap->pages);
-    }
+    cache_count_freed(heap, cache, freed_bytes);
 }
 
 void gather_evict(struct heap *heap, struct cache *cache, struct gather *entry, struct span *span,

@@ -69,9 +69,9 @@ struct span *span_new(struct heap *heap, struct cache *cache, unsigned size_clas
     span->block_bytes = sc->block_bytes;
     span->magic = sc->magic;
     span->magic_limit = sc->magic;
-    span->capacity = (uint32_t)((pages << PAGE_SHIFT) / sc->block_bytes);
+    span->capacity = (uint16_t)((pages << PAGE_SHIFT) / sc->block_bytes);
     store_relaxed(&span->owner, cache);
-    store_relaxed(&span->tag, cache_span_tag(cache));
+    store_relaxed(&span->tag, span_tag(cache, span));
     store_release(&span->state, SPAN_PARTIAL); // after owner: pairs with central_collect
     return span;
 }
@@ -82,12 +82,13 @@ void span_delete(struct heap *heap, struct span *span)
     struct central *central = &heap->central[span->size_class];
     add_relaxed(&central->alloc_count, span->alloc_count);
     store_release(&span->state, SPAN_NONE); // before owner is wiped: pairs with central_collect
-    pageheap_free(heap->pages, span);
+    uint32_t released_mask = hole_forget(heap, span);
+    pageheap_free_holed(heap->pages, span, released_mask);
 }
 
-bool span_extend(struct span *span, uint64_t secret)
+bool span_extend(struct heap *heap, struct span *span)
 {
-    uint32_t left = span->capacity - span->threaded;
+    uint32_t left = (uint32_t)span->capacity - span->threaded;
     if (left == 0) {
         return false;
     }
@@ -96,6 +97,9 @@ bool span_extend(struct span *span, uint64_t secret)
         block_bytes > 512 && span->page_count >= sizeclass_table[span->size_class].full_pages;
     uint32_t count = (uint32_t)((full_size ? EXTEND_FULL_BYTES : EXTEND_BYTES) / block_bytes);
     count = count == 0 ? 1 : count < left ? count : left;
+    if (unlikely(load_relaxed(&span->holes) != 0)) {
+        hole_open_for(heap, span, count);
+    }
     char *pos = (char *)span->base + (size_t)span->threaded * block_bytes;
     struct block *first = (struct block *)(void *)pos;
     struct block *block = first;
@@ -103,8 +107,8 @@ bool span_extend(struct span *span, uint64_t secret)
         block = (struct block *)(void *)pos;
         pos += block_bytes;
         block->next = (struct block *)(void *)pos;
-        block->key = secret ^ (uintptr_t)block;
-        if (unlikely(heap_main.hardened)) {
+        block->key = heap->secret ^ (uintptr_t)block;
+        if (unlikely(heap->hardened)) {
             harden_poison(block, block_bytes);
         }
     }

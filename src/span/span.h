@@ -6,11 +6,14 @@
 //   A small span belongs to one cache (its owner) or to central (owner NULL). States:
 //     CURRENT   the one span of its class its owner allocates from
 //     PARTIAL   has free blocks, or may have; on its owner's list, or on central's
+//     HOLEY     has holes (span/hole.c): was found at rest; on its owner's holey list, which is
+//               used after the other
 //     EMPTY     a PARTIAL span without a block in use that its owner keeps for a while, and counts
 //     FULL      no block known to be free; on its owner's full list, or on no list in central
 //   A block is in exactly one place: in use by the program; on its span's free list; in the span's
 //   remote list (freed by another thread); in the gather table of a thread that is about to put it
-//   there; or never threaded (beyond span->threaded: its memory is untouched).
+//   there; or never threaded (beyond span->threaded: its memory is untouched); or in a hole: a
+//   kernel page without a block in use, whose blocks are on no list.
 //   A free block holds its link in word 0 and its key, secret ^ address, in word 1; malloc clears
 //   the key. A free that finds the key looks closer: double free (span/badfree.c).
 //   span->used counts the blocks in use, and one more while the span is CURRENT, so that a span
@@ -79,6 +82,14 @@ enum cache_state {
     CACHE_LOST, // of a thread that was midway when the process forked: nobody touches it again
 };
 
+// Where a look that was cut into pieces goes on.
+struct look_place {
+    uint64_t look_id;    // of another look: begin anew
+    uint32_t size_class; // next
+    uint32_t left;       // spans of the class still to look at; 0: not begun
+    struct span *last;   // where the list ended when the class was begun
+};
+
 struct cache {
     atomic_u32 busy;    // (A) inside the bracket; written by the owner, read by a claimer
     atomic_u32 tag;     // (A) the spans' tag, or TAG_CLAIMED
@@ -91,24 +102,28 @@ struct cache {
     atomic_u32 ticks;                          // (A) slow paths taken: activity
     atomic_ptr pending;                        // (A) FULL spans with remote frees (span/remote.c)
     struct span_list partial[SIZECLASS_COUNT]; // (T)
+    struct span_list holey[SIZECLASS_COUNT];   // (T) at rest and with holes: used after partial
     struct span_list full;                     // (T)
     uint32_t span_count[SIZECLASS_COUNT];      // (T) spans owned, by class
     size_t span_pages;                         // (T) pages of all spans owned
     size_t empty_pages;                     // (T) of these, of PARTIAL spans without a used block
     struct span *runs[PAGECACHE_PAGES + 1]; // (T) page cache: cached large spans by pages
     size_t run_pages;                       // (T) in the page cache
-    uint64_t remote_bytes;                  // (T) freed to others since the doorbell last rang
-    uint64_t large_alloc_count;             // (T) large blocks, for MemStats
-    uint64_t large_alloc_bytes;             // (T)
-    uint64_t large_free_count;              // (T)
-    uint64_t large_free_bytes;              // (T)
-    struct gather gather[GATHER_COUNT];     // (T)
-    struct quarantine *quarantine;          // (T) check=2 only (span/harden.c)
-    struct cache *all_next;                 // (C) list of all caches ever
-    struct cache *dead_next;                // (WORLD lock)
-    uint32_t ticks_seen;                    // (WORLD lock) at the releaser's last look
-    bool midway;                            // (WORLD lock) frozen, its owner did not leave
-    struct lock race_lock;                  // stands for the bracket in a RACE_BUILD
+    uint64_t freed_bytes; // (T) freed without a page coming free, since the doorbell last rang
+    uint64_t large_alloc_count;         // (T) large blocks, for MemStats
+    uint64_t large_alloc_bytes;         // (T)
+    uint64_t large_free_count;          // (T)
+    uint64_t large_free_bytes;          // (T)
+    struct gather gather[GATHER_COUNT]; // (T)
+    struct quarantine *quarantine;      // (T) check=2 only (span/harden.c)
+    struct cache *all_next;             // (C) list of all caches ever
+    struct cache *dead_next;            // (WORLD lock)
+    uint32_t ticks_seen;                // (WORLD lock) at the releaser's last look
+    bool candidates;                    // (WORLD lock) may have resident holes
+    bool clean;              // (WORLD lock) the last look found nothing that another would need
+    struct look_place place; // (WORLD lock) where a look goes on (span/look.c)
+    bool midway;             // (WORLD lock) frozen, its owner did not leave
+    struct lock race_lock;   // stands for the bracket in a RACE_BUILD
 };
 
 struct central {
@@ -116,18 +131,22 @@ struct central {
     struct span_list partial; // (L)
     atomic_u32 count;         // (A) spans on the list; written under the lock
     atomic_u64 alloc_count;   // (A) allocations in spans that no longer exist
+    struct look_place place;  // (L)
 };
 
 struct heap {
     struct pageheap *pages; // (C)
     struct meta meta;
-    uint64_t secret;        // (C)
-    bool hardened;          // (C) after start-up: check=2 (span/harden.c)
-    atomic_ptr caches;      // (A) all caches ever, by all_next; only grows
-    struct lock world;      // rank WORLD: claims, dead caches
-    struct cache *dead;     // (L) world
-    uint32_t cache_count;   // (L) world: caches ever made
-    struct cache *fallback; // (C) used under world by threads without a cache
+    uint64_t secret;            // (C)
+    bool hardened;              // (C) after start-up: check=2 (span/harden.c)
+    atomic_ptr caches;          // (A) all caches ever, by all_next; only grows
+    struct lock world;          // rank WORLD: claims, dead caches
+    struct cache *dead;         // (L) world
+    uint32_t cache_count;       // (L) world: caches ever made
+    struct cache *fallback;     // (C) used under world by threads without a cache
+    atomic_u64 hole_bytes;      // (A) given back inside spans in use
+    atomic_u64 candidate_bytes; // (A) holes that are not yet given back
+    uint64_t look_count;        // (L) world: looks ever
     struct central central[SIZECLASS_COUNT];
 };
 
@@ -284,15 +303,39 @@ void world_thaw(struct heap *heap);
 // world_forked makes the frozen heap of a forked child usable: only the calling thread exists.
 void world_forked(struct heap *heap);
 
-enum flush_scope {
-    FLUSH_IDLE, // caches whose threads took few slow paths since the last look
-    FLUSH_ALL,
+// A look at all spans that could give something back: of every cache and of central, piece by
+// piece, so that nobody waits for long (look.c).
+enum look_kind {
+    LOOK_REST, // what was at rest since the last look: empty spans go, others get holes
+    LOOK_ALL,  // everything, at rest or not
+    LOOK_GIVE, // gives holes back to the kernel
 };
 
-// world_flush gives what caches hold back to the page heap: gathered and remote frees, empty spans,
-// page caches; and empty spans of central. Idle caches are looked through a bounded part at a time,
-// going on at the next call. Returns the pages that went to the page heap.
-size_t world_flush(struct heap *heap, enum flush_scope scope);
+struct look {
+    enum look_kind kind;
+    uint64_t id;
+    uint64_t want_bytes;    // LOOK_GIVE: stop when so many bytes have been given back
+    struct cache *cache;    // next; NULL: central's turn
+    uint32_t size_class;    // of central, next
+    uint32_t fresh_count;   // spans that were not at rest: another look could find more
+    size_t flushed_pages;   // gone to the page heap
+    uint64_t given_bytes;   // LOOK_GIVE: given back
+    uint64_t refused_bytes; // the kernel said no
+    uint64_t pinned_bytes;  // LOOK_ALL: free, on kernel pages with a block in use
+    uint64_t held_bytes;    // what caches that could not be claimed may hold
+    uint32_t skipped_count; // such caches
+    uint32_t range_count;   // given to the kernel
+    uint64_t pause_ns_max;  // longest claim
+};
+
+// look_begin starts a look; look_step does a piece of it, about 50 us, and returns false when it is
+// over. One look at a time (the release round). No lock held.
+void look_begin(struct heap *heap, struct look *look, enum look_kind kind);
+bool look_step(struct heap *heap, struct look *look);
+
+// world_flush is a whole LOOK_ALL, twice, so that what caches free to one another arrives. Returns
+// the pages that went to the page heap. look may be NULL.
+size_t world_flush(struct heap *heap, struct look *look);
 
 // Totals over all spans and caches, exact on a frozen heap.
 struct heap_stats {
@@ -301,11 +344,13 @@ struct heap_stats {
     uint64_t large_alloc_bytes;
     uint64_t large_live_bytes;
     uint64_t large_used_pages;
-    uint64_t cached_pages; // in page caches
-    uint64_t span_pages;   // of small spans
-    uint64_t empty_pages;  // of small spans without a block in use
-    uint64_t cache_count;  // live
-    uint64_t skipped;      // caches that could not be claimed
+    uint64_t cached_pages;    // in page caches
+    uint64_t span_pages;      // of small spans
+    uint64_t empty_bytes;     // of small spans without a block in use, less what is given back
+    uint64_t hole_bytes;      // given back inside spans
+    uint64_t candidate_bytes; // holes not yet given back
+    uint64_t cache_count;     // live
+    uint64_t skipped;         // caches that could not be claimed
 };
 void heap_stats_read(struct heap *heap, struct heap_stats *out);
 

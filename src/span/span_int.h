@@ -37,6 +37,12 @@ ATTR_INLINE uint64_t span_used(const struct span *span)
     return span->used - (span_state(span) == SPAN_CURRENT);
 }
 
+// span_is_listed: on a list of its owner where it may be found empty, and is not counted so yet.
+ATTR_INLINE bool span_is_listed(const struct span *span)
+{
+    return span_state(span) == SPAN_PARTIAL || span_state(span) == SPAN_HOLEY;
+}
+
 ATTR_INLINE uint64_t remote_count(uint64_t word)
 {
     return word >> REMOTE_COUNT_SHIFT;
@@ -51,7 +57,50 @@ struct span *span_new(struct heap *heap, struct cache *cache, unsigned size_clas
 // span_delete gives an empty span, unlinked, to the page heap.
 void span_delete(struct heap *heap, struct span *span);
 // span_extend threads some more blocks; false if all are threaded.
-bool span_extend(struct span *span, uint64_t secret);
+bool span_extend(struct heap *heap, struct span *span);
+
+// hole.c. See there. Called by the owner in its bracket, or by who has claimed the cache, or under
+// CENTRAL.
+//
+// hole_make finds the kernel pages of the span without a block in use and takes their blocks from
+// the free list: they are holes that are not yet given back. Returns their mask, 0 if there is
+// none.
+uint32_t hole_make(struct heap *heap, struct span *span);
+// hole_possible tells whether enough is free in the span for a kernel page.
+bool hole_possible(const struct heap *heap, const struct span *span);
+// hole_ranges writes the ranges of the resident holes, at most HOLE_RANGES; returns how many.
+#define HOLE_RANGES ((size_t)16)
+size_t hole_ranges(const struct heap *heap, const struct span *span, struct vm_range *ranges);
+// hole_given says that the holes of the range have been given back.
+void hole_given(struct heap *heap, struct span *span, const struct vm_range *range);
+// hole_reopen threads blocks of the holes again, of resident ones only or of any. True if the span
+// has free blocks then.
+enum hole_reopen { HOLE_REOPEN_RESIDENT, HOLE_REOPEN_ANY };
+bool hole_reopen(struct heap *heap, struct span *span, enum hole_reopen which);
+// hole_open_for: the next count blocks are about to be threaded for the first time.
+void hole_open_for(struct heap *heap, struct span *span, uint32_t count);
+// hole_holds tells whether the block at addr lies in a hole: then it is free.
+bool hole_holds(const struct heap *heap, const struct span *span, const void *addr);
+// hole_forget: the span is about to be deleted. Returns its pages that are given back, as a mask.
+uint32_t hole_forget(struct heap *heap, struct span *span);
+// hole_blocks counts the blocks that were threaded once and lie in holes.
+uint32_t hole_blocks(const struct heap *heap, const struct span *span);
+// hole_verify returns NULL, or what is wrong with the span's holes.
+const char *hole_verify(const struct heap *heap, const struct span *span);
+uint64_t hole_bytes_given(const struct heap *heap, const struct span *span);
+uint64_t hole_bytes_resident(const struct heap *heap, const struct span *span);
+
+// span->looked: the span's activity when it was last looked at, twice, plus 1 if it was found at
+// rest then (cold). A cold span has no tag, so that the first free into it is heard.
+ATTR_INLINE uint32_t span_activity(const struct span *span)
+{
+    return (uint32_t)(2 * span->alloc_count - span_used(span)) << 1;
+}
+
+ATTR_INLINE bool span_cold(const struct span *span)
+{
+    return (span->looked & 1) != 0;
+}
 
 // remote.c. See there for the table of operations.
 bool remote_collect(struct span *span);
@@ -106,10 +155,23 @@ void cache_set_current(struct cache *cache, unsigned size_class, struct span *sp
 void cache_detach_all(struct heap *heap, struct cache *cache);
 void cache_span_emptied(struct heap *heap, struct cache *cache, struct span *span);
 size_t cache_flush_empty(struct heap *heap, struct cache *cache);
-void cache_uncount_empty(struct cache *cache, struct span *span);
 void cache_adopt(struct cache *cache, struct span *span);
 void cache_disown(struct cache *cache, struct span *span);
+// cache_unlist takes a PARTIAL, EMPTY or HOLEY span from its list; it is PARTIAL then.
+void cache_unlist(struct cache *cache, struct span *span);
 void cache_full_to_partial(struct heap *heap, struct cache *cache, struct span *span);
+// cache_count_freed counts what was freed without a page coming free, and rings the doorbell each
+// 4 MiB: owners that sleep do not collect by themselves, and holes are found only by looking. Spans
+// that turn from full to partial count whole.
+#define FREED_RING_BYTES (4 * MIB)
+ATTR_INLINE void cache_count_freed(struct heap *heap, struct cache *cache, uint64_t bytes)
+{
+    cache->freed_bytes += bytes;
+    if (unlikely(cache->freed_bytes >= FREED_RING_BYTES)) {
+        cache->freed_bytes = 0;
+        pageheap_ring(heap->pages);
+    }
+}
 struct cache *cache_attach(void);
 // cache_enter_slow enters the bracket and waits while the cache is claimed.
 void cache_enter_claimed(struct cache *cache);
@@ -126,7 +188,9 @@ struct span *central_get(struct heap *heap, struct cache *cache, unsigned size_c
 void central_put(struct heap *heap, struct span *span);
 void central_notify(struct heap *heap, struct span *span);
 void central_collect(struct heap *heap, struct span *span, unsigned size_class);
-size_t central_flush(struct heap *heap);
+// central_settle takes a listed span's remote frees; if it is empty then, unlinks it and returns
+// false: the caller deletes it. Caller holds the lock.
+bool central_settle(struct central *central, struct span *span);
 
 void cache_retire(struct heap *heap, struct cache *cache);
 
@@ -136,11 +200,17 @@ void large_free_owned(struct heap *heap, struct cache *cache, struct span *span)
 bool large_resize_owned(struct heap *heap, struct cache *cache, struct span *span, size_t bytes);
 size_t runs_flush(struct heap *heap, struct cache *cache);
 
-// The tag that makes frees into the owner's spans fast; none when hardened.
-ATTR_INLINE uint32_t cache_span_tag(const struct cache *cache)
+// The tag of a span that its owner frees into: none when hardened, or with holes, or at rest.
+ATTR_INLINE uint32_t span_tag(const struct cache *cache, const struct span *span)
 {
-    return heap_main.hardened ? TAG_NONE : cache->id;
+    bool slow = heap_main.hardened || load_relaxed(&span->holed) != 0 || span_cold(span);
+    return slow ? TAG_NONE : cache->id;
 }
+
+// world.c: claims, for look.c. The caller holds WORLD.
+void claim_mark(struct cache *cache);
+bool claim_wait(struct cache *cache);
+void claim_end(struct cache *cache);
 
 // harden.c: check=2. Called by the owner in its bracket.
 void harden_poison(struct block *block, size_t block_bytes);

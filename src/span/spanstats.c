@@ -22,8 +22,11 @@ static void visit_stats(struct span *span, void *arg)
     out->alloc_count[span->size_class] += span->alloc_count;
     out->live_count[span->size_class] += live;
     out->span_pages += span->page_count;
+    uint64_t given_bytes = hole_bytes_given(&heap_main, span);
+    out->hole_bytes += given_bytes;
+    out->candidate_bytes += hole_bytes_resident(&heap_main, span);
     if (live == 0) {
-        out->empty_pages += span->page_count;
+        out->empty_bytes += ((uint64_t)span->page_count << PAGE_SHIFT) - given_bytes;
     }
 }
 
@@ -79,7 +82,8 @@ static const char *verify_blocks(const struct heap *heap, const struct span *spa
     if (list_length(remote, threaded) != remote_count(word)) {
         return "span: remote list and its count differ";
     }
-    if (list_length(span->free, threaded) + span_used(span) != threaded) {
+    uint32_t holed = hole_blocks(heap, span);
+    if (list_length(span->free, threaded) + span_used(span) + holed != threaded) {
         return "span: blocks in use and free blocks are not the blocks threaded";
     }
     if (remote_count(word) > span_used(span)) {
@@ -96,7 +100,7 @@ static const char *verify_blocks(const struct heap *heap, const struct span *spa
             }
         }
     }
-    return NULL;
+    return hole_verify(heap, span);
 }
 
 static const char *verify_span(const struct heap *heap, const struct span *span)
@@ -110,11 +114,14 @@ static const char *verify_span(const struct heap *heap, const struct span *span)
     enum span_state state = span_state(span);
     uint32_t tag = load_relaxed(&span->tag);
     if (state != SPAN_CURRENT && state != SPAN_PARTIAL && state != SPAN_EMPTY &&
-        state != SPAN_FULL) {
+        state != SPAN_HOLEY && state != SPAN_FULL) {
         return "span: in no state";
     }
+    if (load_relaxed(&span->holes) != 0 && (state == SPAN_FULL || state == SPAN_EMPTY)) {
+        return "span: full or empty, and has holes";
+    }
     uint32_t unowned = state == SPAN_FULL ? TAG_NONE : TAG_CENTRAL | span->size_class;
-    if (tag != (owner == NULL ? unowned : state == SPAN_FULL ? TAG_NONE : cache_span_tag(owner))) {
+    if (tag != (owner == NULL ? unowned : state == SPAN_FULL ? TAG_NONE : span_tag(owner, span))) {
         return "span: tag does not fit owner and state";
     }
     if (state == SPAN_CURRENT && (owner == NULL || owner->current[span->size_class] != span)) {
@@ -157,6 +164,14 @@ static const char *verify_lists(const struct cache *cache)
             empty_pages += empty ? s->page_count : 0;
             count++;
         }
+        for (const struct span *s = cache->holey[size_class].head; s != NULL; s = s->next) {
+            if (s->size_class != size_class || span_state(s) != SPAN_HOLEY ||
+                load_relaxed(&s->holes) == 0 || load_relaxed(&s->owner) != cache) {
+                return "cache: a span is on the wrong holey list";
+            }
+            span_pages += s->page_count;
+            count++;
+        }
         for (const struct span *s = cache->full.head; s != NULL; s = s->next) {
             if (span_state(s) != SPAN_FULL || load_relaxed(&s->owner) != cache) {
                 return "cache: a span is on the full list that is not full";
@@ -194,6 +209,10 @@ const char *span_verify_all(struct heap *heap)
     pageheap_walk(heap->pages, visit_verify, &verify);
     if (verify.wrong != NULL) {
         return verify.wrong;
+    }
+    if (stats.hole_bytes != load_relaxed(&heap->hole_bytes) ||
+        stats.candidate_bytes != load_relaxed(&heap->candidate_bytes)) {
+        return "span: bytes in holes are miscounted";
     }
     if (stats.large_live_bytes != verify.large_pages << PAGE_SHIFT) {
         return "span: large bytes differ from the large spans";

@@ -31,15 +31,7 @@
 #define CLAIM_SLEEPS 1000
 #define CLAIM_SLEEP_NS (100 * NS_PER_US)
 
-// Caches claimed with one barrier, and spans looked at in each idle cache at a time.
-#define CLAIM_BATCH 64
-#define FLUSH_SPANS 4096
-
-// A thread that took fewer slow paths than this since the last look, a second ago, counts as idle:
-// a server's timers should not protect the memory of its last peak.
-#define IDLE_TICKS 1000
-
-static void claim_mark(struct cache *cache)
+void claim_mark(struct cache *cache)
 {
     if (RACE_BUILD) {
         lock_acquire(&cache->race_lock);
@@ -48,7 +40,7 @@ static void claim_mark(struct cache *cache)
     store_relaxed(&cache->tag, TAG_CLAIMED);
 }
 
-static void claim_end(struct cache *cache)
+void claim_end(struct cache *cache)
 {
     store_release(&cache->tag, cache->id); // pairs with load_acquire in cache_free
     store_release(&cache->claimed, 0);     // pairs with load_acquire in cache_enter_slow
@@ -57,8 +49,8 @@ static void claim_end(struct cache *cache)
     }
 }
 
-// True when the owner is outside its bracket, and so stays outside.
-static bool claim_wait(struct cache *cache)
+// claim_wait is true when the owner is outside its bracket, and so stays outside.
+bool claim_wait(struct cache *cache)
 {
     if (RACE_BUILD) {
         return true;
@@ -140,118 +132,4 @@ void world_forked(struct heap *heap)
         cache_detach_all(heap, c);
         cache_retire(heap, c);
     }
-}
-
-// --- flushing ---
-
-// Looks at bound partial spans of the class, each time from where it stopped, and deletes the
-// empty.
-static size_t flush_partial(struct heap *heap, struct cache *cache, unsigned size_class,
-                            size_t *bound)
-{
-    size_t pages = 0;
-    struct span_list *list = &cache->partial[size_class];
-    struct span *last = list->tail;
-    while (list->head != NULL && *bound != 0) {
-        struct span *span = list->head;
-        bool end = span == last;
-        (*bound)--;
-        span_list_remove(list, span);
-        cache_uncount_empty(cache, span);
-        remote_collect(span);
-        if (span_used(span) == 0) {
-            pages += span->page_count;
-            cache_disown(cache, span);
-            span_delete(heap, span);
-        } else {
-            span_list_append(list, span);
-        }
-        if (end) {
-            break;
-        }
-    }
-    return pages;
-}
-
-static size_t flush_current(struct heap *heap, struct cache *cache, unsigned size_class)
-{
-    struct span *span = cache->current[size_class];
-    if (span == &span_empty) {
-        return 0;
-    }
-    remote_collect(span);
-    if (span_used(span) != 0) {
-        return 0;
-    }
-    size_t pages = span->page_count;
-    span->used--;
-    span_set_state(span, SPAN_PARTIAL);
-    cache_set_current(cache, size_class, &span_empty);
-    cache_disown(cache, span);
-    span_delete(heap, span);
-    return pages;
-}
-
-static size_t flush_cache(struct heap *heap, struct cache *cache, size_t bound)
-{
-    gather_flush(heap, cache);
-    pending_drain(heap, cache);
-    size_t pages = runs_flush(heap, cache);
-    for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
-        pages += flush_current(heap, cache, size_class);
-        pages += flush_partial(heap, cache, size_class, &bound);
-    }
-    return pages;
-}
-
-// Marks up to CLAIM_BATCH caches from *next on that the scope wants. Caller holds WORLD.
-static size_t batch_mark(struct cache **next, enum flush_scope scope, struct cache **batch)
-{
-    size_t count = 0;
-    struct cache *cache = *next;
-    for (; cache != NULL && count < CLAIM_BATCH; cache = cache->all_next) {
-        uint32_t ticks = load_relaxed(&cache->ticks);
-        // Frees of others that its owner has not collected are a reason whatever the owner does.
-        bool idle = ticks - cache->ticks_seen < IDLE_TICKS || load_relaxed(&cache->pending) != NULL;
-        cache->ticks_seen = ticks;
-        if (load_relaxed(&cache->state) != CACHE_LIVE || load_relaxed(&cache->claimed) != 0 ||
-            (scope == FLUSH_IDLE && !idle)) {
-            continue;
-        }
-        claim_mark(cache);
-        batch[count++] = cache;
-    }
-    *next = cache;
-    return count;
-}
-
-size_t world_flush(struct heap *heap, enum flush_scope scope)
-{
-    struct cache *batch[CLAIM_BATCH];
-    struct cache *next = heap_first_cache(heap);
-    size_t pages = 0;
-    size_t bound = scope == FLUSH_ALL ? SIZE_MAX : FLUSH_SPANS;
-    // What caches freed to one another arrives in the second round.
-    for (int round = 0; round < (scope == FLUSH_ALL ? 2 : 1); round++) {
-        next = heap_first_cache(heap);
-        while (next != NULL) {
-            lock_acquire(&heap->world);
-            size_t count = batch_mark(&next, scope, batch);
-            if (count != 0) {
-                barrier_others();
-            }
-            for (size_t i = 0; i < count; i++) {
-                if (claim_wait(batch[i])) {
-                    pages += flush_cache(heap, batch[i], bound);
-                }
-                claim_end(batch[i]);
-            }
-            lock_release(&heap->world);
-        }
-    }
-    // Under WORLD: a freeze must not see spans that are on no list and not yet the page heap's.
-    lock_acquire(&heap->world);
-    pages += central_flush(heap);
-    lock_release(&heap->world);
-    return pages;
 }

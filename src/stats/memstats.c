@@ -28,7 +28,7 @@ const char *memstats_verify(const struct ebb_memstats *s)
         s->mcache_inuse > s->mcache_sys) {
         return "memstats: more in use than there is";
     }
-    if (s->heap_lazy > s->heap_released || s->total_alloc < s->alloc) {
+    if (s->heap_lazy + s->heap_holes > s->heap_released || s->total_alloc < s->alloc) {
         return "memstats: a part is larger than the whole";
     }
     return NULL;
@@ -79,6 +79,8 @@ void memstats_print(struct fmt *out, const struct ebb_memstats *s,
     line_bytes(out, "heap-in-use", s->heap_inuse);
     line_bytes(out, "heap-released", s->heap_released);
     line_bytes(out, "heap-released-lazily", s->heap_lazy);
+    line_bytes(out, "heap-released-holes", s->heap_holes);
+    line_bytes(out, "heap-reinflated", s->heap_reinflated);
     line_count(out, "heap-objects", s->heap_objects);
     line_bytes(out, "mspan-in-use", s->mspan_inuse);
     line_bytes(out, "mspan-sys", s->mspan_sys);

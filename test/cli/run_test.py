@@ -182,7 +182,7 @@ class Refusal(cliutil.CliTest):
         line = self.refused(STATUS_EBB, "--set", "policy=sometimes", "true")
         self.assertIn("policy", line)
         self.assertIn("sometimes", line)
-        self.assertIn("go1.16|never|now", line)
+        self.assertIn("go1.16|go1.11|go1.12|go1.13|go1.19|decay|never|now", line)
         self.assertIn("0..2", self.refused(STATUS_EBB, "--set", "check=3", "true"))
         self.assertIn("check", self.refused(STATUS_EBB, "--set", "check", "true"))
 

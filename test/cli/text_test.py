@@ -139,7 +139,9 @@ class Options(TextTest):
         for name, row in self.rows().items():
             self.assertRegex(text, rf"(?m)^{re.escape(name)} ")
             self.assertIn(row["help"].split()[0], text)
-        self.assertRegex(text, r"(?m)^policy +now \* +go1\.16 ")
+        self.assertRegex(text, r"(?m)^policy +now \* +go1\.16 +a name$")
+        self.assertIn("one of go1.16, go1.11, go1.12, go1.13, go1.19, decay, never, now",
+                      " ".join(text.split()))
 
     def test_mistake(self):
         done = self.call("options", env=clean_environment(EBB="policy=nwo,check=1"))

@@ -242,19 +242,32 @@ static void check_live(void)
     }
 }
 
+static void look_once(enum look_kind kind)
+{
+    struct look look;
+    look_begin(&heap_main, &look, kind);
+    while (look_step(&heap_main, &look)) {
+    }
+}
+
 static void disturb(uint64_t *random)
 {
-    switch (below(random, 8)) {
+    switch (below(random, 10)) {
     case 0:
         releaser_release_now("model", NULL);
         break;
     case 1:
     case 2:
-        world_flush(&heap_main, FLUSH_ALL);
+        world_flush(&heap_main, NULL);
         break;
     case 3:
     case 4:
-        world_flush(&heap_main, FLUSH_IDLE);
+        look_once(LOOK_REST);
+        break;
+    case 5:
+        look_once(LOOK_REST);
+        look_once(LOOK_REST); // nothing was done in between: everything is cold now
+        look_once(LOOK_GIVE);
         break;
     default:
         break;
@@ -277,7 +290,7 @@ static void check_empty(void)
     free_all();
     heap_main_verify("everything freed");
     check_live();
-    world_flush(&heap_main, FLUSH_ALL);
+    world_flush(&heap_main, NULL);
     heap_main_verify("everything flushed");
     memstats_read(&stats);
     CHECK_MODEL(stats.heap_objects == 0 && stats.heap_alloc == 0 && stats.heap_inuse == 0);

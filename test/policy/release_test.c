@@ -54,6 +54,11 @@ EBB_TEST(release_policy, table_is_in_the_order_of_the_option)
     }
     cr_assert(option_choice(option, RELEASE_POLICY_COUNT, &len) == NULL);
     cr_assert(release_policies[OPTION_POLICY_GO116].plan == release_plan_go116);
+    cr_assert(release_policies[OPTION_POLICY_GO111].plan == release_plan_go111);
+    cr_assert(release_policies[OPTION_POLICY_GO112].plan == release_plan_go112);
+    cr_assert(release_policies[OPTION_POLICY_GO113].plan == release_plan_go113);
+    cr_assert(release_policies[OPTION_POLICY_GO119].plan == release_plan_go119);
+    cr_assert(release_policies[OPTION_POLICY_DECAY].plan == release_plan_decay);
     cr_assert(release_policies[OPTION_POLICY_NEVER].plan == release_plan_never);
     cr_assert(release_policies[OPTION_POLICY_NOW].plan == release_plan_now);
 }
@@ -134,12 +139,32 @@ EBB_TEST(release_policy, never_and_now)
         for (size_t i = 0; i < ARRAY_COUNT(ready_all); i++) {
             struct release_view view = view_of(MIB, 2 * GIB, ready_all[i], 4 * KIB);
             view.epoch_count = epochs;
+            view.limit_bytes = MIB;
             cr_assert(release_plan_never(&view).bytes == 0);
+            cr_assert(release_plan_never(&view).wake_at_ns == UINT64_MAX);
             struct release_plan now = release_plan_now(&view);
-            cr_assert(now.bytes == ready_all[i] && now.unpaced);
+            cr_assert(now.bytes == ready_all[i] && now.unpaced && now.wake_at_ns == 0);
+            view.candidate_bytes = 12 * KIB;
+            now = release_plan_now(&view);
+            cr_assert(now.bytes == ready_all[i] + 12 * KIB && !now.no_holes);
         }
     }
     cr_assert(release_policies[OPTION_POLICY_NEVER].ring_bytes == UINT64_MAX, "never is not woken");
+    cr_assert(release_policies[OPTION_POLICY_NOW].ring_bytes == 128 * KIB);
+}
+
+EBB_TEST(release_policy, advice_is_the_options_or_the_policys)
+{
+    for (size_t i = 0; i < RELEASE_POLICY_COUNT; i++) {
+        const struct release_policy *policy = &release_policies[i];
+        bool lazily = i == OPTION_POLICY_GO112 || i == OPTION_POLICY_GO113;
+        cr_assert(release_advice(policy, OPTION_MADVISE_DONTNEED) == VM_ADVICE_DONTNEED);
+        cr_assert(release_advice(policy, OPTION_MADVISE_FREE) == VM_ADVICE_FREE);
+        cr_assert(release_advice(policy, OPTION_MADVISE_AUTO) ==
+                      (lazily ? VM_ADVICE_FREE : VM_ADVICE_DONTNEED),
+                  "%s", policy->name);
+        cr_assert(policy->plan != NULL && policy->help != NULL);
+    }
 }
 
 // --- epochs: as many bytes freed as were in use at its start (4 MiB at least), or a second's rest
@@ -219,6 +244,90 @@ EBB_TEST(release_epoch, motion_begins_at_its_number_of_operations)
         bool moved = moves[i] >= RELEASE_REST_OPS;
         cr_assert(view.rest_ns == (moved ? 0 : NS_PER_S / 2), "%llu operations",
                   (unsigned long long)moves[i]);
+    }
+}
+
+// One operation may free a gigabyte: that is motion too, and the rest after it ends an epoch.
+EBB_TEST(release_epoch, a_large_free_is_motion)
+{
+    const uint64_t freed_all[] = {0, 1, RELEASE_REST_BYTES - 1, RELEASE_REST_BYTES,
+                                  RELEASE_REST_BYTES + 1};
+    for (size_t i = 0; i < ARRAY_COUNT(freed_all); i++) {
+        struct release_epoch epoch = {0};
+        struct release_view view = {.used_bytes = 10 * GIB};
+        look(&epoch, &view, NS_PER_S, 0, 1000);
+        cr_assert(look(&epoch, &view, 2 * NS_PER_S, 0, 1000), "at rest");
+        view.used_bytes = 2 * GIB;
+        cr_assert(!look(&epoch, &view, 9 * NS_PER_S, freed_all[i], 1001));
+        cr_assert(view.freed_ns == (freed_all[i] != 0 ? 9 * NS_PER_S : 0));
+        bool moved = freed_all[i] >= RELEASE_REST_BYTES;
+        cr_assert(view.rest_ns == (moved ? 0 : 8 * NS_PER_S));
+        cr_assert(look(&epoch, &view, 10 * NS_PER_S, freed_all[i], 1001) == moved);
+        cr_assert(view.epoch_used_bytes == 2 * GIB);
+        cr_assert(view.freed_ns == (freed_all[i] != 0 ? 9 * NS_PER_S : 0));
+    }
+}
+
+// While the heap rests, a look that finds free pages inside spans lowers the use of the epoch, and
+// nothing raises it.
+EBB_TEST(release_epoch, is_corrected_downwards_at_rest)
+{
+    struct release_epoch epoch = {0};
+    struct release_view view = {.used_bytes = 10 * GIB};
+    look(&epoch, &view, NS_PER_S, 0, 1000);
+    view.used_bytes = 9 * GIB;
+    look(&epoch, &view, NS_PER_S + 1, 0, 1000);
+    cr_assert(view.epoch_used_bytes == 0, "no epoch has ended");
+    cr_assert(look(&epoch, &view, 2 * NS_PER_S, 0, 1000));
+    cr_assert(view.epoch_used_bytes == 9 * GIB);
+    view.used_bytes = GIB;
+    cr_assert(!look(&epoch, &view, 3 * NS_PER_S, 0, 1000));
+    cr_assert(view.epoch_used_bytes == GIB && view.epoch_count == 1);
+    view.used_bytes = 2 * GIB;
+    cr_assert(!look(&epoch, &view, 4 * NS_PER_S, 0, 1000));
+    cr_assert(view.epoch_used_bytes == GIB);
+    // In motion it stays what it was at the end.
+    cr_assert(!look(&epoch, &view, 5 * NS_PER_S, 0, 1000 + RELEASE_REST_OPS));
+    view.used_bytes = MIB;
+    cr_assert(!look(&epoch, &view, 5 * NS_PER_S + 1, 0, 1000 + RELEASE_REST_OPS));
+    cr_assert(view.epoch_used_bytes == GIB);
+}
+
+// While the heap rests, looks find kernel pages inside spans that had been free before: they were
+// never used, and were candidates when the epoch ended. An epoch that ended in motion stays.
+EBB_TEST(release_epoch, is_corrected_by_what_looks_find_at_rest)
+{
+    for (int rest = 0; rest < 2; rest++) {
+        struct release_epoch epoch = {0};
+        struct release_view view = {.used_bytes = 10 * MIB, .candidate_bytes = MIB};
+        cr_assert(look(&epoch, &view, NS_PER_S, 4 * MIB, 1000));
+        if (rest) {
+            cr_assert(look(&epoch, &view, 2 * NS_PER_S, 4 * MIB, 1000));
+        }
+        view = (struct release_view){.used_bytes = 7 * MIB, .candidate_bytes = 4 * MIB};
+        cr_assert(!look(&epoch, &view, 2 * NS_PER_S - !rest, 4 * MIB, 1001));
+        cr_assert(view.epoch_used_bytes == (rest ? 7 : 10) * MIB);
+        cr_assert(view.epoch_candidate_bytes == (rest ? 4 : 1) * MIB);
+        view = (struct release_view){.used_bytes = 8 * MIB, .candidate_bytes = MIB};
+        cr_assert(!look(&epoch, &view, 2 * NS_PER_S - !rest, 4 * MIB, 1002));
+        cr_assert(view.epoch_used_bytes == (rest ? 7 : 10) * MIB, "it does not rise");
+        cr_assert(view.epoch_candidate_bytes == (rest ? 4 : 1) * MIB);
+    }
+}
+
+EBB_TEST(release_epoch, remembers_what_was_retained_at_its_end)
+{
+    struct release_epoch epoch = {0};
+    struct release_view view = {.used_bytes = MIB,
+                                .retained_bytes = 9 * MIB,
+                                .candidate_bytes = 3 * MIB,
+                                .huge_bytes = 2 * MIB};
+    cr_assert(look(&epoch, &view, 5 * NS_PER_S, 4 * MIB, 1000));
+    for (int i = 0; i < 2; i++) {
+        cr_assert(view.epoch_retained_bytes == 9 * MIB && view.epoch_candidate_bytes == 3 * MIB &&
+                  view.epoch_huge_bytes == 2 * MIB && view.epoch_ended_ns == 5 * NS_PER_S);
+        view = (struct release_view){.used_bytes = GIB, .retained_bytes = 2 * GIB};
+        cr_assert(!look(&epoch, &view, 5 * NS_PER_S + 1, 4 * MIB + 1, 2000));
     }
 }
 

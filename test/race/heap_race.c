@@ -173,6 +173,15 @@ static void verify_frozen(void)
     FRAME_CHECK(stats.skipped == skipped); // what was claimed is counted
 }
 
+static void flush_some(uint64_t *random)
+{
+    static const enum look_kind kinds[] = {LOOK_REST, LOOK_REST, LOOK_ALL, LOOK_GIVE};
+    struct look look;
+    look_begin(&heap_main, &look, kinds[frame_below(random, ARRAY_COUNT(kinds))]);
+    while (look_step(&heap_main, &look)) {
+    }
+}
+
 // Flushes and releases in a tight loop, as a releaser would that never sleeps.
 static void *flusher_run(void *arg)
 {
@@ -183,7 +192,7 @@ static void *flusher_run(void *arg)
             releaser_release_now("heap_race", NULL);
             break;
         default:
-            world_flush(&heap_main, frame_below(&random, 2) == 0 ? FLUSH_ALL : FLUSH_IDLE);
+            flush_some(&random);
             break;
         }
         race_sleep_us((unsigned)frame_below(&random, 300));
@@ -254,7 +263,7 @@ static void finish(void)
         block_end(mailboxes[i].v_);
     }
     verify_frozen();
-    world_flush(&heap_main, FLUSH_ALL);
+    world_flush(&heap_main, NULL);
     verify_frozen();
     memstats_read(&stats);
     fprintf(stderr, "%llu steps, %llu short threads, %llu mallocs, %llu live\n",

@@ -42,7 +42,8 @@ static bool parse(const char *ebb, const char *godebug)
 static void expect_defaults(const struct options *o)
 {
     cr_expect_eq(o->policy, OPTION_POLICY_GO116);
-    cr_expect_eq(o->madvise, OPTION_MADVISE_DONTNEED);
+    cr_expect_eq(o->madvise, OPTION_MADVISE_AUTO);
+    cr_expect_eq(o->decay_ms, 10000);
     cr_expect_eq(o->releasetrace, false);
     cr_expect_eq(o->stats, OPTION_STATS_OFF);
     cr_expect_eq(o->check, 0);
@@ -72,10 +73,16 @@ Test(option, enums_name_their_choices)
         size_t value;
     } rows[] = {
         {"policy", "go1.16", OPTION_POLICY_GO116},
+        {"policy", "go1.11", OPTION_POLICY_GO111},
+        {"policy", "go1.12", OPTION_POLICY_GO112},
+        {"policy", "go1.13", OPTION_POLICY_GO113},
+        {"policy", "go1.19", OPTION_POLICY_GO119},
+        {"policy", "decay", OPTION_POLICY_DECAY},
         {"policy", "never", OPTION_POLICY_NEVER},
         {"policy", "now", OPTION_POLICY_NOW},
         {"madvise", "dontneed", OPTION_MADVISE_DONTNEED},
         {"madvise", "free", OPTION_MADVISE_FREE},
+        {"madvise", "auto", OPTION_MADVISE_AUTO},
         {"stats", "off", OPTION_STATS_OFF},
         {"stats", "exit", OPTION_STATS_EXIT},
         {"syscalls", "core", OPTION_SYSCALLS_CORE},
@@ -100,6 +107,9 @@ Test(option, values_of_every_type)
     GIVES("populate=0", populate, false);
     GIVES("populate=off", populate, false);
     GIVES("populate=false", populate, false);
+    GIVES("madvise=auto", madvise, OPTION_MADVISE_AUTO);
+    GIVES("decay_ms=100", decay_ms, 100);
+    GIVES("decay_ms=86400000", decay_ms, 86400000);
     GIVES("check=0", check, 0);
     GIVES("check=2", check, 2);
     GIVES("release_cpu_percent=50", release_cpu_percent, 50);
@@ -128,16 +138,21 @@ Test(option, several_and_their_order)
 
 Test(option, bad_values_name_what_is_right)
 {
+#define POLICIES "go1.16|go1.11|go1.12|go1.13|go1.19|decay|never|now"
     WARNS("policy=go1.17",
-          "ebb: option policy cannot be \"go1.17\"; right is go1.16|never|now; it stays go1.16\n",
+          "ebb: option policy cannot be \"go1.17\"; right is " POLICIES "; it stays go1.16\n",
           policy, OPTION_POLICY_GO116);
-    WARNS("policy=",
-          "ebb: option policy cannot be \"\"; right is go1.16|never|now; it stays go1.16\n", policy,
-          OPTION_POLICY_GO116);
+    WARNS("policy=", "ebb: option policy cannot be \"\"; right is " POLICIES "; it stays go1.16\n",
+          policy, OPTION_POLICY_GO116);
     WARNS("policy=go1.16|never",
-          "ebb: option policy cannot be \"go1.16|never\"; right is go1.16|never|now; it stays "
-          "go1.16\n",
+          "ebb: option policy cannot be \"go1.16|never\"; right is " POLICIES "; it stays go1.16\n",
           policy, OPTION_POLICY_GO116);
+    WARNS("decay_ms=99",
+          "ebb: option decay_ms cannot be \"99\"; right is 100..86400000; it stays 10000\n",
+          decay_ms, 10000);
+    WARNS("decay_ms=86400001",
+          "ebb: option decay_ms cannot be \"86400001\"; right is 100..86400000; it stays 10000\n",
+          decay_ms, 10000);
     WARNS("populate=yes", "ebb: option populate cannot be \"yes\"; right is 0|1; it stays 1\n",
           populate, true);
     WARNS("check=3", "ebb: option check cannot be \"3\"; right is 0..2; it stays 0\n", check, 0);
@@ -190,7 +205,7 @@ Test(option, unknown_names_and_near_ones)
     WARNS("polcy=never", "ebb: option \"polcy\" is not known; did you mean policy?\n", policy,
           OPTION_POLICY_GO116);
     WARNS("madvice=free", "ebb: option \"madvice\" is not known; did you mean madvise?\n", madvise,
-          OPTION_MADVISE_DONTNEED);
+          OPTION_MADVISE_AUTO);
     WARNS("releasetrac=1", "ebb: option \"releasetrac\" is not known; did you mean releasetrace?\n",
           releasetrace, false);
     WARNS("Policy=never", "ebb: option \"Policy\" is not known; did you mean policy?\n", policy,
@@ -239,17 +254,19 @@ Test(option, godebug_as_go_reads_it)
     } rows[] = {
         {"madvdontneed=0", OPTION_MADVISE_FREE, false},
         {"madvdontneed=1", OPTION_MADVISE_DONTNEED, false},
-        {"scavtrace=1", OPTION_MADVISE_DONTNEED, true},
+        {"scavtrace=1", OPTION_MADVISE_AUTO, true},
         {"gctrace=1,madvdontneed=0,scavtrace=1,http2debug=2", OPTION_MADVISE_FREE, true},
         {"madvdontneed=0,madvdontneed=1", OPTION_MADVISE_DONTNEED, false},
-        {"madvdontneed=2", OPTION_MADVISE_DONTNEED, false},
-        {"madvdontneed=", OPTION_MADVISE_DONTNEED, false},
-        {"madvdontneed", OPTION_MADVISE_DONTNEED, false},
-        {"scavtrace=-1", OPTION_MADVISE_DONTNEED, false},
-        {"Scavtrace=1", OPTION_MADVISE_DONTNEED, false},
-        {"scavtrace=1=1", OPTION_MADVISE_DONTNEED, false},
-        {"=1", OPTION_MADVISE_DONTNEED, false},
-        {"policy=never", OPTION_MADVISE_DONTNEED, false},
+        {"madvdontneed=0,madvdontneed=", OPTION_MADVISE_FREE, false},
+        {"madvdontneed=auto", OPTION_MADVISE_AUTO, false},
+        {"madvdontneed=2", OPTION_MADVISE_AUTO, false},
+        {"madvdontneed=", OPTION_MADVISE_AUTO, false},
+        {"madvdontneed", OPTION_MADVISE_AUTO, false},
+        {"scavtrace=-1", OPTION_MADVISE_AUTO, false},
+        {"Scavtrace=1", OPTION_MADVISE_AUTO, false},
+        {"scavtrace=1=1", OPTION_MADVISE_AUTO, false},
+        {"=1", OPTION_MADVISE_AUTO, false},
+        {"policy=never", OPTION_MADVISE_AUTO, false},
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         cr_expect(parse(NULL, rows[i].text));
@@ -287,7 +304,7 @@ Test(option, table)
 {
     struct options defaults;
     option_defaults(&defaults);
-    cr_expect_eq(option_count(), 13);
+    cr_expect_eq(option_count(), 15);
     for (size_t i = 0; i < option_count(); i++) {
         struct option_info info = option_info(i);
         char text[128];
@@ -317,7 +334,7 @@ Test(option, table)
     cr_expect(madvise.inherited);
     cr_expect_not(option_info(option_index("stats")).inherited);
     size_t len;
-    cr_expect_null(option_choice(option_index("madvise"), 2, &len));
+    cr_expect_null(option_choice(option_index("madvise"), 3, &len));
     cr_expect_null(option_choice(option_index("check"), 0, &len));
 }
 
@@ -338,8 +355,8 @@ Test(option, noise)
         size_t message_len = strlen(messages);
         cr_assert_eq(clean, message_len == 0);
         cr_assert(clean || messages[message_len - 1] == '\n');
-        cr_assert_leq((unsigned)parsed.policy, 2);
+        cr_assert_leq((unsigned)parsed.policy, OPTION_POLICY_NOW);
         cr_assert_leq((unsigned)parsed.check, 2);
-        cr_assert_leq((unsigned)parsed.madvise, 1);
+        cr_assert_leq((unsigned)parsed.madvise, OPTION_MADVISE_AUTO);
     }
 }
