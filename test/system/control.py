@@ -498,7 +498,7 @@ def root_asks_nobody(become):
 
 
 def turncoat():
-    """Rung all the time while the user changes: at the end no thread keeps what the program lost."""
+    """Rung all the time while the user changes: no thread keeps what the program has lost."""
     program = sleeper('turncoat', {'control_idle': 30}, extra={'XDG_RUNTIME_DIR': ''})
     require(program.line() == ['turning'], 'it does not turn')
     with open('/proc/%d/status' % program.pid) as file:
