@@ -456,6 +456,33 @@ EBB_TEST(ledger, the_sum_is_rss)
     cr_assert(ebb_ledger_read(&ledger) == -EPERM);
 }
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 // Linux 6.1
+#endif
+#define HUGE_BYTES (2 * MIB)
+
+EBB_TEST(ledger, what_huge_pages_bring_back_is_seen)
+{
+    releaser_restrict();
+    char *block = ebb_malloc(32 * MIB);
+    memset(block, 1, 32 * MIB);
+    ebb_free(block);
+    releaser_release_now("test", NULL);
+    cr_assert(ledger_of_us().runs_back == 0);
+    // A write to freed memory, and the kernel puts a huge page there.
+    char *first = (char *)align_up((uintptr_t)block, HUGE_BYTES);
+    madvise(first, 8 * HUGE_BYTES, MADV_HUGEPAGE);
+    size_t count = 0;
+    for (size_t i = 0; i < 8; i++) {
+        *(volatile char *)(first + i * HUGE_BYTES) = 1;
+        count += madvise(first + i * HUGE_BYTES, HUGE_BYTES, MADV_COLLAPSE) == 0;
+    }
+    struct ebb_ledger ledger = ledger_of_us();
+    cr_assert(ledger.runs_back >= 8 * 4 * KIB, "written to after it was given back");
+    cr_assert(ledger.huge_back >= count * HUGE_BYTES && ledger.runs_back >= ledger.huge_back,
+              "%zu huge pages, %llu bytes seen", count, (unsigned long long)ledger.huge_back);
+}
+
 // Copies of the heap's structures, in which bits may be turned over.
 struct copies {
     struct pageheap pages;
