@@ -111,6 +111,11 @@ void boot_credentials_change(void)
     control_pause();
 }
 
+void boot_credentials_changed(void)
+{
+    control_resume();
+}
+
 ATTR_EXPORT int ebb_release_now(struct ebb_release_report *report)
 {
     struct release_report done;

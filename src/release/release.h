@@ -30,7 +30,7 @@
 //
 // Go       1.16 mgcscavenge.go gcPaceScavenger, bgscavenge. Unlike Go: epochs, a token bucket over
 //          60 s instead of a sleep after each page, and units of up to 4 MiB.
-// Tests    test/policy/release_test.c  test/policy/*_test.c  test/system/gives_back.py
+// Tests    test/policy/*_test.c  test/system/policies.py  test/system/gives_back.py
 #ifndef EBB_RELEASE_RELEASE_H
 #define EBB_RELEASE_RELEASE_H
 
@@ -105,6 +105,7 @@ struct release_policy {
     struct release_plan (*plan)(const struct release_view *view);
     uint64_t ring_bytes;   // growth of ready pages that wakes the releaser; 0: the option decides
     enum vm_advice advice; // unless option madvise says otherwise
+    bool eager; // every thread's cache is flushed at each look, and holes are made, at rest or not
 };
 
 #define RELEASE_POLICY_COUNT 8

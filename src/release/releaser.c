@@ -39,6 +39,7 @@ static struct releaser {
     atomic_u32 restricted;     // (A) no thread: a filter may be in force
     atomic_u32 state;          // (A)
     atomic_u32 bell;           // (A)
+    atomic_u32 dozing;         // (A) the thread sleeps for longer than a look
     atomic_u32 stop;           // (A) releaser_pause wants the thread gone
     atomic_u32 round;          // (A) 1: somebody holds round_main
     struct bare_thread thread; // (state)
@@ -83,7 +84,10 @@ static void releaser_sleep(uint32_t bell, uint64_t until_ns)
 {
     uint64_t now_ns = clock_now_ns();
     if (until_ns > now_ns) {
+        // A ring before this is seen has changed the bell. Pairs with load_seq in releaser_ring.
+        store_seq(&releaser.dozing, until_ns - now_ns > LOOK_NS);
         futex_wait(&releaser.bell, bell, until_ns - now_ns);
+        store_relaxed(&releaser.dozing, 0);
     }
 }
 
@@ -110,7 +114,8 @@ static void releaser_run(void *arg)
             again_ns = round_look(&ready_pages);
             round_end();
         }
-        if (again_ns == 0 || round_policy()->ring_bytes != 0) {
+        if (again_ns == 0 || again_ns > clock_now_ns() + LOOK_NS ||
+            round_policy()->ring_bytes != 0) {
             ring_arm(ready_pages); // otherwise the next look comes by itself
         }
         if (again_ns == 0 || load_relaxed(&releaser.stop) != 0) {
@@ -149,8 +154,9 @@ void releaser_ring(void)
     uint32_t expected = RELEASER_NONE;
     // Pairs with store_seq in releaser_end.
     if (!cas_seq(&releaser.state, &expected, RELEASER_RUNNING)) {
-        if (round_policy()->ring_bytes != 0) {
-            futex_wake(&releaser.bell, 1); // a policy that wants to act at once
+        // A policy that wants to act at once, or a thread that would not look for long.
+        if (round_policy()->ring_bytes != 0 || load_seq(&releaser.dozing) != 0) {
+            futex_wake(&releaser.bell, 1); // pairs with store_seq in releaser_sleep
         }
         return;
     }
@@ -260,6 +266,7 @@ void releaser_fork_child(void)
 {
     bare_forget(&releaser.thread);
     store_relaxed(&releaser.stop, 0);
+    store_relaxed(&releaser.dozing, 0);
     store_relaxed(&releaser.state, RELEASER_NONE);
     round_end();
     ring_arm(0);

@@ -250,17 +250,19 @@ static uint64_t lazy_bytes(void)
 
 // --- looking ---
 
-// Looks for spans at rest, once a second; goes on where the budget ended it.
+// Looks for spans at rest, once a second; an eager policy takes all there are, ten times a second.
 static void spans_search(uint64_t now_ns)
 {
     struct round *round = &round_main;
-    if (round->searched_ns != 0 && now_ns - round->searched_ns < LOOK_NS * 9 / 10) {
+    bool eager = round_policy()->eager;
+    uint64_t period_ns = eager ? LOOK_NS / 10 : LOOK_NS * 9 / 10;
+    if (round->searched_ns != 0 && now_ns - round->searched_ns < period_ns) {
         return;
     }
     struct look look;
-    struct meter meter = meter_start(false);
+    struct meter meter = meter_start(eager);
     round->searched_ns = now_ns;
-    look_begin(&heap_main, &look, LOOK_REST);
+    look_begin(&heap_main, &look, eager ? LOOK_ALL : LOOK_REST);
     bool more = true;
     while (more && meter_may_spend(&meter)) {
         more = look_step(&heap_main, &look);
