@@ -11,11 +11,15 @@
 #include "pageheap/pageheap.h"
 #include "release/release.h"
 
-// How often the releaser looks while the heap is in motion, and how long it stays when it is not;
-// longer if looks still find spans that were not at rest.
+// How often the releaser looks while the heap is in motion, and how long it stays when it is not.
+// While looks find many spans in motion it stays, and looks less often after STAY_MAX_NS: blocks
+// are freed into them, no page comes free, and nobody rings at the end of it. A few are no reason
+// to stay: all that they could give back is less than what rings the bell (4 MiB).
 #define LOOK_NS NS_PER_S
+#define LOOK_SLOW_NS (3 * NS_PER_S)
 #define STAY_NS (3 * NS_PER_S)
 #define STAY_MAX_NS (10 * NS_PER_S)
+#define STAY_FRESH_COUNT 64
 
 // Everything here belongs to who holds the round, except policy, which anybody may read.
 struct round {

@@ -292,14 +292,16 @@ static void released_sample(void)
 static uint64_t look_next(const struct release_view *view, const struct release_plan *plan)
 {
     const struct round *round = &round_main;
-    bool settled = !round->search_cut && (round->fresh_count == 0 || view->rest_ns >= STAY_MAX_NS);
+    bool slow = !round->search_cut && view->rest_ns >= STAY_MAX_NS;
+    bool settled = !round->search_cut &&
+                   (round->fresh_count == 0 || (slow && round->fresh_count < STAY_FRESH_COUNT));
     bool rest = view->rest_ns >= STAY_NS && settled;
     bool timed = plan->wake_at_ns != 0 && plan->wake_at_ns != UINT64_MAX;
     if (rest) {
         pageheap_release_tables(&pageheap_main);
         return timed ? plan->wake_at_ns : 0;
     }
-    uint64_t next_ns = view->now_ns + LOOK_NS;
+    uint64_t next_ns = view->now_ns + (slow ? LOOK_SLOW_NS : LOOK_NS);
     return timed ? min_u64(next_ns, plan->wake_at_ns) : next_ns;
 }
 
@@ -318,9 +320,9 @@ uint64_t round_look(uint64_t *ready_pages)
     }
     released_sample();
     *ready_pages = view.ready_bytes >> PAGE_SHIFT;
-    if (plan.bytes != 0 && released != 0) {
+    uint64_t ready_ns = release_budget_ready_ns(&round->budget, view.now_ns);
+    if (plan.bytes != 0 && (released != 0 || ready_ns > view.now_ns)) {
         // More to do: when the budget allows, but not before others have had a turn.
-        uint64_t ready_ns = release_budget_ready_ns(&round->budget, view.now_ns);
         return max_u64(ready_ns, view.now_ns + NS_PER_MS);
     }
     return look_next(&view, &plan);

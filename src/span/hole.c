@@ -144,13 +144,15 @@ static void tally_add_holes(struct tally *tally, const struct span *span, uint32
     }
 }
 
-// Reads ahead the first line of every block, or every line where blocks are smaller.
+// Reads the first line of every block, or every line where blocks are smaller. Loads and not
+// prefetches: those are dropped where the address is not in the TLB, and the search took 2.5 times
+// as long (blocks of 64 bytes, 1 GiB).
 static void stream_blocks(const struct span *span)
 {
     size_t step = span->block_bytes < 64 ? 64 : span->block_bytes;
     uintptr_t end = threaded_end(span);
     for (uintptr_t addr = span->base; addr < end; addr += step) {
-        __builtin_prefetch((const void *)addr);
+        (void)*(const volatile uint64_t *)addr;
     }
 }
 
