@@ -14,7 +14,8 @@
 //   cgroup_find takes up to 14 KiB of stack.
 //
 // Flow
-//   cgroup_find (once: a process rarely moves) -> cgroup_memory_read (each look).
+//   cgroup_find (once: a process rarely moves) -> cgroup_memory_read (each look), cgroup_peek (from
+//   within malloc).
 //
 // Why this way
 //   The mount point comes from mountinfo and not from a constant: containers show a subtree of the
@@ -55,6 +56,11 @@ bool cgroup_find(const char *root, struct cgroup *out);
 // file that is missing alone (the root of version 2 has no usage and no limits) leaves
 // CGROUP_UNLIMITED or 0.
 bool cgroup_memory_read(const struct cgroup *group, struct cgroup_memory *out);
+
+// cgroup_peek reads usage, and the limits of the files named after them, with less than 2 KiB of
+// stack and without memory.stat: what an allocating thread may do. For version 1 limits further up
+// are not seen. false: usage cannot be read.
+bool cgroup_peek(const struct cgroup *group, struct cgroup_memory *out);
 
 // cgroup_memory_limit is the tighter of the two limits.
 ATTR_INLINE uint64_t cgroup_memory_limit(const struct cgroup_memory *memory)

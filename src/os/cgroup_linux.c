@@ -372,6 +372,24 @@ static uint64_t limit_walk(const struct cgroup *group, const char *name)
     }
 }
 
+bool cgroup_peek(const struct cgroup *group, struct cgroup_memory *out)
+{
+    size_t path_len = strlen(group->path);
+    struct cgroup_memory memory = {.limit_bytes = CGROUP_UNLIMITED, .high_bytes = CGROUP_UNLIMITED};
+    memory.usage_bytes = limit_read(group->path, path_len, usage_name(group->version));
+    if (memory.usage_bytes == CGROUP_UNLIMITED) {
+        return false;
+    }
+    if (group->version == 2) {
+        memory.limit_bytes = limit_walk(group, "memory.max");
+        memory.high_bytes = limit_walk(group, "memory.high");
+    } else {
+        memory.limit_bytes = limit_read(group->path, path_len, "memory.limit_in_bytes");
+    }
+    *out = memory;
+    return true;
+}
+
 bool cgroup_memory_read(const struct cgroup *group, struct cgroup_memory *out)
 {
     char text[STAT_BYTES];
