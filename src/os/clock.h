@@ -27,6 +27,8 @@
 #include "base/base.h"
 
 uint64_t clock_now_ns(void);
+// clock_coarse_ns is the monotonic clock as of the last timer tick (up to 10 ms ago), for less.
+uint64_t clock_coarse_ns(void);
 uint64_t clock_wall_ns(void);
 uint64_t clock_thread_cpu_ns(void);
 

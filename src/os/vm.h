@@ -37,6 +37,15 @@ enum vm_advice {
     VM_ADVICE_FREE,     // the kernel takes it when it is short; counted in RSS until then
 };
 
+// A range of memory; the kernel's struct iovec has the same layout.
+struct vm_range {
+    void *addr;
+    size_t bytes;
+};
+
+// VM_BATCH_MAX: the kernel takes at most 1,024 ranges in a call (UIO_MAXIOV).
+#define VM_BATCH_MAX ((size_t)256)
+
 struct vm_ops {
     // reserve returns bytes of address space aligned to align (a power of two), at hint if that is
     // possible, or NULL. bytes is a multiple of the page size.
@@ -48,6 +57,10 @@ struct vm_ops {
     // unused gives the physical memory of a range back. 0 or a negative errno; on failure the
     // contents are as before.
     long (*unused)(void *ctx, void *addr, size_t bytes, enum vm_advice advice);
+    // unused_batch gives back several ranges with few calls; returns how many of them, from the
+    // first on, have gone before one was refused. NULL: one by one.
+    size_t (*unused_batch)(void *ctx, const struct vm_range *ranges, size_t count,
+                           enum vm_advice advice);
     // sparse marks a reserved range as one that goes back page by page: no huge pages in it.
     void (*sparse)(void *ctx, void *addr, size_t bytes);
 };
@@ -85,6 +98,18 @@ ATTR_INLINE long vm_unused(const struct vm *vm, void *addr, size_t bytes, enum v
 {
     return vm->ops->unused(vm->ctx, addr, bytes, advice);
 }
+
+// vm_unused_batch gives back ranges; refused[i] tells for each whether the kernel said no. Returns
+// how many did go.
+size_t vm_unused_batch(const struct vm *vm, const struct vm_range *ranges, size_t count,
+                       enum vm_advice advice, bool *refused);
+
+// vm_batch_forbid: no calls for batches from now on (a system call filter may know only madvise).
+void vm_batch_forbid(void);
+
+// vm_batch_works tells whether batches go to the kernel in one call; false as long as none has
+// been tried.
+bool vm_batch_works(void);
 
 ATTR_INLINE void vm_sparse(const struct vm *vm, void *addr, size_t bytes)
 {

@@ -20,6 +20,11 @@
 #define MADV_DONTNEED_LOCKED 24 // Linux 5.18
 #endif
 
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440 // Linux 5.10
+#endif
+#define PIDFD_SELF_PROCESS (-20000) // PIDFD_SELF_THREAD_GROUP, Linux 6.14
+
 // Below this limit of address space, thread stacks and libraries need what we would take in
 // advance.
 #define SCARCE_BYTES (16 * GIB)
@@ -88,6 +93,73 @@ static long linux_unused(void *ctx, void *addr, size_t bytes, enum vm_advice adv
     return ret;
 }
 
+// How batches go: not tried, by process_madvise, one by one.
+enum { BATCH_UNKNOWN, BATCH_WORKS, BATCH_SINGLE };
+static atomic_u32 batch_kind;
+
+static long batch_call(const struct vm_range *ranges, size_t count, enum vm_advice advice)
+{
+    return sys_call6(SYS_process_madvise, PIDFD_SELF_PROCESS, SYS_ARG(ranges), SYS_ARG(count),
+                     advice == VM_ADVICE_FREE ? MADV_FREE : MADV_DONTNEED, 0, 0);
+}
+
+// A process may advise itself by vector since Linux 6.13, and name itself without a descriptor
+// since 6.14. Tried once on a page of our own: an error from a real range may mean that it is
+// locked.
+static uint32_t batch_probe(void)
+{
+    char *page = map_at(NULL, vm_kernel.page_bytes);
+    uint32_t kind = BATCH_SINGLE;
+    if (page != NULL) {
+        struct vm_range range = {page, vm_kernel.page_bytes};
+        if (batch_call(&range, 1, VM_ADVICE_DONTNEED) == (long)range.bytes) {
+            kind = BATCH_WORKS;
+        }
+        unmap(page, vm_kernel.page_bytes);
+    }
+    uint32_t expected = BATCH_UNKNOWN;
+    // Pairs with nothing: the kind is all there is to know, and never changes back.
+    return cas_acquire(&batch_kind, &expected, kind) ? kind : expected;
+}
+
+void vm_batch_forbid(void)
+{
+    store_relaxed(&batch_kind, BATCH_SINGLE);
+}
+
+bool vm_batch_works(void)
+{
+    return load_relaxed(&batch_kind) == BATCH_WORKS;
+}
+
+// What the call has not done, or not known, is tried one by one: so a refusal is one range's own.
+static size_t linux_unused_batch(void *ctx, const struct vm_range *ranges, size_t count,
+                                 enum vm_advice advice)
+{
+    uint32_t kind = load_relaxed(&batch_kind);
+    if (kind == BATCH_UNKNOWN) {
+        kind = batch_probe();
+    }
+    size_t done = 0;
+    while (done < count) {
+        if (kind == BATCH_WORKS && count - done > 1) {
+            long bytes = batch_call(&ranges[done], count - done, advice);
+            while (done < count && bytes >= (long)ranges[done].bytes) {
+                bytes -= (long)ranges[done].bytes;
+                done++;
+            }
+            if (done == count) {
+                break;
+            }
+        }
+        if (linux_unused(ctx, ranges[done].addr, ranges[done].bytes, advice) != 0) {
+            break;
+        }
+        done++;
+    }
+    return done;
+}
+
 static void linux_sparse(void *ctx, void *addr, size_t bytes)
 {
     (void)ctx;
@@ -99,8 +171,34 @@ static const struct vm_ops linux_ops = {
     .prepare = linux_prepare,
     .used = linux_used,
     .unused = linux_unused,
+    .unused_batch = linux_unused_batch,
     .sparse = linux_sparse,
 };
+
+size_t vm_unused_batch(const struct vm *vm, const struct vm_range *ranges, size_t count,
+                       enum vm_advice advice, bool *refused)
+{
+    size_t gone = 0;
+    for (size_t pos = 0; pos < count;) {
+        size_t most = min_size(count - pos, VM_BATCH_MAX);
+        size_t done = 0;
+        if (vm->ops->unused_batch != NULL) {
+            done = vm->ops->unused_batch(vm->ctx, &ranges[pos], most, advice);
+        } else {
+            done = vm_unused(vm, ranges[pos].addr, ranges[pos].bytes, advice) == 0;
+            most = 1;
+        }
+        for (size_t i = pos; i < pos + done; i++) {
+            refused[i] = false;
+        }
+        gone += done;
+        pos += done;
+        if (done < most) {
+            refused[pos++] = true;
+        }
+    }
+    return gone;
+}
 
 struct vm vm_kernel = {.ops = &linux_ops, .ctx = NULL, .page_bytes = 4096};
 

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "os/clock.h"
 #include "pageheap/pageheap_int.h"
 
 struct pageheap pageheap_main;
@@ -30,6 +31,7 @@ void pageheap_init(struct pageheap *heap, const struct vm *vm, struct meta *meta
     heap->meta = meta;
     heap->hint = hint;
     heap->ring_ready_pages = UINT64_MAX;
+    heap->clock_ns = clock_coarse_ns;
 }
 
 void pageheap_set_grow_hook(struct pageheap *heap, void (*hook)(void))
@@ -128,6 +130,7 @@ static struct taken pages_take(struct pageheap *heap, uintptr_t addr, uintptr_t 
 // pages_give moves [addr, end) from used to ready.
 static void pages_give(struct pageheap *heap, uintptr_t addr, uintptr_t end)
 {
+    uint8_t tick = pageheap_tick(heap);
     struct piece piece;
     while (piece_next(heap, &addr, end, &piece)) {
         struct arena *arena = piece.arena;
@@ -143,7 +146,24 @@ static void pages_give(struct pageheap *heap, uintptr_t addr, uintptr_t end)
             pos += count;
         }
         arena->ready_pages += (uint32_t)piece.count;
+        memset(&arena->freed_tick[piece.first], tick, piece.count);
         summary_update(heap, arena, piece.first, piece.count);
+    }
+}
+
+// pages_mark_released: of the ready pages from addr on, those of the mask hold no memory. A small
+// span lies in one arena.
+static void pages_mark_released(struct pageheap *heap, struct arena *arena, uintptr_t addr,
+                                uint32_t mask)
+{
+    size_t first = (addr >> PAGE_SHIFT) & (ARENA_PAGES - 1);
+    for (; mask != 0; mask &= mask - 1) {
+        size_t page = first + bit_ctz(mask);
+        bits_set(arena->released, page);
+        arena->chunk_ready[page / CHUNK_PAGES]--;
+        arena->ready_pages--;
+        heap->stats.ready_pages--;
+        heap->stats.released_pages++;
     }
 }
 
@@ -164,6 +184,7 @@ static void stats_take(struct pageheap *heap, size_t page_count, struct taken ta
     stats->ready_pages -= page_count - taken.released;
     stats->released_pages -= taken.released;
     stats->lazy_pages -= taken.lazy;
+    stats->grown_total_pages += taken.released;
     stats->ops_count++;
 }
 
@@ -266,8 +287,9 @@ static bool ring_due_locked(struct pageheap *heap)
     return true;
 }
 
-void pageheap_free(struct pageheap *heap, struct span *span)
+void pageheap_free_holed(struct pageheap *heap, struct span *span, uint32_t released_mask)
 {
+    struct arena *arena = span->arena;
     uintptr_t addr = span->base;
     size_t page_count = span->page_count;
     bool small = span->size_class != 0;
@@ -278,6 +300,7 @@ void pageheap_free(struct pageheap *heap, struct span *span)
     heap->stats.used_pages -= page_count;
     heap->stats.ready_pages += page_count;
     heap->stats.freed_total_pages += page_count;
+    pages_mark_released(heap, arena, addr, released_mask);
     heap->stats.span_count--;
     heap->stats.ops_count++;
     bool ring = ring_due_locked(heap);

@@ -122,6 +122,7 @@ struct arena {
     uint64_t allocated[ARENA_WORDS];            // (L)
     uint64_t released[ARENA_WORDS];             // (L)
     uint64_t lazy[ARENA_WORDS];                 // (L)
+    uint8_t freed_tick[ARENA_PAGES];            // (L) of ready pages: when they became so
     ATTR_CACHELINE atomic_u64 map[ARENA_PAGES]; // (A) the page's span minus &span_none; 0: none
     struct span records[ARENA_PAGES + 1];       // [0] is never used
 };
@@ -138,6 +139,7 @@ struct pageheap_stats {
     uint64_t freed_total_pages;    // ever freed by spans
     uint64_t released_total_pages; // ever given back
     uint64_t refused_total_pages;  // ever refused by the kernel (locked memory)
+    uint64_t grown_total_pages;    // ever made resident: growth, and released pages taken back
 };
 
 struct pageheap {
@@ -155,6 +157,7 @@ struct pageheap {
     struct pageheap_stats stats; // (L)
     uint64_t ring_ready_pages;   // (L) the hook rings when so many pages are ready
     void (*grow_hook)(void);     // (C) see pageheap_set_grow_hook
+    uint64_t (*clock_ns)(void);  // (C) coarse: for the ages of ready pages
     bool populate;               // (C) populate released pages in bulk when they are taken
     uintptr_t window_start;      // (C) after the first reservation
     uint64_t group_summary[WINDOW_GROUPS]; // (L)
@@ -190,8 +193,15 @@ void pageheap_ring(struct pageheap *heap);
 struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t align_pages,
                             enum pageheap_kind kind);
 
-// pageheap_free takes the span's pages back. The caller has unlinked it from everywhere.
-void pageheap_free(struct pageheap *heap, struct span *span);
+// pageheap_free_holed takes the span's pages back. The caller has unlinked it from everywhere. Bit
+// i of released_mask: the i-th page (of the first 32) has been given back while the span was in
+// use.
+void pageheap_free_holed(struct pageheap *heap, struct span *span, uint32_t released_mask);
+
+ATTR_INLINE void pageheap_free(struct pageheap *heap, struct span *span)
+{
+    pageheap_free_holed(heap, span, 0);
+}
 
 // pageheap_extend grows a large span in place to page_count pages; false if the next run is not
 // free.
@@ -209,6 +219,19 @@ struct pageheap_cursor {
     size_t chunk; // next chunk in it, plus one
 };
 
+// Ready pages know when they became so, in ticks: eight seconds, eight bits. A page that nobody
+// releases for half an hour looks young again for a while; go1.11, whom the age is for, has
+// released it long before.
+#define PAGE_TICK_NS (8 * NS_PER_S)
+
+// What a release pass may take.
+struct pageheap_filter {
+    size_t max_pages;       // at a step; a little more, so that no run is cut in two
+    uint32_t min_run_pages; // only runs of at least so many pages; runs end at borders of chunks
+    uint8_t min_age_ticks;  // only pages that have been free for more than so many ticks
+    bool lazy;              // instead of ready pages those that were given back lazily
+};
+
 struct pageheap_release_result {
     size_t pages;        // given back
     size_t refused;      // the kernel said no
@@ -219,11 +242,12 @@ struct pageheap_release_result {
 // pageheap_cursor_top starts a pass at the highest address.
 struct pageheap_cursor pageheap_cursor_top(struct pageheap *heap);
 
-// pageheap_release gives back about max_pages (at most 63 more) ready pages of the next chunk that
-// has any. False
-// when the pass is over. One thread at a time (the release round).
-bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor, size_t max_pages,
-                      enum vm_advice advice, struct pageheap_release_result *result);
+// pageheap_release gives back about filter->max_pages (at most 63 more, and at most a chunk's
+// worth) of the next chunks that have any. False when the pass is over. One thread at a time (the
+// release round).
+bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor,
+                      const struct pageheap_filter *filter, enum vm_advice advice,
+                      struct pageheap_release_result *result);
 
 // pageheap_release_tables gives back page map and records of empty arenas; returns bytes, an upper
 // bound. One thread at a time (the release round).

@@ -48,6 +48,12 @@ void summary_update(struct pageheap *heap, struct arena *arena, size_t first_pag
 // summary_find returns the address of the lowest run of page_count free pages, or 0.
 uintptr_t summary_find(struct pageheap *heap, size_t page_count);
 
+// pageheap_tick is the present time in ticks of page ages.
+ATTR_INLINE uint8_t pageheap_tick(const struct pageheap *heap)
+{
+    return (uint8_t)(heap->clock_ns() / PAGE_TICK_NS);
+}
+
 // A run of pages cut at arena borders: the piece in one arena.
 struct piece {
     struct arena *arena;

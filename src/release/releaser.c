@@ -161,8 +161,9 @@ static uint64_t release_bytes(uint64_t bytes, bool unpaced, const char *why)
         if (!unpaced && !release_budget_may_spend(&releaser.budget, before_ns)) {
             break;
         }
-        size_t most = min_size(pages - done.pages - done.refused, CHUNK_PAGES);
-        if (!pageheap_release(&pageheap_main, &cursor, most, releaser.advice, &done)) {
+        struct pageheap_filter filter = {
+            .max_pages = min_size(pages - done.pages - done.refused, CHUNK_PAGES)};
+        if (!pageheap_release(&pageheap_main, &cursor, &filter, releaser.advice, &done)) {
             break;
         }
         uint64_t now_ns = clock_now_ns();
@@ -371,6 +372,7 @@ void releaser_restrict(void)
     store_relaxed(&releaser.restricted, 1);
     releaser_pause();
     barrier_restrict();
+    vm_batch_forbid();
 }
 
 void releaser_fork_prepare(void)

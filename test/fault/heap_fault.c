@@ -49,7 +49,8 @@ static void box_course(struct heapbox *box)
         }
         struct pageheap_cursor cursor = pageheap_cursor_top(box->pages);
         size_t steps = 0;
-        while (pageheap_release(box->pages, &cursor, CHUNK_PAGES,
+        while (pageheap_release(box->pages, &cursor,
+                                &(struct pageheap_filter){.max_pages = CHUNK_PAGES},
                                 turn == 0 ? VM_ADVICE_DONTNEED : VM_ADVICE_FREE, &result)) {
             heapbox_verify(box, "after a release");
             FRAME_CHECK(++steps < 1000); // a pass ends, even if the kernel refuses
@@ -115,7 +116,9 @@ EBB_TEST(heap_fault, refused_advice_keeps_contents)
         vm_fail_arm(&box.fail, VM_FAIL_UNUSED, VM_FAIL_FROM, 1);
         box.fail.unused_error = errors[e];
         struct pageheap_cursor cursor = pageheap_cursor_top(box.pages);
-        cr_assert(pageheap_release(box.pages, &cursor, SIZE_MAX, VM_ADVICE_DONTNEED, &result));
+        cr_assert(pageheap_release(box.pages, &cursor,
+                                   &(struct pageheap_filter){.max_pages = SIZE_MAX},
+                                   VM_ADVICE_DONTNEED, &result));
         cr_assert(result.pages == 0 && result.refused == 100);
         pageheap_stats_read(box.pages, &stats);
         cr_assert(stats.ready_pages == 100 && stats.withdrawn_pages == 0);

@@ -53,8 +53,11 @@ static struct model {
     uint64_t content[SPACE_PAGES]; // first and last word; 0: never written, or dropped
     struct live live[LIVE_MAX];
     size_t live_count;
-    size_t advised_pages; // by the release under way
-    size_t advised_chunk; // of its last run: never goes up
+    size_t advised_pages;        // by the release under way
+    size_t advised_chunk;        // of its last run: never goes up
+    size_t withdrawn_pages;      // by the step under way
+    bool withdrawn[SPACE_PAGES]; // and not advised yet
+    bool release_lazy;           // the pass is one over lazy pages
     bool releasing;
     bool interfere;
     enum vm_advice advice;
@@ -401,6 +404,39 @@ static void do_alloc_beside_hidden(void)
     memcpy(&m.state[hidden], kept, sizeof(kept));
 }
 
+// All pages of a step are withdrawn before the first is advised. Which, is asked from the heap;
+// that they are the right ones, and all are advised, is checked after.
+static void learn_withdrawn(void)
+{
+    for (size_t page = 0; page < SPACE_PAGES; page++) {
+        if (m.state[page] != PAGE_FREE || (m.release_lazy ? !m.lazy[page] : !m.ready[page])) {
+            continue;
+        }
+        uintptr_t offset = (uintptr_t)page_addr(page) - m.box.pages->window_start;
+        const struct arena *arena = pageheap_arena(m.box.pages, offset >> ARENA_SHIFT);
+        if (arena != NULL && (arena->allocated[page % ARENA_PAGES / 64] >> page % 64 & 1) != 0) {
+            m.state[page] = PAGE_WITHDRAWN;
+            m.withdrawn[page] = true;
+            m.withdrawn_pages++;
+        }
+    }
+}
+
+// The step is over: what was withdrawn is free again.
+static void end_withdrawn(size_t refused_pages)
+{
+    size_t left = 0;
+    for (size_t page = 0; page < SPACE_PAGES; page++) {
+        left += m.withdrawn[page];
+        m.withdrawn[page] = false;
+        if (m.state[page] == PAGE_WITHDRAWN) {
+            m.state[page] = PAGE_FREE;
+        }
+    }
+    CHECK_MODEL(m.withdrawn_pages == 0 || left == refused_pages);
+    m.withdrawn_pages = 0;
+}
+
 // The machine is about to take [addr, addr + bytes): the pages are with the releaser.
 static void on_unused(void *arg, char *addr, size_t bytes)
 {
@@ -413,15 +449,19 @@ static void on_unused(void *arg, char *addr, size_t bytes)
         CHECK_MODEL(first / CHUNK_PAGES <= m.advised_chunk);
         m.advised_chunk = first / CHUNK_PAGES;
         m.advised_pages += bytes / PAGE_BYTES;
+        if (m.withdrawn_pages == 0) {
+            learn_withdrawn();
+        }
         for (size_t page = first; page < first + bytes / PAGE_BYTES; page++) {
-            CHECK_MODEL(m.state[page] == PAGE_FREE && m.ready[page]);
+            CHECK_MODEL(m.state[page] == PAGE_WITHDRAWN && m.withdrawn[page]);
+            CHECK_MODEL(m.release_lazy ? m.lazy[page] : m.ready[page]);
+            m.withdrawn[page] = false;
             m.ready[page] = false;
             m.lazy[page] = m.advice == VM_ADVICE_FREE;
             if (m.advice == VM_ADVICE_DONTNEED) {
                 m.dropped[page] = m.dropped[page] || m.content[page] != 0;
                 m.content[page] = 0;
             }
-            m.state[page] = PAGE_WITHDRAWN; // nobody may be given it
         }
     }
     if (m.interfere && m.live_count < LIVE_MAX) {
@@ -436,12 +476,6 @@ static void on_unused(void *arg, char *addr, size_t bytes)
         m.op_name = name;
     }
     verify();
-    if (vm_sim_is_sparse(&m.box.sim, addr)) {
-        size_t first = page_of((uintptr_t)addr);
-        for (size_t page = first; page < first + bytes / PAGE_BYTES; page++) {
-            m.state[page] = PAGE_FREE;
-        }
-    }
 }
 
 // After a whole pass no kernel page is left whose pages are all ready.
@@ -460,12 +494,17 @@ static void check_all_released(void)
 static void do_release(void)
 {
     m.op_name = "release";
-    m.advice = one_in(3) ? VM_ADVICE_FREE : VM_ADVICE_DONTNEED;
+    m.release_lazy = one_in(4);
+    m.advice = !m.release_lazy && one_in(3) ? VM_ADVICE_FREE : VM_ADVICE_DONTNEED;
     m.interfere = one_in(3);
     m.releasing = true;
     m.advised_chunk = SIZE_MAX;
     size_t most = one_in(3) ? SIZE_MAX : 1 + frame_below(&m.random, 600);
     size_t steps = one_in(2) ? SIZE_MAX : 1 + frame_below(&m.random, 4);
+    struct pageheap_filter filter = {.max_pages = most, .lazy = m.release_lazy};
+    bool all_ages = one_in(2);
+    filter.min_run_pages = one_in(3) ? 1u << frame_below(&m.random, 7) : 0;
+    filter.min_age_ticks = all_ages ? 0 : (uint8_t)frame_below(&m.random, 4);
     struct pageheap_cursor cursor = pageheap_cursor_top(m.box.pages);
     size_t refused = 0;
     bool more = true;
@@ -473,16 +512,19 @@ static void do_release(void)
         struct pageheap_release_result result = {0};
         m.advised_pages = 0;
         CHECK_MODEL(step < SPACE_PAGES); // a pass ends, whatever is refused
-        more = pageheap_release(m.box.pages, &cursor, most, m.advice, &result);
+        more = pageheap_release(m.box.pages, &cursor, &filter, m.advice, &result);
         CHECK_MODEL(result.pages == m.advised_pages);
         CHECK_MODEL(more || result.pages == 0);
         // A word of the bitmap is not cut in two: at most 63 pages more than asked for.
         CHECK_MODEL(result.pages <= CHUNK_PAGES);
         CHECK_MODEL(most == SIZE_MAX || result.pages < most + 64);
+        end_withdrawn(result.refused);
         refused += result.refused;
     }
     m.releasing = false;
-    if (!more && !m.interfere && refused == 0) {
+    m.release_lazy = false;
+    bool all = all_ages && filter.min_run_pages <= 1 && !filter.lazy;
+    if (!more && !m.interfere && refused == 0 && all) {
         check_all_released();
     }
 }

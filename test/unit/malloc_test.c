@@ -254,7 +254,9 @@ EBB_TEST(malloc, calloc_is_zero_on_lazily_freed_memory)
         ebb_free(block);
         struct pageheap_release_result result = {0};
         struct pageheap_cursor cursor = pageheap_cursor_top(&pageheap_main);
-        while (pageheap_release(&pageheap_main, &cursor, SIZE_MAX, VM_ADVICE_FREE, &result)) {
+        while (pageheap_release(&pageheap_main, &cursor,
+                                &(struct pageheap_filter){.max_pages = SIZE_MAX}, VM_ADVICE_FREE,
+                                &result)) {
         }
         cr_assert(result.pages >= 1024);
     }

@@ -300,11 +300,13 @@ EBB_TEST(pageheap, release_empties_memory_from_the_top)
     pageheap_free(box.pages, low);
     pageheap_free(box.pages, high);
     struct pageheap_cursor cursor = pageheap_cursor_top(box.pages);
-    cr_assert(pageheap_release(box.pages, &cursor, SIZE_MAX, VM_ADVICE_DONTNEED, &result));
-    cr_assert(result.pages == 1200 - 2 * CHUNK_PAGES && result.refused == 0 &&
-              result.call_count == 1);
-    cr_assert(vm_sim_resident_bytes(&box.sim, low_addr, 600 * PAGE_BYTES) == 600 * PAGE_BYTES);
-    while (pageheap_release(box.pages, &cursor, SIZE_MAX, VM_ADVICE_DONTNEED, &result)) {
+    cr_assert(pageheap_release(box.pages, &cursor, &(struct pageheap_filter){.max_pages = SIZE_MAX},
+                               VM_ADVICE_DONTNEED, &result));
+    cr_assert(result.pages <= CHUNK_PAGES && result.refused == 0 && result.call_count == 1);
+    size_t left = (1200 - result.pages) * PAGE_BYTES;
+    cr_assert(vm_sim_resident_bytes(&box.sim, low_addr, left) == left, "the highest went first");
+    while (pageheap_release(box.pages, &cursor, &(struct pageheap_filter){.max_pages = SIZE_MAX},
+                            VM_ADVICE_DONTNEED, &result)) {
         heapbox_verify(&box, "while releasing");
     }
     cr_assert(result.pages == 1200);
@@ -329,7 +331,8 @@ EBB_TEST(pageheap, release_goes_by_pages_of_the_kernel)
         }
     }
     struct pageheap_cursor cursor = pageheap_cursor_top(box.pages);
-    while (pageheap_release(box.pages, &cursor, SIZE_MAX, VM_ADVICE_DONTNEED, &result)) {
+    while (pageheap_release(box.pages, &cursor, &(struct pageheap_filter){.max_pages = SIZE_MAX},
+                            VM_ADVICE_DONTNEED, &result)) {
     }
     cr_assert(result.pages == 6 * 8, "7 ready pages beside a used one stay");
     heapbox_verify(&box, "after releasing");
@@ -347,7 +350,9 @@ EBB_TEST(pageheap, a_pass_ends_if_the_kernel_refuses)
         vm_fail_arm(&box.fail, VM_FAIL_UNUSED, VM_FAIL_FROM, 1);
         struct pageheap_cursor cursor = pageheap_cursor_top(box.pages);
         size_t steps = 0;
-        while (pageheap_release(box.pages, &cursor, limits[i], VM_ADVICE_DONTNEED, &result)) {
+        while (pageheap_release(box.pages, &cursor,
+                                &(struct pageheap_filter){.max_pages = limits[i]},
+                                VM_ADVICE_DONTNEED, &result)) {
             cr_assert(++steps <= 4 * CHUNK_PAGES, "at most %zu pages a step: no end", limits[i]);
         }
         cr_assert(result.pages == 0 && result.refused >= 1);
