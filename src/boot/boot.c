@@ -50,6 +50,7 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
         harden_enable(&heap_main);
     }
     pageheap_main.populate = options_main.populate;
+    limiter_set_abort_hook(limits_print_before_abort);
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
         releaser_restrict();

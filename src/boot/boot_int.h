@@ -14,4 +14,7 @@
 // entries is the third argument of main: libc has not set environ yet when our constructor runs.
 void environment_read(char **entries);
 
+// limits_print_before_abort prints MemStats when limit_action=abort ends the program.
+void limits_print_before_abort(void);
+
 #endif

@@ -10,6 +10,8 @@
 #define AUTO_TENTHS 9       // of the cgroup's limit: what is charged besides our heap needs room
 #define AUTO_MIN_BYTES MIB  // a limit below that is a mistake, not a wish
 #define NEAR_PERCENT 85     // of the cgroup's limit
+#define FULL_PERCENT 95     // of the cgroup's limit
+#define ALERT_PERCENT 80    // of the limit
 #define PRESSURE_SHARE 1000 // hundredths of a percent: somebody waits a tenth of the time
 #define REST_NS NS_PER_S
 
@@ -107,6 +109,49 @@ struct limit_plan limit_plan(const struct limit_view *view)
     }
     plan.bytes = min_u64(plan.bytes, view->ready_bytes);
     return plan;
+}
+
+uint64_t limit_assist(const struct limit_view *view)
+{
+    uint64_t bytes = minus(view->mapped_bytes, view->limit_bytes);
+    if (view->group_limit_bytes != LIMIT_NONE && view->group_charge_bytes >= near_bytes(view)) {
+        bytes = view->ready_bytes;
+    }
+    return min_u64(bytes, view->ready_bytes);
+}
+
+bool limit_full(const struct limit_view *view)
+{
+    if (view->group_limit_bytes == LIMIT_NONE || view->ready_bytes != 0) {
+        return false;
+    }
+    uint64_t charge = view->group_charge_bytes;
+    uint64_t others = minus(charge, view->mapped_bytes);
+    return charge >= percent_of(view->group_limit_bytes, FULL_PERCENT) &&
+           others > view->group_limit_bytes / 8;
+}
+
+bool limit_alert(const struct limit_view *view)
+{
+    bool group = view->group_limit_bytes != LIMIT_NONE &&
+                 view->group_charge_bytes >= view->group_limit_bytes / 2;
+    bool own = view->limit_bytes != LIMIT_NONE &&
+               view->mapped_bytes >= percent_of(view->limit_bytes, ALERT_PERCENT);
+    return group || own;
+}
+
+void limit_harden(struct release_plan *plan, const struct limit_plan *limit)
+{
+    if (limit->bytes == 0) {
+        return;
+    }
+    if (limit->bytes > plan->bytes || !plan->unpaced) {
+        plan->limited = true;
+        plan->why = limit->why;
+    }
+    plan->bytes = max_u64(plan->bytes, limit->bytes);
+    plan->min_age_ns = 0;
+    plan->no_holes = false;
 }
 
 struct limit_gate limit_gate(const struct limit_view *view, bool hard)

@@ -87,6 +87,21 @@ uint64_t limit_auto(uint64_t group_limit_bytes);
 // limit_charge is the part of the cgroup's usage that is not page cache.
 uint64_t limit_charge(uint64_t usage_bytes, uint64_t cache_bytes);
 
+// limit_assist is what a thread whose allocation has grown the heap releases by itself, before its
+// pages are touched: what is over the limit, or everything ready if the cgroup is near its own.
+uint64_t limit_assist(const struct limit_view *view);
+
+// limit_full tells whether the cgroup is at 95 % of its limit, others have a part in that, and we
+// have nothing to give.
+bool limit_full(const struct limit_view *view);
+
+// limit_alert tells whether frees should be acted on at once: half of the cgroup or four fifths of
+// the limit are in use.
+bool limit_alert(const struct limit_view *view);
+
+// limit_harden makes a policy's plan as strong as the limit's.
+void limit_harden(struct release_plan *plan, const struct limit_plan *limit);
+
 // Where the page heap asks again, in bytes of mapped, and what is refused, in bytes in use.
 struct limit_gate {
     uint64_t look_bytes; // LIMIT_NONE: never
@@ -126,10 +141,13 @@ bool limiter_active(void);
 // limit. Any context.
 uint64_t limiter_ring_bytes(void);
 
+// limiter_alert tells whether growth of ready pages should wake a releaser that sleeps. Any context.
+bool limiter_alert(void);
+
 // limiter_begin re-reads files where that is due and tells whether all caches should be flushed
 // before the view of this look is read. Called at the begin of a look, by the releaser's thread:
 // up to 20 KiB of stack.
-bool limiter_begin(const struct release_view *view);
+bool limiter_begin(void);
 
 // limiter_harden makes the policy's plan as strong as the limit asks for; plan->limited then says
 // that limiter_may_spend paces it.

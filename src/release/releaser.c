@@ -16,7 +16,7 @@
 //
 // Go       1.16 mgcscavenge.go bgscavenge, wakeScavenger.
 // Tests    test/system/gives_back.py  test/race/heap_race.c
-#include "release/release.h"
+#include "release/limit_int.h"
 
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -45,7 +45,6 @@ static struct releaser {
     atomic_u32 restricted;        // (A) no thread: a filter may be in force
     atomic_u32 state;             // (A)
     atomic_u32 bell;              // (A)
-    atomic_u64 limit_bytes;       // (A) memory limit
     atomic_u32 stop;              // (A) releaser_pause wants the thread gone
     atomic_u32 round;             // (A)
     struct bare_thread thread;    // (state)
@@ -53,6 +52,7 @@ static struct releaser {
     struct release_budget budget; // (round)
     uint64_t trace_count;         // (round)
     uint64_t worked_ns;           // (round) time spent in releasing, ever
+    uint64_t flushed_ns;          // (round) when idle caches were last flushed
 } releaser;
 
 static const struct release_policy *policy_now(void)
@@ -64,10 +64,9 @@ static const struct release_policy *policy_now(void)
 static uint64_t ring_growth_pages(void)
 {
     uint64_t bytes = policy_now()->ring_bytes;
-    if (bytes == UINT64_MAX) {
-        return UINT64_MAX;
-    }
-    return (bytes != 0 ? bytes : options_main.release_min_bytes) >> PAGE_SHIFT;
+    bytes = bytes != 0 ? bytes : options_main.release_min_bytes;
+    bytes = min_u64(bytes, limiter_ring_bytes());
+    return bytes == UINT64_MAX ? UINT64_MAX : bytes >> PAGE_SHIFT;
 }
 
 static void ring_arm(uint64_t ready_pages)
@@ -96,7 +95,7 @@ static void round_end(void)
     futex_wake(&releaser.round, 1);
 }
 
-static void release_view_read(struct release_view *view)
+void release_view_read(struct release_view *view)
 {
     struct pageheap_stats stats;
     pageheap_stats_read(&pageheap_main, &stats);
@@ -105,6 +104,8 @@ static void release_view_read(struct release_view *view)
         .used_bytes = stats.used_pages << PAGE_SHIFT,
         .retained_bytes = (stats.used_pages + stats.ready_pages) << PAGE_SHIFT,
         .ready_bytes = stats.ready_pages << PAGE_SHIFT,
+        .mapped_bytes = (pageheap_mapped_pages(&stats) << PAGE_SHIFT) +
+                        load_relaxed(&heap_main.meta.reserved_bytes) + heap_main.meta.first_bytes,
         .freed_bytes = stats.freed_total_pages << PAGE_SHIFT,
         .ops_count = stats.ops_count,
         .page_bytes = vm_kernel.page_bytes,
@@ -149,8 +150,24 @@ static void trace(const struct pageheap_release_result *done, uint64_t took_ns, 
     fmt_write(&line, STDERR_FILENO);
 }
 
-// Releases at most bytes, until the budget or a newer stop ends it. Caller holds round.
-static uint64_t release_bytes(uint64_t bytes, bool unpaced, const char *why)
+// Who says how much CPU time may be spent.
+enum pace { PACE_BUDGET, PACE_LIMIT, PACE_NONE };
+
+static bool pace_allows(enum pace pace, uint64_t now_ns)
+{
+    return pace == PACE_NONE || (pace == PACE_LIMIT
+                                     ? limiter_may_spend(now_ns)
+                                     : release_budget_may_spend(&releaser.budget, now_ns));
+}
+
+static enum pace pace_of(const struct release_plan *plan)
+{
+    return plan->limited ? PACE_LIMIT : plan->unpaced ? PACE_NONE : PACE_BUDGET;
+}
+
+// Releases at most bytes, until the pace, until_ns (0: no end) or a newer stop ends it. Caller holds
+// round.
+static uint64_t release_bytes(uint64_t bytes, enum pace pace, uint64_t until_ns, const char *why)
 {
     struct pageheap_release_result done = {0};
     struct pageheap_cursor cursor = pageheap_cursor_top(&pageheap_main);
@@ -158,16 +175,21 @@ static uint64_t release_bytes(uint64_t bytes, bool unpaced, const char *why)
     uint64_t began_ns = clock_now_ns();
     uint64_t before_ns = began_ns;
     while (done.pages + done.refused < pages && load_relaxed(&releaser.stop) == 0) {
-        if (!unpaced && !release_budget_may_spend(&releaser.budget, before_ns)) {
+        if (!pace_allows(pace, before_ns) || (until_ns != 0 && before_ns >= until_ns)) {
             break;
         }
+        size_t most = pace == PACE_LIMIT ? CHUNK_PAGES / 2 : CHUNK_PAGES;
         struct pageheap_filter filter = {
-            .max_pages = min_size(pages - done.pages - done.refused, CHUNK_PAGES)};
+            .max_pages = min_size(pages - done.pages - done.refused, most)};
         if (!pageheap_release(&pageheap_main, &cursor, &filter, releaser.advice, &done)) {
             break;
         }
         uint64_t now_ns = clock_now_ns();
-        release_budget_spend(&releaser.budget, now_ns - before_ns);
+        if (pace == PACE_LIMIT) {
+            limiter_spend(now_ns, now_ns - before_ns);
+        } else {
+            release_budget_spend(&releaser.budget, now_ns - before_ns);
+        }
         before_ns = now_ns;
     }
     releaser.worked_ns += before_ns - began_ns;
@@ -177,29 +199,52 @@ static uint64_t release_bytes(uint64_t bytes, bool unpaced, const char *why)
     return done.pages << PAGE_SHIFT;
 }
 
+// Idle caches, once a second; all of them, when a limit wants it.
+static void releaser_flush(void)
+{
+    uint64_t began_ns = clock_now_ns();
+    if (limiter_begin()) {
+        world_flush(&heap_main, FLUSH_ALL);
+        uint64_t now_ns = clock_now_ns();
+        limiter_spend(now_ns, now_ns - began_ns);
+    } else if (began_ns - releaser.flushed_ns >= LOOK_NS / 2) {
+        world_flush(&heap_main, FLUSH_IDLE);
+    } else {
+        return;
+    }
+    releaser.flushed_ns = began_ns;
+}
+
+static struct release_plan releaser_plan(struct release_view *view)
+{
+    release_view_read(view);
+    release_epoch_update(&releaser.epoch, view);
+    struct release_plan plan = policy_now()->plan(view);
+    limiter_harden(view, &plan);
+    return plan;
+}
+
 // One look: idle caches, the policy, the release. Tells when to look again (0: the heap is at rest
 // and nothing is left to do) and how many pages are ready.
 static uint64_t releaser_look(uint64_t *ready_pages)
 {
     struct release_view view;
-    world_flush(&heap_main, FLUSH_IDLE);
-    release_view_read(&view);
-    release_epoch_update(&releaser.epoch, &view);
-    struct release_plan plan = policy_now()->plan(&view);
+    releaser_flush();
+    struct release_plan plan = releaser_plan(&view);
     uint64_t released = 0;
     if (plan.bytes != 0) {
-        released = release_bytes(plan.bytes, plan.unpaced, plan.why);
-        release_view_read(&view);
-        release_epoch_update(&releaser.epoch, &view);
-        plan = policy_now()->plan(&view);
+        released = release_bytes(plan.bytes, pace_of(&plan), 0, plan.why);
+        plan = releaser_plan(&view);
     }
+    bool stay = limiter_end(&view);
     *ready_pages = view.ready_bytes >> PAGE_SHIFT;
-    if (plan.bytes != 0 && released != 0) {
+    if (plan.bytes != 0 && (released != 0 || plan.limited)) {
         // More to do: when the budget allows, but not before others have had a turn.
-        uint64_t ready_ns = release_budget_ready_ns(&releaser.budget, view.now_ns);
+        uint64_t ready_ns = plan.limited ? limiter_ready_ns(view.now_ns)
+                                         : release_budget_ready_ns(&releaser.budget, view.now_ns);
         return max_u64(ready_ns, view.now_ns + NS_PER_MS);
     }
-    if (view.rest_ns >= STAY_NS) {
+    if (view.rest_ns >= STAY_NS && !stay) {
         pageheap_release_tables(&pageheap_main);
         return 0;
     }
@@ -237,7 +282,7 @@ static void releaser_run(void *arg)
             again_ns = releaser_look(&ready_pages);
             round_end();
         }
-        if (again_ns == 0 || policy_now()->ring_bytes != 0) {
+        if (again_ns == 0 || policy_now()->ring_bytes != 0 || limiter_alert()) {
             ring_arm(ready_pages); // otherwise the next look comes by itself
         }
         if (again_ns == 0 || load_relaxed(&releaser.stop) != 0) {
@@ -257,22 +302,20 @@ static void releaser_assist(void)
         return;
     }
     struct release_view view;
-    release_view_read(&view);
-    release_epoch_update(&releaser.epoch, &view);
-    struct release_plan plan = policy_now()->plan(&view);
+    struct release_plan plan = releaser_plan(&view);
     if (plan.bytes != 0) {
-        release_bytes(min_u64(plan.bytes, ASSIST_PAGES << PAGE_SHIFT), plan.unpaced, plan.why);
+        uint64_t bytes = min_u64(plan.bytes, ASSIST_PAGES << PAGE_SHIFT);
+        release_bytes(bytes, pace_of(&plan), 0, plan.why);
         release_view_read(&view);
     }
+    limiter_end(&view);
     ring_arm(plan.bytes != 0 ? 0 : view.ready_bytes >> PAGE_SHIFT);
     round_end();
 }
 
-void releaser_ring(void)
+// Starts the thread, or lets it know; urgent wakes it if it sleeps.
+static void releaser_call(bool urgent)
 {
-    if (policy_now() == NULL || policy_now()->ring_bytes == UINT64_MAX) {
-        return;
-    }
     if (lock_am_freezer()) {
         return; // another library's fork handler: a thread started now would be lost in the child
     }
@@ -284,7 +327,7 @@ void releaser_ring(void)
     uint32_t expected = RELEASER_NONE;
     // Pairs with store_seq in releaser_end.
     if (!cas_seq(&releaser.state, &expected, RELEASER_RUNNING)) {
-        if (policy_now()->ring_bytes != 0) {
+        if (urgent) {
             futex_wake(&releaser.bell, 1); // a policy that wants to act at once
         }
         return;
@@ -300,6 +343,41 @@ void releaser_ring(void)
     }
 }
 
+void releaser_ring(void)
+{
+    if (policy_now() == NULL || ring_growth_pages() == UINT64_MAX) {
+        return;
+    }
+    releaser_call(policy_now()->ring_bytes != 0 || limiter_alert());
+}
+
+void releaser_wake(void)
+{
+    if (policy_now() != NULL) {
+        releaser_call(true);
+    }
+}
+
+bool releaser_assist_limit(uint64_t bytes, uint64_t most_ns, const char *why, uint64_t *released)
+{
+    *released = 0;
+    if (!round_try()) {
+        futex_wait(&releaser.round, 1, NS_PER_MS); // somebody is at it: no faster than he is
+        return false;
+    }
+    *released = release_bytes(bytes, PACE_LIMIT, clock_now_ns() + most_ns, why);
+    round_end();
+    return true;
+}
+
+uint64_t releaser_flush_all(void)
+{
+    round_wait();
+    uint64_t bytes = world_flush(&heap_main, FLUSH_ALL) << PAGE_SHIFT;
+    round_end();
+    return bytes;
+}
+
 uint64_t releaser_release_now(const char *why, struct release_report *report)
 {
     struct release_report own;
@@ -313,7 +391,7 @@ uint64_t releaser_release_now(const char *why, struct release_report *report)
     round_wait();
     uint64_t began_ns = clock_now_ns();
     report->flushed_bytes = world_flush(&heap_main, FLUSH_ALL) << PAGE_SHIFT;
-    report->runs_bytes = release_bytes(UINT64_MAX, true, why);
+    report->runs_bytes = release_bytes(UINT64_MAX, PACE_NONE, 0, why);
     report->tables_bytes = pageheap_release_tables(&pageheap_main);
     report->took_ns = clock_now_ns() - began_ns;
     round_end();
@@ -347,11 +425,6 @@ size_t releaser_policy_index(void)
     return policy != NULL ? (size_t)(policy - release_policies) : 0;
 }
 
-void releaser_set_limit(uint64_t bytes)
-{
-    store_relaxed(&releaser.limit_bytes, bytes);
-}
-
 void releaser_pause(void)
 {
     if (load_relaxed(&releaser.thread.alive) == 0) {
@@ -369,6 +442,7 @@ void releaser_pause(void)
 
 void releaser_restrict(void)
 {
+    limiter_restrict();
     store_relaxed(&releaser.restricted, 1);
     releaser_pause();
     barrier_restrict();
@@ -393,6 +467,7 @@ void releaser_fork_child(void)
     bare_forget(&releaser.thread);
     store_relaxed(&releaser.stop, 0);
     store_relaxed(&releaser.state, RELEASER_NONE);
+    limiter_fork_child();
     round_end();
     ring_arm(0);
 }
@@ -405,5 +480,6 @@ void releaser_init(void)
     releaser.thread_allowed = o->releaser;
     release_budget_init(&releaser.budget, (uint32_t)o->release_cpu_percent, 0);
     pageheap_set_grow_hook(&pageheap_main, releaser_ring);
+    limiter_init();
     ring_arm(0);
 }
