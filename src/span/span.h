@@ -88,6 +88,7 @@ struct look_place {
     uint32_t size_class; // next
     uint32_t left;       // spans of the class still to look at; 0: not begun
     struct span *last;   // where the list ended when the class was begun
+    bool fresh;          // not idle, or a span was not at rest: another look could find more
 };
 
 struct cache {
