@@ -4,7 +4,8 @@
 // release now, a limit. Looking needs no door (the counters are read from outside).
 //
 // Model
-//   page     what readers of our memory find by an ELF note: state, signal, path of the socket
+//   page     what readers of our memory find by the counters page: state, signal, path of the
+//            socket
 //   signal   a real-time signal, free when the process started; its handler opens the door
 //   door     a bare thread with a unix socket; ends after control_idle seconds without use
 //   worker   a bare thread that carries out what the door is asked (worker.c says why two)
@@ -45,9 +46,6 @@
 #define CONTROL_PAGE_VERSION 1u
 #define CONTROL_PATH_BYTES 104 // sockaddr_un holds 108
 
-// The note that leads to the page: name "Ebb", and 8 bytes: the page's address minus their own.
-#define CONTROL_NOTE_TYPE 0x43545231u
-
 enum control_state {
     CONTROL_OFF,
     CONTROL_RESTRICTED,
@@ -85,8 +83,12 @@ void control_init(const char *runtime_dir);
 void control_fork_child(void);
 
 // control_pause closes the door and waits for that, at most 100 ms: before the program changes its
-// credentials or namespaces. The signal opens it again, with the new ones.
+// credentials or namespaces. Until
+// control_resume nobody opens it.
 void control_pause(void);
+
+// control_resume allows it again, after the change. Every control_pause needs one.
+void control_resume(void);
 
 // control_restrict closes it for good: a system call filter may come. Waits for a request under
 // way, at most 5 s, because its next system call could be fatal.

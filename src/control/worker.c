@@ -47,7 +47,7 @@ static void door_run(void *arg)
     (void)arg;
     sys_call2(SYS_prctl, PR_SET_NAME, "ebb-door");
     store_seq(&control_main.tid, (uint32_t)sys_call0(SYS_gettid)); // pairs with server_ring
-    if (load_seq(&control_main.stop) == 0) { // pairs with store_seq in server_stop
+    if (!control_is_over()) {
         control_serve();
     }
     store_seq(&control_main.tid, 0);

@@ -39,6 +39,7 @@
 // How long a cache is kept claimed, as far as one span more or less allows; and what a batch takes.
 #define STEP_NS (50 * NS_PER_US)
 #define BATCH_RANGES ((size_t)96)
+#define BATCH_BYTES ((uint64_t)MIB)
 
 // Spans between two looks at the clock.
 #define CLOCK_SPANS 16
@@ -111,7 +112,8 @@ static void span_give(struct piece *piece, struct span *span)
     }
     piece->range_count += count;
     // A batch may be some MiB, and the policy wants to keep the rest.
-    piece->full = piece->full || look->given_bytes + piece->batch_bytes >= look->want_bytes;
+    piece->full = piece->full || piece->batch_bytes >= BATCH_BYTES ||
+                  look->given_bytes + piece->batch_bytes >= look->want_bytes;
 }
 
 // What of a span is free and cannot be given back.

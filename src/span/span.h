@@ -150,6 +150,7 @@ struct heap {
     atomic_u64 candidate_bytes; // (A) holes that are not yet given back
     uint64_t look_count;        // (L) world: looks ever
     struct central central[SIZECLASS_COUNT];
+    bool (*full_hook)(unsigned attempt); // (C) see heap_set_full_hook
 };
 
 extern struct heap heap_main ATTR_HIDDEN;
@@ -162,6 +163,10 @@ extern __thread struct cache *cache_self ATTR_HIDDEN __attribute__((tls_model("i
 
 // heap_init makes the heap usable; idempotent, safe from any thread, called by the first slow path.
 void heap_init(void);
+
+// heap_set_full_hook names who is asked when an allocation has found no memory, outside of the
+// bracket and with no lock held: true lets it try again. attempt counts from 0.
+void heap_set_full_hook(struct heap *heap, bool (*hook)(unsigned attempt));
 
 // cache_alloc_slow serves bytes <= SMALL_MAX_BYTES; NULL and errno ENOMEM. Any thread, no lock
 // held.
