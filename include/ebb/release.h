@@ -83,17 +83,17 @@ enum ebb_limit_action {
 
 // The limit and how things stand. Bytes, except where it says count.
 struct ebb_limit {
-    size_t size;           // set by the caller: sizeof(struct ebb_limit)
-    int64_t limit;         // in force; EBB_LIMIT_NONE: none
-    uint32_t automatic;    // 1: follows the cgroup's limit
-    uint32_t action;       // enum ebb_limit_action
-    uint64_t used;         // pages in use: what a hard limit is compared with
-    uint64_t mapped;       // sys - heap_released: what a soft limit is compared with
-    uint64_t group_limit;  // of the cgroup; UINT64_MAX: none, or the limit is not automatic
-    uint64_t group_charge; // of its usage, what is not page cache; as of the last look
-    uint64_t assist_count; // count of allocations that released memory before they went on
-    uint64_t assist_bytes; // what they released
-    uint64_t passed_count; // count of calls of the callback
+    size_t size;            // set by the caller: sizeof(struct ebb_limit)
+    int64_t limit;          // in force; EBB_LIMIT_NONE: none
+    uint32_t automatic;     // 1: follows the cgroup's limit
+    uint32_t action;        // enum ebb_limit_action
+    uint64_t used;          // pages in use: what a hard limit is compared with
+    uint64_t mapped;        // sys - heap_released: what a soft limit is compared with
+    uint64_t group_limit;   // of the cgroup; UINT64_MAX: none, or the limit is not automatic
+    uint64_t group_charge;  // of its usage, what is not page cache; as of the last look
+    uint64_t assist_count;  // count of allocations that released memory before they went on
+    uint64_t assist_bytes;  // what they released
+    uint64_t passed_count;  // count of calls of the callback
     uint64_t refused_count; // count of allocations that failed because of the limit
 };
 
@@ -118,15 +118,16 @@ EBB_API int64_t ebb_limit_set(int64_t bytes);
 // Since     0.1
 EBB_API int ebb_limit_read(struct ebb_limit *limit);
 
-// ebb_limit_set_callback makes the limit a hard one that calls the program: when an allocation would
-// put more pages in use than the limit allows, and flushing every cache has not made room, fn is
-// called once, by the thread that allocates, outside of all locks of the heap; then the allocation
-// is tried a last time, and fails with ENOMEM if there is still no room. fn is called again only
-// after pages amounting to a twentieth of the limit have been freed since. It may free; what it
-// allocates may fail.
+// ebb_limit_set_callback makes the limit a hard one that calls the program: when an allocation
+// would put more pages in use than the limit allows, and flushing every cache has not made room, fn
+// is called once, by the thread that allocates, outside of all locks of the heap; then the
+// allocation is tried a last time, and fails with ENOMEM if there is still no room. fn is called
+// again only after pages amounting to a twentieth of the limit have been freed since. It may free;
+// what it allocates may fail.
 //
 // fn        called; must return. NULL: the limit is soft from now on
 // arg       handed to fn; the caller's, for as long as fn is set
+// Returns   nothing
 // Context   any thread; not from a signal handler
 // Blocks    nothing but a lock for a moment
 // Go        none

@@ -12,7 +12,7 @@
 static int64_t limit_public(const struct limiter_report *report)
 {
     return report->limit_bytes >= (uint64_t)EBB_LIMIT_AUTO ? EBB_LIMIT_NONE
-                                                          : (int64_t)report->limit_bytes;
+                                                           : (int64_t)report->limit_bytes;
 }
 
 ATTR_EXPORT int64_t ebb_limit_set(int64_t bytes)

@@ -14,8 +14,8 @@
 //   cgroup_find takes up to 14 KiB of stack.
 //
 // Flow
-//   cgroup_find (once: a process rarely moves) -> cgroup_memory_read (each look), cgroup_peek_* (from
-//   within malloc).
+//   cgroup_find (once: a process rarely moves) -> cgroup_memory_read (each look), cgroup_peek_*
+//   (from within malloc).
 //
 // Why this way
 //   The mount point comes from mountinfo and not from a constant: containers show a subtree of the

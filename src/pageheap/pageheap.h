@@ -208,8 +208,8 @@ void pageheap_set_gate(struct pageheap *heap, uint64_t look_pages, uint64_t hard
 void pageheap_set_gate_hook(struct pageheap *heap, void (*hook)(void));
 
 // pageheap_alloc returns a span of page_count pages whose first page is a multiple of align_pages
-// (a power of two), or NULL when address space or commit ends, or the gate refuses. Filled: base, page_count,
-// record_index, arena, zero (true: every byte is zero); the rest of the record is zero.
+// (a power of two), or NULL when address space or commit ends, or the gate refuses. Filled: base,
+// page_count, record_index, arena, zero (true: every byte is zero); the rest of the record is zero.
 struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t align_pages,
                             enum pageheap_kind kind);
 

@@ -42,7 +42,8 @@ uint64_t limit_auto(uint64_t group_limit_bytes)
     if (group_limit_bytes == LIMIT_NONE) {
         return LIMIT_NONE;
     }
-    uint64_t bytes = group_limit_bytes / 10 * AUTO_TENTHS + group_limit_bytes % 10 * AUTO_TENTHS / 10;
+    uint64_t bytes =
+        group_limit_bytes / 10 * AUTO_TENTHS + group_limit_bytes % 10 * AUTO_TENTHS / 10;
     return max_u64(bytes, AUTO_MIN_BYTES);
 }
 

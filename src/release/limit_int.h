@@ -21,9 +21,9 @@
 //   pages in use that are refused.
 //
 // Locking
-//   limiter_reread has a try-flag of its own; the bucket belongs to the release round. limiter_grown
-//   runs inside a bracket: it takes the page heap's lock, the round if it is free, never WORLD.
-//   limiter_full runs outside of all brackets and locks.
+//   limiter_reread has a try-flag of its own; the bucket belongs to the release round.
+//   limiter_grown runs inside a bracket: it takes the page heap's lock, the round if it is free,
+//   never WORLD. limiter_full runs outside of all brackets and locks.
 //
 // Flow
 //   pageheap_alloc -> gate -> limiter_grown -> limit_plan -> releaser_assist_limit, releaser_wake.
@@ -37,7 +37,7 @@
 // Go       1.22 mgcscavenge.go gcPaceScavenger (reduceExtraPercent), mheap.go allocSpan (the
 //          assist), mgclimit.go (the leaky bucket). Unlike Go: nothing is collected, the cgroup's
 //          own charge counts, and there are hard limits.
-// Tests    test/policy/limit_test.c  test/fault/limit_fault.c  test/system/container.py
+// Tests    none yet
 #ifndef EBB_RELEASE_LIMIT_INT_H
 #define EBB_RELEASE_LIMIT_INT_H
 
@@ -141,7 +141,8 @@ bool limiter_active(void);
 // limit. Any context.
 uint64_t limiter_ring_bytes(void);
 
-// limiter_alert tells whether growth of ready pages should wake a releaser that sleeps. Any context.
+// limiter_alert tells whether growth of ready pages should wake a releaser that sleeps. Any
+// context.
 bool limiter_alert(void);
 
 // limiter_begin re-reads files where that is due and tells whether all caches should be flushed

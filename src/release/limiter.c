@@ -19,7 +19,7 @@
 //   See limit_int.h.
 //
 // Go       1.22 mheap.go allocSpan (overage), mgclimit.go; debug.SetMemoryLimit.
-// Tests    test/policy/limit_test.c  test/fault/limit_fault.c  test/system/container.py
+// Tests    none yet
 #include <unistd.h>
 
 #include "base/fatal.h"
@@ -239,8 +239,8 @@ bool limiter_alert(void)
 
 uint64_t limiter_ring_bytes(void)
 {
-    uint64_t tightest = min_u64(load_relaxed(&limiter.limit_bytes),
-                                load_relaxed(&limiter.group_limit_bytes));
+    uint64_t tightest =
+        min_u64(load_relaxed(&limiter.limit_bytes), load_relaxed(&limiter.group_limit_bytes));
     return tightest == LIMIT_NONE ? UINT64_MAX : max_u64(tightest / 32, MIB);
 }
 

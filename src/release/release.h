@@ -191,7 +191,7 @@ void limiter_set_abort_hook(void (*hook)(void));
 struct limiter_report {
     uint64_t limit_bytes; // UINT64_MAX: none
     bool automatic;
-    uint32_t action;      // enum option_limit_action
+    uint32_t action; // enum option_limit_action
     uint64_t used_bytes;
     uint64_t mapped_bytes;
     uint64_t group_limit_bytes; // UINT64_MAX: none, or not looked at

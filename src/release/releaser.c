@@ -155,9 +155,9 @@ enum pace { PACE_BUDGET, PACE_LIMIT, PACE_NONE };
 
 static bool pace_allows(enum pace pace, uint64_t now_ns)
 {
-    return pace == PACE_NONE || (pace == PACE_LIMIT
-                                     ? limiter_may_spend(now_ns)
-                                     : release_budget_may_spend(&releaser.budget, now_ns));
+    return pace == PACE_NONE ||
+           (pace == PACE_LIMIT ? limiter_may_spend(now_ns)
+                               : release_budget_may_spend(&releaser.budget, now_ns));
 }
 
 static enum pace pace_of(const struct release_plan *plan)
@@ -165,8 +165,8 @@ static enum pace pace_of(const struct release_plan *plan)
     return plan->limited ? PACE_LIMIT : plan->unpaced ? PACE_NONE : PACE_BUDGET;
 }
 
-// Releases at most bytes, until the pace, until_ns (0: no end) or a newer stop ends it. Caller holds
-// round.
+// Releases at most bytes, until the pace, until_ns (0: no end) or a newer stop ends it. Caller
+// holds round.
 static uint64_t release_bytes(uint64_t bytes, enum pace pace, uint64_t until_ns, const char *why)
 {
     struct pageheap_release_result done = {0};
@@ -179,8 +179,8 @@ static uint64_t release_bytes(uint64_t bytes, enum pace pace, uint64_t until_ns,
             break;
         }
         size_t most = pace == PACE_LIMIT ? CHUNK_PAGES / 2 : CHUNK_PAGES;
-        struct pageheap_filter filter = {
-            .max_pages = min_size(pages - done.pages - done.refused, most)};
+        struct pageheap_filter filter = {.max_pages =
+                                             min_size(pages - done.pages - done.refused, most)};
         if (!pageheap_release(&pageheap_main, &cursor, &filter, releaser.advice, &done)) {
             break;
         }

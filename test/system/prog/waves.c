@@ -8,7 +8,8 @@
 //         piece fits; the fifth wave's blocks are small again.
 //     waves phase SECONDS MIN_MIB MAX_MIB 0|1 PERIOD_MS START_NS     one live set that goes up to
 //         MAX and down to MIN in a straight line, by the monotonic clock from START_NS on, whenever
-//         the processor is to be had; 1 starts at the top. PERIOD_MS is one way up or down, a wave both.
+//         the processor is to be had; 1 starts at the top. PERIOD_MS is one way up or down, a wave
+//         both.
 //
 // Each byte is computed, about a nanosecond of work per byte, and checked when its block is freed.
 // Prints a line for each wave, "wave NUMBER MIB MICROSECONDS" (the time it worked, without sleeps),
@@ -217,7 +218,8 @@ int main(int argc, char **argv)
     uint64_t waves;
     if (strcmp(argv[1], "phase") == 0 && argc == 8) {
         uint64_t period_ns = (uint64_t)atol(argv[6]) * 1000000;
-        waves = run_phase(seconds, lo, hi, argv[5][0] == '1', period_ns, strtoull(argv[7], NULL, 10));
+        waves =
+            run_phase(seconds, lo, hi, argv[5][0] == '1', period_ns, strtoull(argv[7], NULL, 10));
     } else {
         waves = run_shift(seconds, lo, hi);
     }
