@@ -19,7 +19,7 @@
 //   See limit_int.h.
 //
 // Go       1.22 mheap.go allocSpan (overage), mgclimit.go; debug.SetMemoryLimit.
-// Tests    test/policy/limit_test.c  test/fault/limit_fault.c  test/system/container.py
+// Tests    none yet
 #include <unistd.h>
 
 #include "base/fatal.h"

@@ -2,12 +2,16 @@
 //
 // Loads that a container must survive: every page is written.
 //
-//     waves shift SECONDS MIN_MIB MAX_MIB     waves whose block sizes grow from wave to wave. The
-//         wave's target goes up and down between MIN and MAX. Of each wave one block in four lives
-//         on through the next, so that what is free lies in pieces that are a little too short.
-//     waves phase SECONDS MIN_MIB MAX_MIB 0|1 PERIOD_MS     one live set that goes up to MAX and
-//         down to MIN in a straight line; 1 starts at the top. PERIOD_MS is one way up or down.
+//     waves shift SECONDS MIN_MIB MAX_MIB     each wave fills up to MAX with blocks of one size,
+//         then all but every MAX / MIN-th block are freed; those live on through the next wave. The
+//         next size is a little more than the free piece between two survivors, so that no free
+//         piece fits; the fifth wave's blocks are small again.
+//     waves phase SECONDS MIN_MIB MAX_MIB 0|1 PERIOD_MS START_NS     one live set that goes up to
+//         MAX and down to MIN in a straight line, by the monotonic clock from START_NS on, whenever
+//         the processor is to be had; 1 starts at the top. PERIOD_MS is one way up or down, a wave
+//         both.
 //
+// Each byte is computed, about a nanosecond of work per byte, and checked when its block is freed.
 // Prints a line for each wave, "wave NUMBER MIB MICROSECONDS" (the time it worked, without sleeps),
 // and "alive WAVES" at the end. Exit status 3: malloc returned NULL.
 //
@@ -44,7 +48,14 @@ static void nap_until(uint64_t when_ns)
 struct block {
     size_t bytes;
     uint64_t check;
+    unsigned char data[];
 };
+
+static unsigned char next_byte(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return (unsigned char)(*state >> 24);
+}
 
 static struct block *block_make(size_t bytes, uint64_t check)
 {
@@ -53,18 +64,38 @@ static struct block *block_make(size_t bytes, uint64_t check)
         printf("no memory\n");
         exit(3);
     }
-    for (size_t at = 0; at < bytes; at += PAGE) {
-        ((volatile char *)block)[at] = 1;
-    }
-    memset(block, (int)(check & 0x7f) + 1, bytes);
     block->bytes = bytes;
     block->check = check;
+    uint32_t state = (uint32_t)check;
+    for (size_t at = 0; at < bytes - sizeof(*block); at++) {
+        block->data[at] = next_byte(&state);
+    }
     return block;
+}
+
+// The byte at an index, without those before it: the generator's step, at + 1 times.
+static unsigned char byte_at(uint32_t state, size_t at)
+{
+    uint32_t factor = 1664525u;
+    uint32_t term = 1013904223u;
+    for (size_t steps = at + 1; steps != 0; steps >>= 1) {
+        if (steps & 1) {
+            state = state * factor + term;
+        }
+        term *= factor + 1;
+        factor *= factor;
+    }
+    return (unsigned char)(state >> 24);
 }
 
 static void block_end(struct block *block, uint64_t check)
 {
-    if (block->check != check) {
+    // A byte of every page: the rest was written with it.
+    bool right = block->check == check && block->bytes > sizeof(*block);
+    for (size_t at = 0; right && at + sizeof(*block) < block->bytes; at += PAGE) {
+        right = block->data[at] == byte_at((uint32_t)check, at);
+    }
+    if (!right) {
         printf("a block was damaged\n");
         exit(4);
     }
@@ -112,55 +143,59 @@ static size_t swing(uint64_t wave, uint64_t half, size_t lo, size_t hi)
 
 static uint64_t run_shift(double seconds, size_t lo, size_t hi)
 {
-    static const size_t sizes[] = {40, 66, 105, 168, 260, 420, 670, 1050};
+    size_t keep = hi / lo;
     struct set sets[2] = {{0}};
     uint64_t end = now_ns() + (uint64_t)(seconds * 1e9);
     uint64_t wave = 0;
+    size_t bytes = 41 * 1024;
     for (; now_ns() < end; wave++) {
         struct set *set = &sets[wave % 2];
         struct set *last = &sets[(wave + 1) % 2];
         uint64_t began = now_ns();
-        // A size in KiB, shifted a little each time the table comes round.
-        size_t bytes = sizes[wave % 8] * 1024 + wave / 8 % 16 * 512;
-        size_t target = swing(wave * 5, 8, lo, hi);
-        set_thin(set, 0);
-        set->tag = wave << 32;
-        while (set->bytes + last->bytes < target) {
+        set->tag = wave * 2654435761u;
+        while (set->bytes + last->bytes < hi) {
             set_add(set, bytes);
         }
         set_thin(last, 0);
-        uint64_t took = now_ns() - began;
-        set_thin(set, 4);
-        printf("wave %" PRIu64 " %zu %" PRIu64 "\n", wave, target / MIB, took / 1000);
+        set_thin(set, keep);
+        bytes = wave % 5 == 4 ? 41 * 1024 + wave * 64 : bytes * (keep - 1) + bytes / 8;
+        printf("wave %" PRIu64 " %zu %" PRIu64 "\n", wave, hi / MIB, (now_ns() - began) / 1000);
     }
     set_thin(&sets[0], 0);
     set_thin(&sets[1], 0);
     return wave;
 }
 
-static uint64_t run_phase(double seconds, size_t lo, size_t hi, bool high, uint64_t period_ns)
+static void set_fill(struct set *set, size_t target)
+{
+    while (set->bytes < target) {
+        set_add(set, 1000 + set->count * 7919 % 60000);
+    }
+}
+
+static uint64_t run_phase(double seconds, size_t lo, size_t hi, bool high, uint64_t period_ns,
+                          uint64_t began)
 {
     struct set set = {0};
-    uint64_t began = now_ns();
-    uint64_t end = began + (uint64_t)(seconds * 1e9);
     uint64_t half = period_ns / STEP_NS;
-    uint64_t step = high ? half : 0;
+    uint64_t steps = (uint64_t)(seconds * 1e9) / STEP_NS;
     uint64_t worked = 0;
     uint64_t wave = 0;
-    for (uint64_t at = began; at < end; at += STEP_NS, step++) {
-        nap_until(at);
+    set_fill(&set, high ? hi : lo); // before the clock starts to count
+    for (uint64_t step = 0; step < steps; step++) {
+        nap_until(began + step * STEP_NS);
         uint64_t start = now_ns();
-        size_t target = swing(step, half, lo, hi);
-        while (set.bytes < target) {
-            set_add(&set, 1000 + set.count * 7919 % 60000);
-        }
+        // What the clock says, and not what was planned: two processes stay in counter-phase.
+        uint64_t shift = high ? half : 0;
+        size_t target = swing((start - began) / STEP_NS + shift, half, lo, hi);
+        set_fill(&set, target);
         while (set.bytes > target && set.count > 0) {
             set.count--;
             set.bytes -= set.blocks[set.count]->bytes;
             block_end(set.blocks[set.count], set.count);
         }
         worked += now_ns() - start;
-        if (step % half == half - 1) {
+        if (step % (2 * half) == 2 * half - 1) { // up and down, or down and up
             printf("wave %" PRIu64 " %zu %" PRIu64 "\n", wave++, target / MIB, worked / 1000);
             worked = 0;
         }
@@ -172,7 +207,8 @@ static uint64_t run_phase(double seconds, size_t lo, size_t hi, bool high, uint6
 int main(int argc, char **argv)
 {
     if (argc < 5) {
-        fprintf(stderr, "usage: waves shift|phase SECONDS MIN_MIB MAX_MIB [0|1 PERIOD_MS]\n");
+        fprintf(stderr,
+                "usage: waves shift|phase SECONDS MIN_MIB MAX_MIB [0|1 PERIOD_MS START_NS]\n");
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -180,8 +216,10 @@ int main(int argc, char **argv)
     size_t lo = (size_t)atol(argv[3]) * MIB;
     size_t hi = (size_t)atol(argv[4]) * MIB;
     uint64_t waves;
-    if (strcmp(argv[1], "phase") == 0 && argc == 7) {
-        waves = run_phase(seconds, lo, hi, argv[5][0] == '1', (uint64_t)atol(argv[6]) * 1000000);
+    if (strcmp(argv[1], "phase") == 0 && argc == 8) {
+        uint64_t period_ns = (uint64_t)atol(argv[6]) * 1000000;
+        waves =
+            run_phase(seconds, lo, hi, argv[5][0] == '1', period_ns, strtoull(argv[7], NULL, 10));
     } else {
         waves = run_shift(seconds, lo, hi);
     }
