@@ -323,6 +323,14 @@ static bool stuck_check(const struct release_view *view, const struct limit_view
     return since_ns != 0 && after_ns != 0;
 }
 
+void limiter_gate(const struct release_view *view)
+{
+    if (limiter_active()) {
+        struct limit_view limits = view_of(view);
+        gate_set(&limits);
+    }
+}
+
 bool limiter_end(const struct release_view *view)
 {
     if (!limiter_active()) {
@@ -370,7 +378,6 @@ static void limiter_grown(void)
         releaser_wake();
     }
     yield_if_full(&limits);
-    stuck_check(&view, &limits);
     gate_set(&limits);
 }
 

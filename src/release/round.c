@@ -373,7 +373,7 @@ uint64_t round_assist(uint64_t bytes)
         plan_do(&plan, meter_start(pace_of(&plan)), true);
         release_view_read(&view);
     }
-    limiter_end(&view);
+    limiter_gate(&view);
     return more ? 0 : view.ready_bytes >> PAGE_SHIFT;
 }
 

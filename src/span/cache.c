@@ -324,7 +324,7 @@ static void cache_free_owned(struct heap *heap, struct cache *cache, struct span
         // If the flag is gone, somebody is about to notify us; the span stays where it is till
         // then.
         if (remote_clear_full(span)) {
-            cache_count_freed(heap, cache, (uint64_t)span->page_count << PAGE_SHIFT);
+            cache_count_opened(heap, cache, span);
             cache_full_to_partial(heap, cache, span);
         }
     } else if (span_is_listed(span) && span_used(span) == 0) {
@@ -334,7 +334,7 @@ static void cache_free_owned(struct heap *heap, struct cache *cache, struct span
         // and the next look sees that the span has changed.
         span->looked &= ~UINT32_C(1);
         store_relaxed(&span->tag, span_tag(cache, span));
-        cache_count_freed(heap, cache, (uint64_t)span->page_count << PAGE_SHIFT);
+        cache_count_opened(heap, cache, span);
     }
 }
 

@@ -172,6 +172,14 @@ ATTR_INLINE void cache_count_freed(struct heap *heap, struct cache *cache, uint6
         pageheap_ring(heap->pages);
     }
 }
+// cache_count_opened: the owner's free has turned a span from full to partial, or from cold to warm:
+// all of it may come free. In a cache that owns less than what rings nothing is worth a look.
+ATTR_INLINE void cache_count_opened(struct heap *heap, struct cache *cache, const struct span *span)
+{
+    if (cache->span_pages >= FREED_RING_BYTES >> PAGE_SHIFT) {
+        cache_count_freed(heap, cache, (uint64_t)span->page_count << PAGE_SHIFT);
+    }
+}
 struct cache *cache_attach(void);
 // cache_enter_slow enters the bracket and waits while the cache is claimed.
 void cache_enter_claimed(struct cache *cache);

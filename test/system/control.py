@@ -456,7 +456,7 @@ def users(args):
         os.setuid(nobody)
 
     line = ask('policy', program.pid, status=REFUSED, preexec_fn=become)
-    require('another user' in line, line)
+    require('belongs to' in line, line)
     knock = ('import socket, sys\n'
              's = socket.socket(socket.AF_UNIX)\n'
              's.connect(sys.argv[1])\n'
