@@ -127,6 +127,7 @@ EBB_API int ebb_limit_read(struct ebb_limit *limit);
 //
 // fn        called; must return. NULL: the limit is soft from now on
 // arg       handed to fn; the caller's, for as long as fn is set
+// Returns   nothing
 // Context   any thread; not from a signal handler
 // Blocks    nothing but a lock for a moment
 // Go        none
