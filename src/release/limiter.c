@@ -221,15 +221,29 @@ static uint64_t gate_pages(uint64_t bytes, uint64_t tables_bytes, uint64_t hole_
     return (bytes - min_u64(bytes, tables_bytes) + hole_bytes) >> PAGE_SHIFT;
 }
 
+// A look that began under the last limit must not leave it in the gate: where there is no limit any
+// more, nobody would set the gate again. So it is looked after setting, and set once more. The page
+// heap's lock orders this with limiter_set, which stores the limit and then comes here too.
 static void gate_set(const struct limit_view *view)
 {
     const struct meta *meta = &heap_main.meta;
-    uint64_t tables_bytes = load_relaxed(&meta->reserved_bytes) + meta->first_bytes;
-    uint64_t hole_bytes = load_relaxed(&heap_main.hole_bytes);
-    struct limit_gate gate = limit_gate(view, is_hard());
-    store_relaxed(&limiter.alert, limit_alert(view));
-    pageheap_set_gate(&pageheap_main, gate_pages(gate.look_bytes, tables_bytes, hole_bytes),
-                      gate_pages(gate.hard_bytes, tables_bytes, hole_bytes));
+    struct limit_view limits = *view;
+    bool stale = true;
+    while (stale) {
+        uint64_t tables_bytes = load_relaxed(&meta->reserved_bytes) + meta->first_bytes;
+        uint64_t hole_bytes = load_relaxed(&heap_main.hole_bytes);
+        bool hard = is_hard();
+        struct limit_gate gate = limit_gate(&limits, hard);
+        store_relaxed(&limiter.alert, limit_alert(&limits));
+        pageheap_set_gate(&pageheap_main, gate_pages(gate.look_bytes, tables_bytes, hole_bytes),
+                          gate_pages(gate.hard_bytes, tables_bytes, hole_bytes));
+        uint64_t limit_bytes = load_relaxed(&limiter.limit_bytes);
+        uint64_t group_bytes = load_relaxed(&limiter.group_limit_bytes);
+        stale = limit_bytes != limits.limit_bytes || group_bytes != limits.group_limit_bytes ||
+                hard != is_hard();
+        limits.limit_bytes = limit_bytes;
+        limits.group_limit_bytes = group_bytes;
+    }
 }
 
 static void gate_renew(void)
@@ -433,10 +447,15 @@ static void caches_flush(void)
 static bool limiter_full(unsigned attempt, size_t page_count)
 {
     uint64_t limit_bytes = load_relaxed(&limiter.limit_bytes);
-    if (!is_hard() || limit_bytes == LIMIT_NONE || lock_am_freezer()) {
+    bool limited = is_hard() && limit_bytes != LIMIT_NONE;
+    if (lock_am_freezer()) {
         return false;
     }
     if (!pageheap_gate_refuses(&pageheap_main, page_count)) {
+        return limited && attempt < FULL_ATTEMPTS;
+    }
+    if (!limited) {
+        gate_renew(); // the limit has gone this moment
         return attempt < FULL_ATTEMPTS;
     }
     if (attempt == 0) {

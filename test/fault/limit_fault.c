@@ -482,6 +482,47 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
+static pthread_barrier_t at_once;
+static atomic_u32 refused_threads;
+
+static void *refused_main(void *arg)
+{
+    pthread_barrier_wait(&at_once);
+    void *block = ebb_malloc(2 * MIB);
+    FRAME_CHECK(block != NULL || errno == ENOMEM);
+    add_relaxed(&refused_threads, block == NULL);
+    ebb_free(block);
+    return arg;
+}
+
+// Four threads come to the limit at the same moment: one of them calls.
+EBB_TEST(limit_threads, one_of_several_calls)
+{
+    frame_allow_mappings(2000);
+    machine_open(OPTION_LIMIT_ACTION_SOFT);
+    ebb_limit_set(LIMIT);
+    fill(HOW_MALLOC, LIMIT - 2 * MIB);
+    ebb_limit_set_callback(on_limit, NULL);
+    pthread_barrier_init(&at_once, NULL, THREADS);
+    for (unsigned turn = 0; turn < frame_rounds(200); turn++) {
+        pthread_t threads[THREADS];
+        called.calls = 0;
+        store_relaxed(&refused_threads, 0);
+        ebb_limit_set(LIMIT);
+        for (size_t t = 0; t < THREADS; t++) {
+            FRAME_CHECK(pthread_create(&threads[t], NULL, refused_main, NULL) == 0);
+        }
+        for (size_t t = 0; t < THREADS; t++) {
+            pthread_join(threads[t], NULL);
+        }
+        cr_assert(load_relaxed(&refused_threads) == THREADS);
+        cr_assert(called.calls == 1, "%u calls", called.calls);
+    }
+    pthread_barrier_destroy(&at_once);
+    blocks_free(0, 1);
+    heap_main_end("at the end");
+}
+
 static void limit_moves(int action)
 {
     pthread_t threads[THREADS];
@@ -494,9 +535,18 @@ static void limit_moves(int action)
     unsigned moves = 0;
     while (load_relaxed(&threads_done) < THREADS) {
         int64_t bytes =
-            frame_below(&state, 8) == 0 ? EBB_LIMIT_NONE : (int64_t)frame_below(&state, 200 * MIB);
+            frame_below(&state, 3) == 0 ? EBB_LIMIT_NONE : (int64_t)frame_below(&state, 200 * MIB);
         ebb_limit_set(bytes);
         cr_assert(ebb_limit_set(-1) == bytes);
+        if (bytes == EBB_LIMIT_NONE) {
+            // No look that began under the last limit may leave it in force.
+            for (unsigned i = 0; i < 4; i++) {
+                void *block = block_get(HOW_MALLOC, 200 * MIB);
+                cr_assert(block != NULL, "refused without a limit");
+                ebb_free(block);
+                usleep(100);
+            }
+        }
         if (moves++ % 16 == 0) {
             heap_main_verify("while the limit moves");
         }
