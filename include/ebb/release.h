@@ -87,7 +87,7 @@ struct ebb_limit {
     int64_t limit;          // in force; EBB_LIMIT_NONE: none
     uint32_t automatic;     // 1: follows the cgroup's limit
     uint32_t action;        // enum ebb_limit_action
-    uint64_t used;          // pages in use: what a hard limit is compared with
+    uint64_t used;          // pages in use: with our tables, what a hard limit is compared with
     uint64_t mapped;        // sys - heap_released: what a soft limit is compared with
     uint64_t group_limit;   // of the cgroup; UINT64_MAX: none, or the limit is not automatic
     uint64_t group_charge;  // of its usage, what is not page cache; as of the last look

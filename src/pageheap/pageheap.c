@@ -62,6 +62,14 @@ void pageheap_set_gate(struct pageheap *heap, uint64_t look_pages, uint64_t hard
     lock_release(&heap->lock);
 }
 
+bool pageheap_gate_refuses(struct pageheap *heap, size_t page_count)
+{
+    lock_acquire(&heap->lock);
+    bool refuses = heap->stats.used_pages + page_count > heap->hard_pages;
+    lock_release(&heap->lock);
+    return refuses;
+}
+
 enum gate { GATE_PASS, GATE_LOOK, GATE_REFUSE };
 
 // What the gate says to page_count more pages in use. Caller holds the lock.

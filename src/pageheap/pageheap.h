@@ -208,6 +208,9 @@ ATTR_INLINE uint64_t pageheap_mapped_pages(const struct pageheap_stats *stats)
 void pageheap_set_gate(struct pageheap *heap, uint64_t look_pages, uint64_t hard_pages);
 void pageheap_set_gate_hook(struct pageheap *heap, void (*hook)(void));
 
+// pageheap_gate_refuses tells whether the gate would refuse page_count more pages now.
+bool pageheap_gate_refuses(struct pageheap *heap, size_t page_count);
+
 // pageheap_alloc returns a span of page_count pages whose first page is a multiple of align_pages
 // (a power of two), or NULL when address space or commit ends, or the gate refuses. Filled: base,
 // page_count, record_index, arena, zero (true: every byte is zero); the rest of the record is zero.

@@ -209,10 +209,14 @@ bool limit_overdue(uint64_t *since_ns, uint64_t now_ns, const struct limit_view 
     if (*since_ns == 0) {
         *since_ns = max_u64(now_ns, 1);
     }
-    return after_ns != 0 && now_ns - *since_ns >= after_ns;
+    // Another thread may have begun the stretch after this one read the clock.
+    return after_ns != 0 && minus(now_ns, *since_ns) >= after_ns;
 }
 
-bool limit_passing(uint64_t freed_now, uint64_t freed_then, uint64_t limit_bytes)
+bool limit_passing(uint64_t freed_now, uint64_t freed_then, uint64_t limit_pages)
 {
-    return freed_then == UINT64_MAX || freed_now - freed_then >= limit_bytes / 20;
+    // Another thread may have passed after this one read what has been freed. Below 20 pages the
+    // twentieth is nothing, and nothing freed is no passing.
+    uint64_t twentieth = max_u64(limit_pages / 20, 1);
+    return freed_then == UINT64_MAX || minus(freed_now, freed_then) >= twentieth;
 }

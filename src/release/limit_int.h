@@ -128,9 +128,10 @@ uint64_t limit_cpu_ready_ns(const struct limit_cpu *cpu, uint64_t now_ns);
 bool limit_overdue(uint64_t *since_ns, uint64_t now_ns, const struct limit_view *view,
                    uint64_t after_ns);
 
-// limit_passing tells whether reaching a hard limit is a new passing: the first, or after pages
-// amounting to a twentieth of the limit have been freed since the last.
-bool limit_passing(uint64_t freed_now, uint64_t freed_then, uint64_t limit_bytes);
+// limit_passing tells whether reaching a hard limit is a new passing: the first (freed_then is
+// UINT64_MAX), or after a twentieth of the limit has been freed since the last. All in pages;
+// freed_ is the number freed ever.
+bool limit_passing(uint64_t freed_now, uint64_t freed_then, uint64_t limit_pages);
 
 // --- doing (limiter.c), for the releaser; all in the release round unless it says otherwise ---
 

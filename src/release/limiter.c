@@ -34,8 +34,9 @@
 #define FILES_NS NS_PER_S        // of its limits, of memory.stat, of PSI
 #define WAKE_NS (10 * NS_PER_MS) // between two calls of the releaser's thread from growth
 #define ASSIST_NS (10 * NS_PER_MS)
-#define FLUSH_NS (20 * NS_PER_MS) // between two flushes of all caches by allocations that failed
-#define YIELD_NS (2 * NS_PER_MS)  // how long growth waits for others in a cgroup that is full
+#define FLUSH_SHARE 10           // flushes by allocations that failed take a tenth of the time
+#define FULL_ATTEMPTS 2          // of an allocation that has found no memory
+#define YIELD_NS (2 * NS_PER_MS) // how long growth waits for others in a cgroup that is full
 
 static struct limiter {
     atomic_u64 setting;            // (A) as option limit
@@ -52,7 +53,7 @@ static struct limiter {
     atomic_u64 files_read_ns;      // (A) the same
     atomic_u64 stat_read_ns;       // (A) the same
     atomic_u64 woken_ns;           // (A)
-    atomic_u64 flushed_ns;         // (A)
+    atomic_u64 flush_at_ns;        // (A) no flush by an allocation that failed before that
     atomic_u64 over_since_ns;      // (A) 0: not stuck over the limit
     atomic_u64 passed_freed_pages; // (A) freed ever when the hard limit was last passed
     atomic_ptr callback;           // (A) ebb_limit_callback; its argument is written first
@@ -220,15 +221,29 @@ static uint64_t gate_pages(uint64_t bytes, uint64_t tables_bytes, uint64_t hole_
     return (bytes - min_u64(bytes, tables_bytes) + hole_bytes) >> PAGE_SHIFT;
 }
 
+// A look that began under the last limit must not leave it in the gate: where there is no limit any
+// more, nobody would set the gate again. So it is looked after setting, and set once more. The page
+// heap's lock orders this with limiter_set, which stores the limit and then comes here too.
 static void gate_set(const struct limit_view *view)
 {
     const struct meta *meta = &heap_main.meta;
-    uint64_t tables_bytes = load_relaxed(&meta->reserved_bytes) + meta->first_bytes;
-    uint64_t hole_bytes = load_relaxed(&heap_main.hole_bytes);
-    struct limit_gate gate = limit_gate(view, is_hard());
-    store_relaxed(&limiter.alert, limit_alert(view));
-    pageheap_set_gate(&pageheap_main, gate_pages(gate.look_bytes, tables_bytes, hole_bytes),
-                      gate_pages(gate.hard_bytes, tables_bytes, hole_bytes));
+    struct limit_view limits = *view;
+    bool stale = true;
+    while (stale) {
+        uint64_t tables_bytes = load_relaxed(&meta->reserved_bytes) + meta->first_bytes;
+        uint64_t hole_bytes = load_relaxed(&heap_main.hole_bytes);
+        bool hard = is_hard();
+        struct limit_gate gate = limit_gate(&limits, hard);
+        store_relaxed(&limiter.alert, limit_alert(&limits));
+        pageheap_set_gate(&pageheap_main, gate_pages(gate.look_bytes, tables_bytes, hole_bytes),
+                          gate_pages(gate.hard_bytes, tables_bytes, hole_bytes));
+        uint64_t limit_bytes = load_relaxed(&limiter.limit_bytes);
+        uint64_t group_bytes = load_relaxed(&limiter.group_limit_bytes);
+        stale = limit_bytes != limits.limit_bytes || group_bytes != limits.group_limit_bytes ||
+                hard != is_hard();
+        limits.limit_bytes = limit_bytes;
+        limits.group_limit_bytes = group_bytes;
+    }
 }
 
 static void gate_renew(void)
@@ -418,26 +433,51 @@ static bool callback_call(void)
     return true;
 }
 
-// heap_full's hook: attempt 0, 1, ... of one allocation.
-static bool limiter_full(unsigned attempt)
+// Makes room of what caches hold: of this thread's own always, of the others' as far as the time
+// allows, since a program may stay at its limit and try again and again.
+static void caches_flush(void)
+{
+    uint64_t now_ns = clock_now_ns();
+    uint64_t flush_at_ns = load_relaxed(&limiter.flush_at_ns);
+    cache_flush_self();
+    // Of several threads one does it; pairs with itself.
+    if (now_ns >= flush_at_ns && cas_acq_rel(&limiter.flush_at_ns, &flush_at_ns, UINT64_MAX)) {
+        releaser_flush_all();
+        uint64_t end_ns = clock_now_ns();
+        store_relaxed(&limiter.flush_at_ns, end_ns + (end_ns - now_ns) * (FLUSH_SHARE - 1));
+    }
+}
+
+// heap_full's hook: attempt 0, 1, ... of one allocation. The first time the caches are flushed, the
+// second time limit_action is done. Where the gate would not refuse, others have made room, or it
+// was the machine that had no more: then it is tried again, and the limit has no part in it.
+static bool limiter_full(unsigned attempt, size_t page_count)
 {
     uint64_t limit_bytes = load_relaxed(&limiter.limit_bytes);
-    if (!is_hard() || limit_bytes == LIMIT_NONE || lock_am_freezer()) {
+    bool limited = is_hard() && limit_bytes != LIMIT_NONE;
+    if (lock_am_freezer()) {
         return false;
     }
-    struct release_view view;
-    release_view_read(&view);
-    uint64_t now_ns = clock_now_ns();
-    if (attempt == 0 && now_ns - load_relaxed(&limiter.flushed_ns) >= FLUSH_NS) {
-        store_relaxed(&limiter.flushed_ns, now_ns);
-        return releaser_flush_all() != 0 || limiter_full(1);
+    if (!pageheap_gate_refuses(&pageheap_main, page_count)) {
+        return limited && attempt < FULL_ATTEMPTS;
     }
+    if (!limited) {
+        gate_renew(); // the limit has gone this moment
+        return attempt < FULL_ATTEMPTS;
+    }
+    if (attempt == 0) {
+        caches_flush();
+        return true;
+    }
+    struct release_view view;
     switch (load_relaxed(&limiter.action)) {
     case OPTION_LIMIT_ACTION_ABORT:
+        release_view_read(&view);
         abort_over_limit(&view, limit_bytes);
         break;
     case OPTION_LIMIT_ACTION_CALLBACK:
-        if (attempt < 2 && callback_call()) {
+        if (attempt < FULL_ATTEMPTS && callback_call()) {
+            cache_flush_self(); // what it has freed
             return true;
         }
         break;
@@ -527,6 +567,7 @@ void limiter_fork_child(void)
 {
     store_relaxed(&limiter.reading, 0); // whoever held it is not in the child
     store_relaxed(&limiter.over_since_ns, 0);
+    store_relaxed(&limiter.flush_at_ns, 0); // nor whoever was flushing
 }
 
 void limiter_init(void)

@@ -513,14 +513,23 @@ ATTR_INLINE void cache_unhold(struct cache_hold hold)
     }
 }
 
-void heap_set_full_hook(struct heap *heap, bool (*hook)(unsigned attempt))
+void heap_set_full_hook(struct heap *heap, bool (*hook)(unsigned attempt, size_t page_count))
 {
     heap->full_hook = hook;
 }
 
-static ATTR_COLD bool heap_full(unsigned attempt)
+static ATTR_COLD bool heap_full(unsigned attempt, size_t page_count)
 {
-    return heap_main.full_hook != NULL && heap_main.full_hook(attempt);
+    return heap_main.full_hook != NULL && heap_main.full_hook(attempt, page_count);
+}
+
+size_t cache_flush_self(void)
+{
+    struct cache_hold hold = cache_hold();
+    size_t pages = cache_flush_empty(&heap_main, hold.cache);
+    pages += runs_flush(&heap_main, hold.cache);
+    cache_unhold(hold);
+    return pages;
 }
 
 void *cache_alloc_class(unsigned size_class)
@@ -531,7 +540,8 @@ void *cache_alloc_class(unsigned size_class)
         struct cache_hold hold = cache_hold();
         block = cache_alloc_owned(&heap_main, hold.cache, size_class);
         cache_unhold(hold);
-    } while (unlikely(block == NULL) && heap_full(attempt++));
+    } while (unlikely(block == NULL) &&
+             heap_full(attempt++, sizeclass_table[size_class].first_pages));
     return block;
 }
 
@@ -683,7 +693,8 @@ struct span *large_alloc(size_t bytes, size_t align)
         struct cache_hold hold = cache_hold();
         span = large_alloc_owned(&heap_main, hold.cache, bytes, align);
         cache_unhold(hold);
-    } while (unlikely(span == NULL) && heap_full(attempt++));
+    } while (unlikely(span == NULL) &&
+             heap_full(attempt++, (bytes + PAGE_BYTES - 1) >> PAGE_SHIFT));
     return span;
 }
 

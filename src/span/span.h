@@ -150,7 +150,7 @@ struct heap {
     atomic_u64 candidate_bytes; // (A) holes that are not yet given back
     uint64_t look_count;        // (L) world: looks ever
     struct central central[SIZECLASS_COUNT];
-    bool (*full_hook)(unsigned attempt); // (C) see heap_set_full_hook
+    bool (*full_hook)(unsigned attempt, size_t page_count); // (C) see heap_set_full_hook
 };
 
 extern struct heap heap_main ATTR_HIDDEN;
@@ -165,8 +165,13 @@ extern __thread struct cache *cache_self ATTR_HIDDEN __attribute__((tls_model("i
 void heap_init(void);
 
 // heap_set_full_hook names who is asked when an allocation has found no memory, outside of the
-// bracket and with no lock held: true lets it try again. attempt counts from 0.
-void heap_set_full_hook(struct heap *heap, bool (*hook)(unsigned attempt));
+// bracket and with no lock held: true lets it try again. attempt counts from 0; page_count is the
+// least that would do.
+void heap_set_full_hook(struct heap *heap, bool (*hook)(unsigned attempt, size_t page_count));
+
+// cache_flush_self gives the page heap what the calling thread's cache keeps empty; pages. No lock
+// held.
+size_t cache_flush_self(void);
 
 // cache_alloc_slow serves bytes <= SMALL_MAX_BYTES; NULL and errno ENOMEM. Any thread, no lock
 // held.
