@@ -166,7 +166,8 @@ uint64_t limiter_ready_ns(uint64_t now_ns);
 // for too long. True: look again within a second even if the heap is at rest.
 bool limiter_end(const struct release_view *view);
 
-// limiter_gate sets the gate only: for who is inside a bracket, where the program must not be ended.
+// limiter_gate sets the gate only: for who is inside a bracket, where the program must not be
+// ended.
 void limiter_gate(const struct release_view *view);
 
 // limiter_init reads the options; limiter_restrict says that no file may be read any more (and

@@ -172,8 +172,8 @@ ATTR_INLINE void cache_count_freed(struct heap *heap, struct cache *cache, uint6
         pageheap_ring(heap->pages);
     }
 }
-// cache_count_opened: the owner's free has turned a span from full to partial, or from cold to warm:
-// all of it may come free. In a cache that owns less than what rings nothing is worth a look.
+// cache_count_opened: the owner's free has turned a span from full to partial, or from cold to
+// warm: all of it may come free. In a cache that owns less than what rings nothing is worth a look.
 ATTR_INLINE void cache_count_opened(struct heap *heap, struct cache *cache, const struct span *span)
 {
     if (cache->span_pages >= FREED_RING_BYTES >> PAGE_SHIFT) {

@@ -100,6 +100,25 @@ class Cgroup:
         with open(os.path.join(self.path, file)) as out:
             return int(out.read())
 
+    def oom_kills(self):
+        """How many processes the kernel has killed for the limit."""
+        file = 'memory.oom_control' if self.version == 1 else 'memory.events'
+        with open(os.path.join(self.path, file)) as text:
+            for line in text:
+                name, number = line.split()
+                if name == 'oom_kill':
+                    return int(number)
+        return 0
+
+    def peak_bytes(self):
+        """The highest charge so far; 0 where the kernel does not keep it."""
+        file = 'memory.max_usage_in_bytes' if self.version == 1 else 'memory.peak'
+        try:
+            with open(os.path.join(self.path, file)) as text:
+                return int(text.read())
+        except OSError:
+            return 0
+
     def __enter__(self):
         return self
 

@@ -6,27 +6,32 @@
 //         then all but every MAX / MIN-th block are freed; those live on through the next wave. The
 //         next size is a little more than the free piece between two survivors, so that no free
 //         piece fits; the fifth wave's blocks are small again.
-//     waves phase SECONDS MIN_MIB MAX_MIB 0|1 PERIOD_MS START_NS     one live set that goes up to
-//         MAX and down to MIN in a straight line, by the monotonic clock from START_NS on, whenever
-//         the processor is to be had; 1 starts at the top. PERIOD_MS is one way up or down, a wave
-//         both.
+//     waves phase SECONDS MIN_MIB MAX_MIB 0|1 FILE     one live set that goes up to MAX and down to
+//         MIN at 70 MiB a second; 1 starts at the top. Two such processes share FILE, 64 zero
+//         bytes: they wait for each other where they turn, and who goes up waits until the other
+//         has freed as much. So both live sets together are never more than MIN + MAX and three
+//         steps, however the processors are shared out.
 //
 // Each byte is computed, about a nanosecond of work per byte, and checked when its block is freed.
 // Prints a line for each wave, "wave NUMBER MIB MICROSECONDS" (the time it worked, without sleeps),
 // and "alive WAVES" at the end. Exit status 3: malloc returned NULL.
 //
 // Go  none
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MIB ((size_t)1 << 20)
 #define PAGE ((size_t)4096)
 #define STEP_NS 20000000
+#define STEP_BYTES ((size_t)1468006) // 70 MiB a second
 
 static uint64_t now_ns(void)
 {
@@ -134,13 +139,6 @@ static void set_thin(struct set *set, size_t keep)
     }
 }
 
-// A number between lo and hi that goes up and down with the wave.
-static size_t swing(uint64_t wave, uint64_t half, size_t lo, size_t hi)
-{
-    uint64_t at = wave % (2 * half);
-    return lo + (hi - lo) * (at <= half ? at : 2 * half - at) / half;
-}
-
 static uint64_t run_shift(double seconds, size_t lo, size_t hi)
 {
     size_t keep = hi / lo;
@@ -166,40 +164,98 @@ static uint64_t run_shift(double seconds, size_t lo, size_t hi)
     return wave;
 }
 
-static void set_fill(struct set *set, size_t target)
+// What the two processes of a phase share.
+struct pair {
+    _Atomic uint64_t live[2];  // bytes
+    _Atomic uint64_t turns[2]; // half waves begun
+};
+
+static struct pair *pair_open(const char *path)
 {
-    while (set->bytes < target) {
-        set_add(set, 1000 + set->count * 7919 % 60000);
+    int fd = open(path, O_RDWR);
+    struct pair *pair =
+        fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(*pair), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (pair == MAP_FAILED) {
+        perror(path);
+        exit(2);
+    }
+    close(fd);
+    return pair;
+}
+
+// The other one may have been killed: then nobody waits for it.
+static void wait_while(bool busy, uint64_t since)
+{
+    if (busy && now_ns() - since > 10000000000u) {
+        printf("alone\n");
+        exit(5);
+    }
+    nap_until(now_ns() + 500000);
+}
+
+static void pair_turn(struct pair *pair, int me)
+{
+    uint64_t turn = ++pair->turns[me];
+    uint64_t since = now_ns();
+    while (pair->turns[!me] < turn) {
+        wait_while(true, since);
     }
 }
 
-static uint64_t run_phase(double seconds, size_t lo, size_t hi, bool high, uint64_t period_ns,
-                          uint64_t began)
+// One way up or down, in steps. Returns the nanoseconds it worked.
+static uint64_t phase_half(struct set *set, struct pair *pair, int me, size_t lo, size_t hi)
+{
+    bool up = set->bytes < (lo + hi) / 2;
+    size_t step = STEP_BYTES;
+    uint64_t worked = 0;
+    while (up ? set->bytes < hi : set->bytes > lo) {
+        uint64_t since = now_ns();
+        while (up && pair->live[0] + pair->live[1] > lo + hi + step) {
+            wait_while(true, since);
+        }
+        size_t target = up ? set->bytes + step : set->bytes - step;
+        target = target < lo ? lo : target > hi ? hi : target;
+        uint64_t start = now_ns();
+        if (up) {
+            pair->live[me] = target; // before it is so: the two may not pass the sum together
+        }
+        while (set->bytes < target) {
+            set_add(set, 1000 + set->count * 7919 % 60000);
+        }
+        while (!up && set->bytes > target && set->count > 0) {
+            set->count--;
+            set->bytes -= set->blocks[set->count]->bytes;
+            block_end(set->blocks[set->count], set->count);
+        }
+        pair->live[me] = set->bytes;
+        worked += now_ns() - start;
+        nap_until(start + STEP_NS);
+    }
+    return worked;
+}
+
+static uint64_t run_phase(double seconds, size_t lo, size_t hi, int me, const char *path)
 {
     struct set set = {0};
-    uint64_t half = period_ns / STEP_NS;
-    uint64_t steps = (uint64_t)(seconds * 1e9) / STEP_NS;
-    uint64_t worked = 0;
+    struct pair *pair = pair_open(path);
     uint64_t wave = 0;
-    set_fill(&set, high ? hi : lo); // before the clock starts to count
-    for (uint64_t step = 0; step < steps; step++) {
-        nap_until(began + step * STEP_NS);
-        uint64_t start = now_ns();
-        // What the clock says, and not what was planned: two processes stay in counter-phase.
-        uint64_t shift = high ? half : 0;
-        size_t target = swing((start - began) / STEP_NS + shift, half, lo, hi);
-        set_fill(&set, target);
-        while (set.bytes > target && set.count > 0) {
-            set.count--;
-            set.bytes -= set.blocks[set.count]->bytes;
-            block_end(set.blocks[set.count], set.count);
-        }
-        worked += now_ns() - start;
-        if (step % (2 * half) == 2 * half - 1) { // up and down, or down and up
-            printf("wave %" PRIu64 " %zu %" PRIu64 "\n", wave++, target / MIB, worked / 1000);
-            worked = 0;
+    if (me == 1) {
+        pair->live[1] = hi;
+        while (set.bytes < hi) {
+            set_add(&set, 1000 + set.count * 7919 % 60000);
         }
     }
+    pair_turn(pair, me);
+    uint64_t end = now_ns() + (uint64_t)(seconds * 1e9);
+    while (now_ns() < end) {
+        uint64_t worked = phase_half(&set, pair, me, lo, hi);
+        pair_turn(pair, me);
+        worked += phase_half(&set, pair, me, lo, hi);
+        pair_turn(pair, me);
+        printf("wave %" PRIu64 " %zu %" PRIu64 "\n", wave++, hi / MIB, worked / 1000);
+    }
+    pair->turns[me] = UINT64_MAX / 2; // the other need not wait any more
+    pair->live[me] = 0;
     set_thin(&set, 0);
     return wave;
 }
@@ -207,8 +263,7 @@ static uint64_t run_phase(double seconds, size_t lo, size_t hi, bool high, uint6
 int main(int argc, char **argv)
 {
     if (argc < 5) {
-        fprintf(stderr,
-                "usage: waves shift|phase SECONDS MIN_MIB MAX_MIB [0|1 PERIOD_MS START_NS]\n");
+        fprintf(stderr, "usage: waves shift|phase SECONDS MIN_MIB MAX_MIB [0|1 FILE]\n");
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -216,10 +271,8 @@ int main(int argc, char **argv)
     size_t lo = (size_t)atol(argv[3]) * MIB;
     size_t hi = (size_t)atol(argv[4]) * MIB;
     uint64_t waves;
-    if (strcmp(argv[1], "phase") == 0 && argc == 8) {
-        uint64_t period_ns = (uint64_t)atol(argv[6]) * 1000000;
-        waves =
-            run_phase(seconds, lo, hi, argv[5][0] == '1', period_ns, strtoull(argv[7], NULL, 10));
+    if (strcmp(argv[1], "phase") == 0 && argc == 7) {
+        waves = run_phase(seconds, lo, hi, argv[5][0] == '1', argv[6]);
     } else {
         waves = run_shift(seconds, lo, hi);
     }
