@@ -223,8 +223,8 @@ def main():
               f"peers: {', '.join(peer.name for peer in present)}")
     results = {"format": 1, "machine": machine.facts(PROJECT), "options": vars(options).copy(),
                "peers": [peer.describe() for peer in all_peers], "macro": [], "micro": [],
-               "runs": [], "failures": [], "skipped": [], "summary": {}, "curves": [], "policy": [], "survivors": [],
-               "latency": []}
+               "runs": [], "failures": [], "skipped": [], "summary": {}, "curves": [],
+               "policy": [], "survivors": [], "latency": []}
     load = results["machine"]["load_average"][0]
     if load > results["machine"]["processors"] / 2:
         show.note(f"the machine is busy (load average {load:.1f}): times will spread")
