@@ -29,6 +29,8 @@ static const struct argp cmd_help_argp;
 // One line per command, in the order in which help shows them.
 static const struct command commands[] = {
     {"run", cmd_run, &cmd_run_argp, "run a program with Ebb in place of its malloc"},
+    {"policy", cmd_policy, &cmd_policy_argp, "show or change the policy of a running process"},
+    {"release", cmd_release, &cmd_release_argp, "make a running process give back all it can"},
     {"options", cmd_options, &cmd_options_argp, "list the options, their values and their meaning"},
     {"version", cmd_version, &cmd_version_argp, "say what this Ebb is and what the kernel offers"},
     {"help", cmd_help, &cmd_help_argp, "explain a command"},
@@ -280,6 +282,7 @@ static void overview_print(FILE *out)
     fputs("\n"
           "  ebb run ./server --port 80    run a server; memory goes back by itself\n"
           "  ebb run --set stats=exit ls   print what malloc did when it ends\n"
+          "  ebb policy 4711 now           change the policy of a running process\n"
           "  ebb options                   what can be set\n"
           "  ebb help run                  more about one command\n\n"
           "Exit status: 0, that of the program run, or 125 if ebb itself fails.\n",

@@ -54,14 +54,15 @@ struct ebb_memstats {
     uint64_t buck_hash_sys;
     uint64_t gc_sys;
     uint64_t other_sys;
-    uint64_t heap_lazy;     // Unlike Go: of heap_released, given back lazily (MADV_FREE)
-    uint64_t heap_holes;    // Unlike Go: of heap_released, inside spans in use
-    uint64_t heap_cached;   // Unlike Go: of heap_idle, large runs at rest in thread caches
-    uint64_t large_count;   // Unlike Go: count of live blocks over 32 KiB
-    uint64_t large_bytes;   // Unlike Go: their bytes
-    uint64_t span_count;    // Unlike Go: count of spans
-    uint64_t thread_count;  // Unlike Go: count of threads with a cache
-    uint64_t skipped_count; // Unlike Go: threads that could not be asked; 0 means exact
+    uint64_t heap_lazy;       // Unlike Go: of heap_released, given back lazily (MADV_FREE)
+    uint64_t heap_holes;      // Unlike Go: of heap_released, inside spans in use
+    uint64_t heap_reinflated; // Unlike Go: of heap_released, resident again: an estimate by sample
+    uint64_t heap_cached;     // Unlike Go: of heap_idle, large runs at rest in thread caches
+    uint64_t large_count;     // Unlike Go: count of live blocks over 32 KiB
+    uint64_t large_bytes;     // Unlike Go: their bytes
+    uint64_t span_count;      // Unlike Go: count of spans
+    uint64_t thread_count;    // Unlike Go: count of threads with a cache
+    uint64_t skipped_count;   // Unlike Go: threads that could not be asked; 0 means exact
     struct ebb_memstats_class by_size[EBB_MEMSTATS_CLASSES]; // [0]: larger than 32 KiB, bytes 0
 };
 

@@ -42,7 +42,9 @@ enum option_policy {
 };
 // AUTO is last, so that GODEBUG's madvdontneed=1|0 are the first two.
 enum option_madvise { OPTION_MADVISE_DONTNEED, OPTION_MADVISE_FREE, OPTION_MADVISE_AUTO };
+enum option_thp { OPTION_THP_DEFAULT, OPTION_THP_NEVER, OPTION_THP_KEEP };
 enum option_stats { OPTION_STATS_OFF, OPTION_STATS_EXIT };
+enum option_control { OPTION_CONTROL_OFF, OPTION_CONTROL_DEMAND, OPTION_CONTROL_ON };
 enum option_syscalls { OPTION_SYSCALLS_CORE, OPTION_SYSCALLS_FULL };
 
 #define OPTION_FIELD_BOOL bool

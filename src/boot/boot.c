@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "boot/boot_int.h"
+#include "control/control.h"
 #include "release/release.h"
 #include "span/span.h"
 
@@ -33,9 +34,12 @@ static void boot_fork_child(void)
     world_forked(&heap_main);
     world_thaw(&heap_main);
     releaser_fork_child();
+    control_fork_child();
     if (!options_main.children) {
         options_main.stats = OPTION_STATS_OFF;
         options_main.releasetrace = false;
+        options_main.control = options_main.control == OPTION_CONTROL_ON ? OPTION_CONTROL_DEMAND
+                                                                         : options_main.control;
     }
 }
 
@@ -50,10 +54,16 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
         harden_enable(&heap_main);
     }
     pageheap_main.populate = options_main.populate;
+    if (options_main.thp == OPTION_THP_NEVER) {
+        vm_huge_forbid();
+    } else if (options_main.thp == OPTION_THP_KEEP) {
+        pageheap_dense(&pageheap_main);
+    }
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
         releaser_restrict();
     }
+    control_init(environment_find(entries, "XDG_RUNTIME_DIR"));
     pthread_atfork(boot_fork_prepare, boot_fork_parent, boot_fork_child);
 }
 
@@ -71,6 +81,7 @@ static void verify_all(void)
 
 __attribute__((destructor)) static void boot_destructor(void)
 {
+    control_end();
     if (options_main.check >= 2) {
         verify_all();
     }
@@ -88,11 +99,13 @@ uint64_t boot_release_now(void)
 void boot_filter_coming(void)
 {
     releaser_restrict();
+    control_restrict();
 }
 
 void boot_credentials_change(void)
 {
     releaser_pause();
+    control_pause();
 }
 
 ATTR_EXPORT int ebb_release_now(struct ebb_release_report *report)

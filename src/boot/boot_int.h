@@ -14,4 +14,7 @@
 // entries is the third argument of main: libc has not set environ yet when our constructor runs.
 void environment_read(char **entries);
 
+// environment_find returns the value of name among the entries, or NULL.
+char *environment_find(char **entries, const char *name);
+
 #endif

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "boot/boot_int.h"
+#include "release/release.h"
 #include "span/span.h"
 #include "stats/stats.h"
 
@@ -48,6 +49,7 @@ static void fill_pages(struct ebb_memstats *out, const struct pageheap_stats *pa
     out->heap_holes = heap->hole_bytes;
     out->heap_lazy = pages->lazy_pages << PAGE_SHIFT;
     out->heap_cached = heap->cached_pages << PAGE_SHIFT;
+    out->heap_reinflated = min_u64(releaser_reinflated_bytes(), out->heap_released);
     out->span_count = pages->span_count;
 }
 

@@ -10,7 +10,7 @@
 
 #include "boot/boot_int.h"
 
-static char *environment_find(char **entries, const char *name)
+char *environment_find(char **entries, const char *name)
 {
     size_t len = strlen(name);
     for (char **entry = entries; entry != NULL && *entry != NULL; entry++) {
@@ -36,7 +36,9 @@ static bool entry_is_inherited(const char *entry, size_t len)
     }
     name[i] = '\0';
     size_t index = option_index(name);
-    return index == SIZE_MAX || option_info(index).inherited;
+    // Who shuts a door or silences a printer means the children too; only opening stays here.
+    bool off = len >= 4 && memcmp(entry + len - 4, "=off", 4) == 0;
+    return index == SIZE_MAX || off || option_info(index).inherited;
 }
 
 // Rewrites the value in place, which can only make it shorter.
@@ -66,6 +68,7 @@ void environment_read(char **entries)
 {
     if (getauxval(AT_SECURE) != 0) {
         options_main.releaser = false; // no thread that setuid() would not reach
+        options_main.control = OPTION_CONTROL_OFF;
         return;
     }
     char buf[2048];

@@ -63,6 +63,11 @@ struct vm_ops {
                            enum vm_advice advice);
     // sparse marks a reserved range as one that goes back page by page: no huge pages in it.
     void (*sparse)(void *ctx, void *addr, size_t bytes);
+    // dense asks for huge pages in a range. NULL: not known.
+    void (*dense)(void *ctx, void *addr, size_t bytes);
+    // resident writes a byte for each kernel page of a range, of which bit 0 says whether it has
+    // memory behind it. False if that cannot be known. NULL: it cannot.
+    bool (*resident)(void *ctx, const void *addr, size_t bytes, unsigned char *pages);
 };
 
 struct vm {
@@ -115,6 +120,26 @@ ATTR_INLINE void vm_sparse(const struct vm *vm, void *addr, size_t bytes)
 {
     vm->ops->sparse(vm->ctx, addr, bytes);
 }
+
+// VM_HUGE_BYTES is the size of a huge page, as far as Ebb uses them: 2 MiB on x86-64, and on arm64
+// with pages of 4 KiB.
+#define VM_HUGE_BYTES (2 * MIB)
+
+ATTR_INLINE void vm_dense(const struct vm *vm, void *addr, size_t bytes)
+{
+    if (vm->ops->dense != NULL) {
+        vm->ops->dense(vm->ctx, addr, bytes);
+    }
+}
+
+ATTR_INLINE bool vm_resident(const struct vm *vm, const void *addr, size_t bytes,
+                             unsigned char *pages)
+{
+    return vm->ops->resident != NULL && vm->ops->resident(vm->ctx, addr, bytes, pages);
+}
+
+// vm_huge_forbid: no huge pages in the whole process and in what it executes (prctl).
+void vm_huge_forbid(void);
 
 // vm_free_works probes once, on a fresh page, whether the kernel knows MADV_FREE (Linux 4.5). An
 // EINVAL from a real range does not tell (locked memory gives it too: docs/design/002).

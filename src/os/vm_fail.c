@@ -55,12 +55,19 @@ static void fail_sparse(void *ctx, void *addr, size_t bytes)
     }
 }
 
+static bool fail_resident(void *ctx, const void *addr, size_t bytes, unsigned char *pages)
+{
+    struct vm_fail *fail = ctx;
+    return !fails(fail, VM_FAIL_HINTS) && vm_resident(fail->below, addr, bytes, pages);
+}
+
 static const struct vm_ops fail_ops = {
     .reserve = fail_reserve,
     .prepare = fail_prepare,
     .used = fail_used,
     .unused = fail_unused,
     .sparse = fail_sparse,
+    .resident = fail_resident,
 };
 
 void vm_fail_init(struct vm_fail *fail, const struct vm *below)

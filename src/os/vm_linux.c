@@ -9,6 +9,7 @@
 #include <linux/mman.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include "os/sys.h"
@@ -166,6 +167,23 @@ static void linux_sparse(void *ctx, void *addr, size_t bytes)
     sys_call3(SYS_madvise, addr, bytes, MADV_NOHUGEPAGE);
 }
 
+static void linux_dense(void *ctx, void *addr, size_t bytes)
+{
+    (void)ctx;
+    sys_call3(SYS_madvise, addr, bytes, MADV_HUGEPAGE);
+}
+
+static bool linux_resident(void *ctx, const void *addr, size_t bytes, unsigned char *pages)
+{
+    (void)ctx;
+    return sys_call3(SYS_mincore, addr, bytes, pages) == 0;
+}
+
+void vm_huge_forbid(void)
+{
+    sys_call6(SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0, 0);
+}
+
 static const struct vm_ops linux_ops = {
     .reserve = linux_reserve,
     .prepare = linux_prepare,
@@ -173,6 +191,8 @@ static const struct vm_ops linux_ops = {
     .unused = linux_unused,
     .unused_batch = linux_unused_batch,
     .sparse = linux_sparse,
+    .dense = linux_dense,
+    .resident = linux_resident,
 };
 
 size_t vm_unused_batch(const struct vm *vm, const struct vm_range *ranges, size_t count,

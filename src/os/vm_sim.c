@@ -256,12 +256,23 @@ static void sim_sparse(void *ctx, void *addr, size_t bytes)
     sim_unlock(sim);
 }
 
+static bool sim_resident(void *ctx, const void *addr, size_t bytes, unsigned char *pages)
+{
+    struct vm_sim *sim = ctx;
+    const char *pos = addr;
+    for (size_t i = 0; i < bytes / sim->vm.page_bytes; i++, pos += sim->vm.page_bytes) {
+        pages[i] = vm_sim_resident_bytes(sim, pos, sim->vm.page_bytes) != 0;
+    }
+    return true;
+}
+
 static const struct vm_ops sim_ops = {
     .reserve = sim_reserve,
     .prepare = sim_prepare,
     .used = sim_used,
     .unused = sim_unused,
     .sparse = sim_sparse,
+    .resident = sim_resident,
 };
 
 bool vm_sim_init(struct vm_sim *sim, size_t page_bytes, size_t space_bytes, uint64_t seed)

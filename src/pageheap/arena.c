@@ -64,7 +64,11 @@ static bool region_reserve(struct pageheap *heap, size_t need)
             wish = need;
         }
     }
-    vm_sparse(heap->vm, (void *)start, wish);
+    if (heap->unit_pages == VM_HUGE_BYTES >> PAGE_SHIFT) {
+        vm_dense(heap->vm, (void *)start, wish);
+    } else {
+        vm_sparse(heap->vm, (void *)start, wish);
+    }
     if (heap->window_start == 0) {
         // Half the window below the first arena, as far as there is anything below.
         uintptr_t below = (WINDOW_ARENAS / 2) << ARENA_SHIFT;
@@ -106,6 +110,21 @@ static bool region_prepare(struct pageheap *heap, uintptr_t addr, size_t bytes)
     heap->stats.sys_pages += bytes >> PAGE_SHIFT;
     heap->stats.released_pages += bytes >> PAGE_SHIFT;
     return true;
+}
+
+void pageheap_dense(struct pageheap *heap)
+{
+    lock_acquire(&heap->lock);
+    heap->unit_pages = VM_HUGE_BYTES >> PAGE_SHIFT;
+    for (size_t index = heap->arena_lo; index < heap->arena_hi; index++) {
+        const struct arena *arena = pageheap_arena(heap, index);
+        if (arena != NULL) {
+            uintptr_t end = arena->start + ARENA_BYTES;
+            end = heap->grow_end > arena->start && heap->grow_end < end ? heap->grow_end : end;
+            vm_dense(heap->vm, (void *)arena->start, end - arena->start);
+        }
+    }
+    lock_release(&heap->lock);
 }
 
 bool arena_grow(struct pageheap *heap, size_t page_count)

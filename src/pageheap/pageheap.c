@@ -32,6 +32,7 @@ void pageheap_init(struct pageheap *heap, const struct vm *vm, struct meta *meta
     heap->hint = hint;
     heap->ring_ready_pages = UINT64_MAX;
     heap->clock_ns = clock_coarse_ns;
+    heap->unit_pages = (uint32_t)max_size(vm->page_bytes >> PAGE_SHIFT, 1);
 }
 
 void pageheap_set_grow_hook(struct pageheap *heap, void (*hook)(void))
@@ -184,8 +185,15 @@ static void stats_take(struct pageheap *heap, size_t page_count, struct taken ta
     stats->ready_pages -= page_count - taken.released;
     stats->released_pages -= taken.released;
     stats->lazy_pages -= taken.lazy;
-    stats->grown_total_pages += taken.released;
+    stats->owed_pages = pageheap_owed(stats->owed_pages, taken.released, stats->ready_pages);
     stats->ops_count++;
+}
+
+void pageheap_repay(struct pageheap *heap, int64_t pages)
+{
+    lock_acquire(&heap->lock);
+    heap->stats.owed_pages -= pages;
+    lock_release(&heap->lock);
 }
 
 // find_aligned returns the lowest fitting run, aligned; the pages before it stay free. A small span

@@ -139,7 +139,7 @@ struct pageheap_stats {
     uint64_t freed_total_pages;    // ever freed by spans
     uint64_t released_total_pages; // ever given back
     uint64_t refused_total_pages;  // ever refused by the kernel (locked memory)
-    uint64_t grown_total_pages;    // ever made resident: growth, and released pages taken back
+    int64_t owed_pages;            // grown and not offset (pageheap_owed); below 0: credit
 };
 
 struct pageheap {
@@ -158,6 +158,7 @@ struct pageheap {
     uint64_t ring_ready_pages;   // (L) the hook rings when so many pages are ready
     void (*grow_hook)(void);     // (C) see pageheap_set_grow_hook
     uint64_t (*clock_ns)(void);  // (C) coarse: for the ages of ready pages
+    uint32_t unit_pages;         // (C) what goes back together: a kernel page, or a huge one
     bool populate;               // (C) populate released pages in bulk when they are taken
     uintptr_t window_start;      // (C) after the first reservation
     uint64_t group_summary[WINDOW_GROUPS]; // (L)
@@ -249,9 +250,40 @@ bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor,
                       const struct pageheap_filter *filter, enum vm_advice advice,
                       struct pageheap_release_result *result);
 
+// pageheap_dense turns to huge pages: the heap asks for them, and gives back only whole ones.
+// Called by boot before there is a second thread; what is touched by then stays small until the
+// kernel collapses it.
+void pageheap_dense(struct pageheap *heap);
+
+// A sample of the released pages, for what the kernel has put behind them all the same (khugepaged,
+// or a write to freed memory): one chunk at a call, from low addresses on and round again.
+struct pageheap_sample {
+    size_t arena; // next, index in the window
+    size_t chunk;
+    uint64_t looked_pages;   // of the kernel, ever; both halved from time to time
+    uint64_t resident_pages; // of these
+};
+
+// pageheap_sample_released looks at one chunk with released pages, about 10 us. False if there is
+// none, or nothing can be known. One thread at a time.
+bool pageheap_sample_released(struct pageheap *heap, struct pageheap_sample *sample);
+
 // pageheap_release_tables gives back page map and records of empty arenas; returns bytes, an upper
 // bound. One thread at a time (the release round).
 size_t pageheap_release_tables(struct pageheap *heap);
+
+// pageheap_owed is what is owed after memory has grown, by new pages or by released ones taken
+// back, while so much was ready: what could not have been offset when it happened is not owed
+// later.
+ATTR_INLINE int64_t pageheap_owed(int64_t owed, uint64_t grown, uint64_t ready)
+{
+    int64_t sum = owed + (int64_t)grown;
+    int64_t most = sum < (int64_t)ready ? sum : (int64_t)ready;
+    return owed > most ? owed : most;
+}
+
+// pageheap_repay takes pages from what is owed.
+void pageheap_repay(struct pageheap *heap, int64_t pages);
 
 // pageheap_must_grow tells whether page_count pages would be taken from released memory. Takes the
 // lock for a moment: it is about to be taken anyway.

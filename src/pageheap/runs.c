@@ -16,6 +16,8 @@
 //
 // Go       1.18 mgcscavenge.go scavengeOne (marks the pages allocated while the lock is dropped).
 // Tests    test/model/pageheap_model.c
+#include <string.h>
+
 #include "pageheap/pageheap_int.h"
 
 // A step looks at so many chunks at most, takes from so many, and in so many ranges: the lock is
@@ -50,15 +52,15 @@ struct pageheap_cursor pageheap_cursor_top(struct pageheap *heap)
     return cursor;
 }
 
-// Where the kernel's page is larger than ours, only whole pages of the kernel can go back.
-static void mask_whole_kernel_pages(uint64_t *mask, size_t kernel_pages)
+// Where the unit is larger than our page, only whole units can go back.
+static void mask_whole_units(uint64_t *mask, size_t unit_pages)
 {
-    if (kernel_pages <= 1) {
+    if (unit_pages <= 1) {
         return;
     }
-    for (size_t first = 0; first < CHUNK_PAGES; first += kernel_pages) {
-        if (!bits_all_in_range(mask, first, kernel_pages)) {
-            bits_clear_range(mask, first, kernel_pages);
+    for (size_t first = 0; first < CHUNK_PAGES; first += unit_pages) {
+        if (!bits_all_in_range(mask, first, unit_pages)) {
+            bits_clear_range(mask, first, unit_pages);
         }
     }
 }
@@ -92,23 +94,34 @@ static void mask_old_pages(uint64_t *mask, const uint8_t *freed_tick, uint8_t no
     }
 }
 
-// Keeps the highest max_pages of the mask, or a little more, so that a run is not cut in two; and
-// no more than max_runs runs. True if it cut something off.
-static bool mask_limit(uint64_t *mask, size_t max_pages, size_t max_runs)
+// The pages that mask_limit keeps or drops together: a word, or a unit if that is larger.
+static size_t limit_words(const struct pageheap *heap)
+{
+    return max_size(heap->unit_pages / 64, 1);
+}
+
+// Keeps the highest max_pages of the mask, or a little more, so that few runs are cut in two; and
+// no more than max_runs runs. Goes by groups of words. True if it cut something off.
+static bool mask_limit(uint64_t *mask, size_t group, size_t max_pages, size_t max_runs)
 {
     bool cut = false;
     size_t pages_left = max_pages;
     size_t runs_left = max_runs;
-    for (size_t w = CHUNK_WORDS; w-- > 0;) {
-        // Each word begins at most so many runs that the words above have not.
-        size_t runs = bit_popcount(mask[w] & ~(mask[w] << 1));
+    for (size_t end = CHUNK_WORDS; end != 0; end -= group) {
+        size_t pages = 0;
+        size_t runs = 0;
+        for (size_t w = end - group; w < end; w++) {
+            pages += bit_popcount(mask[w]);
+            // Each word begins at most so many runs that the words above have not.
+            runs += bit_popcount(mask[w] & ~(mask[w] << 1));
+        }
         if (pages_left == 0 || runs_left < runs) {
-            cut |= mask[w] != 0;
-            mask[w] = 0;
+            cut |= pages != 0;
+            memset(&mask[end - group], 0, group * sizeof(mask[0]));
             pages_left = 0;
             continue;
         }
-        pages_left -= min_size(pages_left, bit_popcount(mask[w]));
+        pages_left -= min_size(pages_left, pages);
         runs_left -= runs;
     }
     return cut;
@@ -127,7 +140,7 @@ static void mask_choose(const struct pageheap *heap, const struct arena *arena, 
         mask_old_pages(mask, &arena->freed_tick[chunk * CHUNK_PAGES], pageheap_tick(heap),
                        filter->min_age_ticks);
     }
-    mask_whole_kernel_pages(mask, heap->vm->page_bytes >> PAGE_SHIFT);
+    mask_whole_units(mask, heap->unit_pages);
     mask_long_runs(mask, filter->min_run_pages);
 }
 
@@ -175,9 +188,10 @@ static bool step_take(struct pageheap *heap, struct step *step, struct arena *ar
     size_t most = min_size(filter->max_pages, CHUNK_PAGES) - step->pages;
     *w = (struct withdrawal){.arena = arena, .chunk = chunk};
     mask_choose(heap, arena, chunk, filter, w->mask);
-    // The first chunk may take up to 63 pages too many; then no other may.
-    most = step->taken_count == 0 ? most : most - min_size(most, 63);
-    step->cut = mask_limit(w->mask, most, STEP_RANGES - step->range_count);
+    size_t group = limit_words(heap);
+    // The first chunk may take a group's pages less one too many; then no other may.
+    most = step->taken_count == 0 ? most : most - min_size(most, group * 64 - 1);
+    step->cut = mask_limit(w->mask, group, most, STEP_RANGES - step->range_count);
     for (size_t i = 0; i < CHUNK_WORDS; i++) {
         w->count += bit_popcount(w->mask[i]);
     }

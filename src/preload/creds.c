@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
 // Calls that change what the kernel keeps for each thread. libc makes the threads it knows follow
-// (setuid and its like) or the kernel refuses while there is a second thread (unshare, setns); the
-// releaser's bare thread is unknown to libc. So it is sent away before the call; it comes back,
-// with the new credentials, when there is something to give back. prctl is watched for the system
-// call filters that it announces (docs/design/003).
+// (setuid and its like), the kernel refuses while there is a second thread (unshare, setns), or a
+// thread with a directory of its own would stay outside (chroot); Ebb's bare threads are unknown to
+// libc. So they are sent away before the call; they come back, with the new credentials, when there
+// is something to give back or somebody asks. prctl is watched for the system call filters that it
+// announces (docs/design/003).
 //
 // Go  1.16 syscall AllThreadsSyscall solves the same for its own threads.
 #include <dlfcn.h>
@@ -51,6 +52,7 @@ PASS(setgroups, (size_t count, const gid_t *list), (count, list))
 PASS(initgroups, (const char *user, gid_t group), (user, group))
 PASS(unshare, (int flags), (flags))
 PASS(setns, (int fd, int type), (fd, type))
+PASS(chroot, (const char *path), (path))
 
 PUBLIC int prctl(int option, ...)
 {

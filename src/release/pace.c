@@ -43,6 +43,7 @@ bool release_epoch_update(struct release_epoch *epoch, struct release_view *view
     } else if (epoch->ended_at_rest && view->used_bytes < epoch->used_bytes) {
         // A look has found pages inside spans that were free all the time.
         epoch->used_bytes = view->used_bytes;
+        epoch->candidate_bytes = max_u64(epoch->candidate_bytes, view->candidate_bytes);
     }
     view->epoch_count = epoch->count;
     view->epoch_used_bytes = epoch->used_bytes;

@@ -62,5 +62,6 @@ const struct release_policy release_policies[RELEASE_POLICY_COUNT] = {
         .plan = release_plan_now,
         .ring_bytes = 128 * KIB,
         .advice = VM_ADVICE_DONTNEED,
+        .eager = true,
     },
 };

@@ -5,7 +5,7 @@
 // When the heap's resident memory grows by n bytes, as many bytes of free runs are released, the
 // largest runs first, at once and without pacing. Runs are released whole, and what that is too
 // much is credit for the next growth. Growth while nothing was ready is not offset later
-// (release_grown), and at most what is ready is released.
+// (pageheap_owed), and at most what is ready is released.
 // The periodic look of go1.11 holds as well, in its order, and comes first when both are due.
 // There is no goal: memory that does not grow and is not free for five minutes stays.
 // As growth rings no bell, the policy is asked each second while anything is ready that could go

@@ -35,7 +35,9 @@ struct line {
 
 static struct line line_make(const struct release_view *view, uint64_t goal)
 {
-    uint64_t began = view->epoch_retained_bytes - view->epoch_candidate_bytes;
+    // What was a candidate then may have been found later, and grown a little meanwhile.
+    uint64_t began = view->epoch_retained_bytes -
+                     min_u64(view->epoch_candidate_bytes, view->epoch_retained_bytes);
     struct line line = {0, 0};
     if (began >= goal + view->page_bytes) {
         line.fall_bytes = began - goal;

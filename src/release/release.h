@@ -72,7 +72,7 @@ struct release_view {
     uint64_t swept_ns;              // when a plan with .sweep was last carried out; 0: never
     uint64_t start_ns;              // when the policy came into force
     uint64_t grown_bytes;  // ready pages made since start_ns: growth, or released taken back, as
-                           // release_grown counts
+                           // far as that could have been offset when it happened (pageheap_owed)
     uint64_t offset_bytes; // released since then by plans with .offset
     uint64_t limit_bytes;  // memory limit for mapped_bytes; UINT64_MAX: none
     const struct release_history *history; // never NULL
@@ -105,6 +105,7 @@ struct release_policy {
     struct release_plan (*plan)(const struct release_view *view);
     uint64_t ring_bytes;   // growth of ready pages that wakes the releaser; 0: the option decides
     enum vm_advice advice; // unless option madvise says otherwise
+    bool eager; // every thread's cache is flushed at each look, and holes are made, at rest or not
 };
 
 #define RELEASE_POLICY_COUNT 8
@@ -147,14 +148,6 @@ bool release_epoch_update(struct release_epoch *epoch, struct release_view *view
 
 // The goal of go1.13 and later: used_bytes plus 10 %, rounded up to a kernel page.
 uint64_t release_goal(uint64_t used_bytes, uint64_t page_bytes);
-
-// release_grown is how view.grown_bytes counts growth by bytes while ready_bytes are ready: what
-// could not have been offset when it happened, because nothing was ready, is not owed later.
-ATTR_INLINE uint64_t release_grown(uint64_t grown_bytes, uint64_t offset_bytes, uint64_t bytes,
-                                   uint64_t ready_bytes)
-{
-    return max_u64(grown_bytes, min_u64(grown_bytes + bytes, offset_bytes + ready_bytes));
-}
 
 // History. release_history_init empties it: what is free then counts as freed at the first update.
 // release_history_update is called at each look, before the plan and again after a release, with
@@ -216,8 +209,15 @@ uint64_t releaser_release_now(const char *why, struct release_report *report);
 bool releaser_set_policy(size_t index);
 size_t releaser_policy_index(void);
 
+// releaser_reinflated_bytes is an estimate of what was given back and is resident all the same,
+// from a sample of 4 MiB at each look. Such memory is the work of khugepaged, or of a program that
+// writes to what it has freed.
+uint64_t releaser_reinflated_bytes(void);
+
 // releaser_set_limit sets the memory limit that policies see in view.limit_bytes; UINT64_MAX: none.
 void releaser_set_limit(uint64_t bytes);
+// releaser_limit is the limit in force; 0 or UINT64_MAX: none.
+uint64_t releaser_limit(void);
 
 // releaser_pause ends the thread and waits for that, at most 100 ms: before the program changes its
 // credentials or namespaces, which are per thread. It comes back at the next ring.

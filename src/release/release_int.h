@@ -8,6 +8,7 @@
 #define EBB_RELEASE_RELEASE_INT_H
 
 #include "base/atomic.h"
+#include "pageheap/pageheap.h"
 #include "release/release.h"
 
 // How often the releaser looks while the heap is in motion, and how long it stays when it is not;
@@ -25,15 +26,16 @@ struct round {
     struct release_history history;
     uint64_t start_ns; // when the policy came into force
     uint64_t swept_ns;
-    uint64_t grown_bytes;      // as release_grown counts
-    uint64_t grown_seen_pages; // of the page heap's count
     uint64_t offset_bytes;
     uint64_t searched_ns; // when spans were last looked at for holes
     uint32_t fresh_count; // spans that were not at rest then
     bool search_cut;      // the budget ended that look
     uint64_t trace_count;
-    atomic_u32 *stop;       // somebody wants the round to end soon
-    atomic_u64 limit_bytes; // (A) memory limit
+    struct pageheap_sample sample; // of released pages
+    atomic_u64 reinflated_bytes;   // (A) released, and resident all the same: an estimate
+    atomic_u32 restricted;         // (A) nothing but the calls that glibc's malloc makes
+    atomic_u32 *stop;              // somebody wants the round to end soon
+    atomic_u64 limit_bytes;        // (A) memory limit
 };
 
 extern struct round round_main ATTR_HIDDEN;

@@ -193,6 +193,11 @@ bool releaser_set_policy(size_t index)
     return true;
 }
 
+uint64_t releaser_reinflated_bytes(void)
+{
+    return load_relaxed(&round_main.reinflated_bytes);
+}
+
 size_t releaser_policy_index(void)
 {
     const struct release_policy *policy = round_policy();
@@ -202,6 +207,11 @@ size_t releaser_policy_index(void)
 void releaser_set_limit(uint64_t bytes)
 {
     store_relaxed(&round_main.limit_bytes, bytes);
+}
+
+uint64_t releaser_limit(void)
+{
+    return load_relaxed(&round_main.limit_bytes);
 }
 
 void releaser_pause(void)
@@ -222,6 +232,7 @@ void releaser_pause(void)
 void releaser_restrict(void)
 {
     store_relaxed(&releaser.restricted, 1);
+    store_relaxed(&round_main.restricted, 1);
     releaser_pause();
     barrier_restrict();
     vm_batch_forbid();

@@ -65,15 +65,11 @@ static void view_read(struct release_view *view)
         .page_bytes = vm_kernel.page_bytes,
         .swept_ns = round->swept_ns,
         .start_ns = round->start_ns,
+        .grown_bytes = round->offset_bytes + (uint64_t)stats.owed_pages * PAGE_BYTES,
         .offset_bytes = round->offset_bytes,
         .limit_bytes = load_relaxed(&round->limit_bytes),
         .history = &round->history,
     };
-    uint64_t grown_pages = stats.grown_total_pages - round->grown_seen_pages;
-    round->grown_seen_pages = stats.grown_total_pages;
-    round->grown_bytes = release_grown(round->grown_bytes, round->offset_bytes,
-                                       grown_pages << PAGE_SHIFT, ready_bytes);
-    view->grown_bytes = round->grown_bytes;
     release_epoch_update(&round->epoch, view);
     release_history_update(&round->history, view->now_ns, ready_bytes + candidate_bytes);
 }
@@ -224,6 +220,7 @@ static uint64_t plan_do(const struct release_plan *plan, bool in_bracket)
     }
     if (plan->offset) {
         round->offset_bytes += bytes;
+        pageheap_repay(&pageheap_main, (int64_t)(bytes >> PAGE_SHIFT));
     }
     done.took_ns = meter.paid_ns - meter.began_ns;
     if (bytes != 0 || done.runs.refused != 0 || done.refused_hole_bytes != 0) {
@@ -253,17 +250,19 @@ static uint64_t lazy_bytes(void)
 
 // --- looking ---
 
-// Looks for spans at rest, once a second; goes on where the budget ended it.
+// Looks for spans at rest, once a second; an eager policy takes all there are, ten times a second.
 static void spans_search(uint64_t now_ns)
 {
     struct round *round = &round_main;
-    if (round->searched_ns != 0 && now_ns - round->searched_ns < LOOK_NS * 9 / 10) {
+    bool eager = round_policy()->eager;
+    uint64_t period_ns = eager ? LOOK_NS / 10 : LOOK_NS * 9 / 10;
+    if (round->searched_ns != 0 && now_ns - round->searched_ns < period_ns) {
         return;
     }
     struct look look;
-    struct meter meter = meter_start(false);
+    struct meter meter = meter_start(eager);
     round->searched_ns = now_ns;
-    look_begin(&heap_main, &look, LOOK_REST);
+    look_begin(&heap_main, &look, eager ? LOOK_ALL : LOOK_REST);
     bool more = true;
     while (more && meter_may_spend(&meter)) {
         more = look_step(&heap_main, &look);
@@ -271,6 +270,22 @@ static void spans_search(uint64_t now_ns)
     }
     round->fresh_count = look.fresh_count;
     round->search_cut = more;
+}
+
+// Notices memory that was given back and has come again.
+static void released_sample(void)
+{
+    struct round *round = &round_main;
+    struct pageheap_sample *sample = &round->sample;
+    if (load_relaxed(&round->restricted) != 0 ||
+        !pageheap_sample_released(&pageheap_main, sample)) {
+        return;
+    }
+    struct pageheap_stats stats;
+    pageheap_stats_read(&pageheap_main, &stats);
+    uint64_t released_pages = stats.released_pages - stats.lazy_pages;
+    uint64_t share = (sample->resident_pages << 16) / max_u64(sample->looked_pages, 1);
+    store_relaxed(&round->reinflated_bytes, (released_pages * share >> 16) << PAGE_SHIFT);
 }
 
 // When to look again after a round that left nothing to do at once.
@@ -301,6 +316,7 @@ uint64_t round_look(uint64_t *ready_pages)
         view_read(&view);
         plan = round_policy()->plan(&view);
     }
+    released_sample();
     *ready_pages = view.ready_bytes >> PAGE_SHIFT;
     if (plan.bytes != 0 && released != 0) {
         // More to do: when the budget allows, but not before others have had a turn.
@@ -362,6 +378,7 @@ void round_release_all(const char *why, struct release_report *report)
 void round_set_policy(const struct release_policy *policy, uint64_t now_ns)
 {
     struct round *round = &round_main;
+    struct pageheap_stats stats;
     store_relaxed(&round->policy, (void *)(uintptr_t)policy);
     round->advice = release_advice(policy, options_main.madvise);
     if (round->advice == VM_ADVICE_FREE && !vm_free_works(&vm_kernel)) {
@@ -369,8 +386,9 @@ void round_set_policy(const struct release_policy *policy, uint64_t now_ns)
     }
     round->start_ns = now_ns;
     round->swept_ns = 0;
-    round->grown_bytes = 0;
     round->offset_bytes = 0;
+    pageheap_stats_read(&pageheap_main, &stats);
+    pageheap_repay(&pageheap_main, stats.owed_pages);
     release_history_init(&round->history, (uint64_t)options_main.decay_ms, now_ns);
     if (round->advice == VM_ADVICE_DONTNEED && lazy_bytes() != 0) {
         lazy_release();

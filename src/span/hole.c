@@ -179,6 +179,9 @@ static uint32_t hole_search(const struct heap *heap, const struct span *span)
 
 bool hole_possible(const struct heap *heap, const struct span *span)
 {
+    if (heap->pages->unit_pages > 32) {
+        return false; // huge pages go back whole, and no span is that large
+    }
     size_t unit_bytes = heap->pages->vm->page_bytes;
     uint64_t span_bytes = (uint64_t)span->page_count << PAGE_SHIFT;
     uint64_t hole_bytes = (uint64_t)bit_popcount(load_relaxed(&span->holes)) * unit_bytes;

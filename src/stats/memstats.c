@@ -80,6 +80,7 @@ void memstats_print(struct fmt *out, const struct ebb_memstats *s,
     line_bytes(out, "heap-released", s->heap_released);
     line_bytes(out, "heap-released-lazily", s->heap_lazy);
     line_bytes(out, "heap-released-holes", s->heap_holes);
+    line_bytes(out, "heap-reinflated", s->heap_reinflated);
     line_count(out, "heap-objects", s->heap_objects);
     line_bytes(out, "mspan-in-use", s->mspan_inuse);
     line_bytes(out, "mspan-sys", s->mspan_sys);

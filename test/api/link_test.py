@@ -25,7 +25,7 @@ C_NAMES = """
 # Calls that change what the kernel keeps for each thread (src/preload/creds.c).
 CREDENTIAL_NAMES = """
     setuid setgid seteuid setegid setreuid setregid setresuid setresgid setgroups initgroups
-    unshare setns prctl
+    unshare setns chroot prctl
 """.split()
 
 # Itanium C++ ABI, 64 bit: operator new and delete, single and array, each in all forms, but for the

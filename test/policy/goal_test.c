@@ -174,6 +174,8 @@ EBB_TEST(line, candidates_count_as_used)
     struct release_plan plan = release_plan_go113(&view);
     cr_assert(bare.bytes == 100 * 4 * KIB && plan.bytes == bare.bytes &&
               plan.wake_at_ns == bare.wake_at_ns);
+    view.epoch_candidate_bytes = 2 * GIB; // found later, and more than was retained: no line
+    cr_assert(release_plan_go113(&view).bytes == 0);
 }
 
 // On the simulated heap: after a peak RSS lies on the line, and then at the goal, at rest.

@@ -8,6 +8,7 @@
 #include "support/unit.h"
 
 #include "base/option.h"
+#include "pageheap/pageheap.h"
 #include "simulate.h"
 
 #define MINUTE_NS (60 * NS_PER_S)
@@ -173,14 +174,17 @@ EBB_TEST(offset, asks_each_second_while_anything_could_go_back)
 // Growth that found nothing ready is not owed later, and credit is not lost.
 EBB_TEST(offset, growth_counts_against_what_was_ready_then)
 {
-    cr_assert(release_grown(0, 0, GIB, 0) == 0);
-    cr_assert(release_grown(0, 0, GIB, 1) == 1);
-    cr_assert(release_grown(0, 0, MIB, MIB - 1) == MIB - 1);
-    cr_assert(release_grown(0, 0, MIB, MIB) == MIB);
-    cr_assert(release_grown(0, 0, MIB, MIB + 1) == MIB);
-    cr_assert(release_grown(5 * MIB, 2 * MIB, MIB, 2 * MIB) == 5 * MIB, "owed already: all of it");
-    cr_assert(release_grown(2 * MIB, 5 * MIB, MIB, 0) == 3 * MIB, "out of the credit");
-    cr_assert(release_grown(2 * MIB, 5 * MIB, 9 * MIB, 0) == 5 * MIB, "credit and no more");
+    const int64_t mib = MIB;
+    cr_assert(pageheap_owed(0, GIB, 0) == 0);
+    cr_assert(pageheap_owed(0, GIB, 1) == 1);
+    cr_assert(pageheap_owed(0, MIB, MIB - 1) == mib - 1);
+    cr_assert(pageheap_owed(0, MIB, MIB) == mib);
+    cr_assert(pageheap_owed(0, MIB, MIB + 1) == mib);
+    cr_assert(pageheap_owed(3 * mib, MIB, 2 * MIB) == 3 * mib, "owed already: all of it");
+    cr_assert(pageheap_owed(3 * mib, 0, 0) == 3 * mib);
+    cr_assert(pageheap_owed(-3 * mib, MIB, 0) == -2 * mib, "out of the credit");
+    cr_assert(pageheap_owed(-3 * mib, 9 * MIB, 0) == 0, "credit and no more");
+    cr_assert(pageheap_owed(-3 * mib, 9 * MIB, 2 * MIB) == 2 * mib);
 }
 
 // --- on the simulated heap ---

@@ -293,6 +293,28 @@ EBB_TEST(release_epoch, is_corrected_downwards_at_rest)
     cr_assert(view.epoch_used_bytes == GIB);
 }
 
+// While the heap rests, looks find kernel pages inside spans that had been free before: they were
+// never used, and were candidates when the epoch ended. An epoch that ended in motion stays.
+EBB_TEST(release_epoch, is_corrected_by_what_looks_find_at_rest)
+{
+    for (int rest = 0; rest < 2; rest++) {
+        struct release_epoch epoch = {0};
+        struct release_view view = {.used_bytes = 10 * MIB, .candidate_bytes = MIB};
+        cr_assert(look(&epoch, &view, NS_PER_S, 4 * MIB, 1000));
+        if (rest) {
+            cr_assert(look(&epoch, &view, 2 * NS_PER_S, 4 * MIB, 1000));
+        }
+        view = (struct release_view){.used_bytes = 7 * MIB, .candidate_bytes = 4 * MIB};
+        cr_assert(!look(&epoch, &view, 2 * NS_PER_S - !rest, 4 * MIB, 1001));
+        cr_assert(view.epoch_used_bytes == (rest ? 7 : 10) * MIB);
+        cr_assert(view.epoch_candidate_bytes == (rest ? 4 : 1) * MIB);
+        view = (struct release_view){.used_bytes = 8 * MIB, .candidate_bytes = MIB};
+        cr_assert(!look(&epoch, &view, 2 * NS_PER_S - !rest, 4 * MIB, 1002));
+        cr_assert(view.epoch_used_bytes == (rest ? 7 : 10) * MIB, "it does not rise");
+        cr_assert(view.epoch_candidate_bytes == (rest ? 4 : 1) * MIB);
+    }
+}
+
 EBB_TEST(release_epoch, remembers_what_was_retained_at_its_end)
 {
     struct release_epoch epoch = {0};

@@ -8,6 +8,8 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
+#include "pageheap/pageheap.h"
+
 #define LOOK_NS NS_PER_S
 #define STAY_NS (3 * NS_PER_S)
 #define COST_UNIT_NS (50 * NS_PER_US)
@@ -65,7 +67,7 @@ static void take(struct sim *sim, struct sim_block block)
     sim->used_bytes += block.count * SIM_UNIT;
     sim->ops_count += block.count;
     sim->top = max_size(sim->top, block.first + block.count);
-    sim->grown_bytes = release_grown(sim->grown_bytes, sim->offset_bytes, grown, sim->ready_bytes);
+    sim->owed_bytes = pageheap_owed(sim->owed_bytes, grown, sim->ready_bytes);
 }
 
 static void ring(struct sim *sim)
@@ -136,7 +138,7 @@ static void view_read(struct sim *sim, struct release_view *view)
         .page_bytes = sim->page_bytes,
         .swept_ns = sim->swept_ns,
         .start_ns = sim->start_ns,
-        .grown_bytes = sim->grown_bytes,
+        .grown_bytes = sim->offset_bytes + (uint64_t)sim->owed_bytes,
         .offset_bytes = sim->offset_bytes,
         .limit_bytes = sim->limit_bytes,
         .history = &sim->history,
@@ -226,7 +228,10 @@ static uint64_t carry_out(struct sim *sim, const struct release_plan *plan)
     }
     sim->given_bytes += given;
     sim->swept_ns = plan->sweep ? sim->now_ns : sim->swept_ns;
-    sim->offset_bytes += plan->offset ? given : 0;
+    if (plan->offset) {
+        sim->offset_bytes += given;
+        sim->owed_bytes -= (int64_t)given;
+    }
     return given;
 }
 

@@ -56,7 +56,8 @@ struct sim {
     size_t top;                   // units beyond are absent
     uint64_t used_bytes, ready_bytes, released_bytes;
     uint64_t freed_bytes, ops_count;
-    uint64_t swept_ns, grown_bytes, offset_bytes;
+    uint64_t swept_ns, offset_bytes;
+    int64_t owed_bytes;
 
     bool awake;           // there is a releaser's thread, which looks at
     uint64_t look_at_ns;  // ... this moment

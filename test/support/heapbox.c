@@ -50,6 +50,7 @@ void heapbox_adopt_main(struct heapbox *box, size_t page_bytes, size_t space_byt
     vm_kernel.page_bytes = page_bytes; // the releaser and preload read it there
     heap_main.meta.vm = &box->fail.vm;
     pageheap_main.vm = &box->fail.vm;
+    pageheap_main.unit_pages = (uint32_t)max_size(page_bytes >> PAGE_SHIFT, 1);
     pageheap_main.hint = (uintptr_t)box->sim.space;
     pageheap_set_grow_hook(&pageheap_main, NULL);
 }

@@ -304,7 +304,7 @@ Test(option, table)
 {
     struct options defaults;
     option_defaults(&defaults);
-    cr_expect_eq(option_count(), 12);
+    cr_expect_eq(option_count(), 15);
     for (size_t i = 0; i < option_count(); i++) {
         struct option_info info = option_info(i);
         char text[128];

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT
+//
+// The signal that opens the control socket: choosing it, its handler, and the server's coming and
+// going through start, pause, fork and exit.
+//
+// Go  1.16 signal_unix.go initsig, sigInstallGoHandler; preempt by sigPreempt is the like use.
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/option.h"
+#include "control/control_int.h"
+#include "os/clock.h"
+#include "os/futex.h"
+#include "os/sys.h"
+
+struct control control_main;
+
+struct control_page control_page = {
+    .magic = CONTROL_PAGE_MAGIC,
+    .version = CONTROL_PAGE_VERSION,
+};
+
+// The note from which a reader in another process finds the page.
+__asm__(".pushsection .note.ebb.control, \"a\", %note\n\t"
+        ".balign 4\n\t"
+        ".long 4\n\t"          // bytes of the name
+        ".long 8\n\t"          // bytes of the description
+        ".long 0x43545231\n\t" // CONTROL_NOTE_TYPE
+        ".asciz \"Ebb\"\n\t"
+        ".quad control_page - .\n\t"
+        ".popsection");
+
+// Searched downwards from SIGRTMAX - 1: valgrind keeps the last, Java SIGRTMAX - 2, glibc the first
+// three, and programs count their own from SIGRTMIN up.
+#define SIGNAL_FIRST 63
+#define SIGNAL_JAVA 62
+#define SIGNAL_LAST 40
+
+#define PAUSE_NS (100 * NS_PER_MS)
+#define RESTRICT_NS (5 * NS_PER_S)
+#define GONE_NS (100 * NS_PER_MS)
+
+// What rt_sigaction takes; the same on both processors.
+struct kernel_sigaction {
+    void (*handler)(int, siginfo_t *, void *);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
+#define KERNEL_SA_RESTORER 0x04000000u
+
+// The handler returns here. No unwind information, on purpose: unwinders know these bytes.
+#if defined(__x86_64__)
+void control_sigreturn(void) ATTR_HIDDEN;
+__asm__(".pushsection .text\n\t.balign 16\n\tnop\n\t.hidden control_sigreturn\n\t"
+        ".globl control_sigreturn\n\t.type control_sigreturn, @function\ncontrol_sigreturn:\n\t"
+        "movq $15, %rax\n\t" // SYS_rt_sigreturn
+        "syscall\n\t"
+        ".size control_sigreturn, .-control_sigreturn\n\t.popsection");
+#endif
+
+void control_state_set(enum control_state state)
+{
+    store_seq(&control_page.state, (uint32_t)state); // pairs with load_seq below
+    if (load_seq(&control_main.restricted) != 0) {   // pairs with store_seq in control_restrict
+        store_seq(&control_page.state, CONTROL_RESTRICTED);
+    }
+}
+
+// --- the server's thread ---
+
+void control_opened(long error)
+{
+    store_relaxed(&control_page.error, (uint32_t)-error);
+    // Before the state, because a reader outside waits for both; pairs with nothing of ours.
+    add_seq(&control_page.generation, 1);
+    control_state_set(error == 0 ? CONTROL_OPEN : CONTROL_FAILED);
+}
+
+static void control_run(void *arg)
+{
+    (void)arg;
+    sys_call2(SYS_prctl, PR_SET_NAME, "ebb-control");
+    for (;;) {
+        uint32_t bell = load_seq(&control_main.bell); // pairs with add_seq in the handler
+        if (load_seq(&control_main.stop) == 0) {      // pairs with store_seq in server_stop
+            control_session();
+        }
+        store_seq(&control_main.running, CONTROL_NONE); // pairs with cas_seq in server_start
+        uint32_t expected = CONTROL_NONE;
+        if (load_seq(&control_main.bell) == bell || load_seq(&control_main.stop) != 0 ||
+            !cas_seq(&control_main.running, &expected, CONTROL_RUNNING)) {
+            break;
+        }
+    }
+}
+
+// Waits until the thread has gone, for at most limit_ns.
+static bool server_wait_gone(uint64_t limit_ns)
+{
+    uint64_t until_ns = clock_now_ns() + limit_ns;
+    // The kernel clears alive and wakes; pairs with nothing of ours.
+    while (load_acquire(&control_main.worker.alive) != 0) {
+        if (clock_now_ns() >= until_ns) {
+            return false;
+        }
+        futex_wait(&control_main.worker.alive, 1, NS_PER_MS / 10);
+    }
+    return true;
+}
+
+// Makes the server look up. It blocks every signal, so that this one only ends its sleep.
+static void server_ring(void)
+{
+    uint32_t tid = load_seq(&control_main.tid); // pairs with store_seq in door_run
+    if (tid != 0) {
+        sys_call3(SYS_tgkill, load_relaxed(&control_page.pid), tid,
+                  load_relaxed(&control_page.signal));
+    }
+}
+
+static void server_start(void)
+{
+    uint32_t expected = CONTROL_NONE;
+    // Pairs with store_seq in control_run.
+    if (!cas_seq(&control_main.running, &expected, CONTROL_RUNNING)) {
+        server_ring();
+        return;
+    }
+    long error = -EAGAIN;
+    // The last thread may still be on its way out, on the stack that is to be used again.
+    if (server_wait_gone(GONE_NS)) {
+        store_seq(&control_main.stop, 0);
+        error = bare_start(&control_main.worker, &vm_kernel, control_run, NULL);
+    }
+    if (error != 0) {
+        store_seq(&control_main.running, CONTROL_NONE);
+        control_opened(error);
+    }
+}
+
+static bool server_stop(uint64_t limit_ns)
+{
+    if (load_seq(&control_main.running) == CONTROL_NONE) { // pairs with control_run
+        return true;
+    }
+    store_seq(&control_main.stop, 1); // pairs with the looks in server.c
+    server_ring();
+    return server_wait_gone(limit_ns);
+}
+
+// --- the signal ---
+
+// May interrupt anything: malloc in its bracket, a fork, another handler. So it starts the thread
+// or rings it, and touches nothing of the heap.
+static void control_handler(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)info;
+    (void)context;
+    // In a child of vfork, or of a fork that libc does not know, this memory is another's.
+    if ((uint32_t)sys_call0(SYS_getpid) != load_relaxed(&control_page.pid) ||
+        load_seq(&control_main.restricted) != 0) { // pairs with store_seq in control_restrict
+        return;
+    }
+    add_seq(&control_main.bell, 1); // pairs with load_seq in control_run
+    server_start();
+}
+
+// Takes the signal if nobody has it.
+static bool signal_take(int number)
+{
+    struct kernel_sigaction ours = {
+        .handler = control_handler,
+        .flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK,
+        .mask = ~UINT64_C(0),
+    };
+    struct kernel_sigaction theirs = {0};
+#if defined(__x86_64__)
+    ours.flags |= KERNEL_SA_RESTORER;
+    ours.restorer = control_sigreturn;
+#endif
+    if (sys_call4(SYS_rt_sigaction, number, &ours, &theirs, sizeof(ours.mask)) != 0) {
+        return false;
+    }
+    if (theirs.handler == NULL) { // SIG_DFL
+        return true;
+    }
+    sys_call4(SYS_rt_sigaction, number, &theirs, NULL, sizeof(ours.mask));
+    return false;
+}
+
+static uint32_t signal_choose(void)
+{
+    for (int number = SIGNAL_FIRST; number >= SIGNAL_LAST; number--) {
+        if (number != SIGNAL_JAVA && signal_take(number)) {
+            return (uint32_t)number;
+        }
+    }
+    return 0;
+}
+
+// --- life ---
+
+static void page_set_pid(void)
+{
+    store_relaxed(&control_page.pid, (uint32_t)sys_call0(SYS_getpid));
+}
+
+void control_init(const char *runtime_dir)
+{
+    if (options_main.control == OPTION_CONTROL_OFF) {
+        store_relaxed(&control_page.secure, getauxval(AT_SECURE) != 0);
+        return;
+    }
+    page_set_pid();
+    if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
+        store_relaxed(&control_main.restricted, 1);
+        control_state_set(CONTROL_RESTRICTED);
+        return;
+    }
+    if (runtime_dir != NULL && strlen(runtime_dir) < CONTROL_RUNTIME_BYTES) {
+        memcpy(control_main.runtime_dir, runtime_dir, strlen(runtime_dir) + 1);
+    }
+    uint32_t number = signal_choose();
+    store_relaxed(&control_page.signal, number);
+    control_state_set(number != 0 ? CONTROL_CLOSED : CONTROL_NO_SIGNAL);
+    if (number != 0 && options_main.control == OPTION_CONTROL_ON) {
+        server_start();
+    }
+}
+
+void control_fork_child(void)
+{
+    if (options_main.control == OPTION_CONTROL_OFF) {
+        return;
+    }
+    bare_forget(&control_main.worker);
+    bare_forget(&control_main.door);
+    store_relaxed(&control_main.tid, 0);
+    store_relaxed(&control_main.stop, 0);
+    store_relaxed(&control_main.running, CONTROL_NONE);
+    page_set_pid();
+    if (load_relaxed(&control_page.signal) == 0) {
+        return;
+    }
+    control_state_set(CONTROL_CLOSED);
+    if (options_main.control == OPTION_CONTROL_ON && options_main.children &&
+        load_relaxed(&control_main.restricted) == 0) {
+        server_start();
+    }
+}
+
+void control_pause(void)
+{
+    server_stop(PAUSE_NS);
+}
+
+void control_restrict(void)
+{
+    if (options_main.control == OPTION_CONTROL_OFF) {
+        return;
+    }
+    if ((uint32_t)sys_call0(SYS_getpid) != load_relaxed(&control_page.pid)) {
+        return; // a child of vfork, in its parent's memory
+    }
+    store_seq(&control_main.restricted, 1); // pairs with the looks in the handler and state_set
+    store_seq(&control_page.state, CONTROL_RESTRICTED);
+    server_stop(RESTRICT_NS);
+}
+
+void control_end(void)
+{
+    if (!server_stop(PAUSE_NS)) {
+        // A request under way keeps it; what it leaves behind in the file system goes here.
+        sys_call3(SYS_unlinkat, AT_FDCWD, control_page.path, 0);
+    }
+}
