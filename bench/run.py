@@ -91,6 +91,7 @@ def complete(options):
     options.policy_rounds = options.rounds or (1 if small else 3)
     options.rounds = options.rounds or (1 if options.smoke else 3 if options.quick else 15)
     options.seed = random.randrange(1 << 32) if options.seed is None else options.seed
+    options.load_mib = options.curve_mib
     options.curve_mib = options.curve_mib or (16 if options.smoke else 256 if small else 1024)
     options.curve_parallel = 15 if small else 5
     options.bindir = os.path.abspath(options.bindir)
@@ -162,7 +163,7 @@ def run_curves(results, options, present, show):
 def run_policies(results, options, all_peers, show):
     """run_policies does the suite policy: loads under every policy and peer, then survivors."""
     peers_run = [peer for peer in peers.lineup(all_peers, policies=True) if not peer.missing]
-    chosen = waves.loads(options.size, [name for name in options.only if name != "survivors"])
+    chosen = waves.loads(options.size, options.only, options.load_mib)
     results["lineup"] = [peer.describe() for peer in peers_run]
     results["loads"] = [load.describe() for load in chosen]
     results["policy"] = waves.record(chosen, peers_run, options, show)

@@ -72,8 +72,9 @@ class Load:
                 "mib": self.mib, "period": self.period, "seconds": self.seconds}
 
 
-def loads(size, only):
-    """loads of a run; in quick and smoke go1.11's five minutes cannot come."""
+def loads(size, only, mib=None):
+    """loads of a run, all of one size if mib is given; in quick and smoke go1.11's five minutes
+    cannot come."""
     if size == "smoke":
         found = [Load("peak", 1, 8, 0.5), Load("waves-5s", 1, 8, 0.4, 2, 0.1),
                  Load("big-small-big", 1, 8, 0.1)]
@@ -85,6 +86,8 @@ def loads(size, only):
         found += [Load("waves-5s", percent, 256, 5, 12, 1.5, 4) for percent in (0, 1, 10)]
         found += [Load("waves-60s", percent, 256, 60, 3, 15) for percent in (0, 1, 10)]
         found += [Load("big-small-big", percent, 512, 3, parallel=4) for percent in (0, 1, 10)]
+    for load in found:
+        load.mib = mib or load.mib
     names = [load.name for load in found]
     for name in only:
         if name not in names and name not in [load.kind for load in found]:
