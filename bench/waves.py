@@ -30,6 +30,9 @@ import time
 import machine
 
 SAMPLE_SECONDS = 0.25
+# Long loads are sampled more rarely: smaps_rollup of a large process takes milliseconds.
+SAMPLES_WANTED = 240
+SAMPLE_SECONDS_MAX = 1.0
 GROUP_SECONDS_MAX = 120
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
@@ -268,9 +271,10 @@ def groups(load, lineup):
     return [lineup[start:start + room] for start in range(0, len(lineup), room)]
 
 
-def step(recordings):
+def step(recordings, load):
     """step reads and samples every recording that is not done; returns how many those are."""
-    tick = time.monotonic() + SAMPLE_SECONDS
+    seconds = min(SAMPLE_SECONDS_MAX, load.seconds / SAMPLES_WANTED)
+    tick = time.monotonic() + max(SAMPLE_SECONDS, seconds)
     alive = 0
     for recording in recordings:
         if "end" in recording.phases or recording.process.poll() is not None:
@@ -298,12 +302,12 @@ def record_group(load, lineup, options, round_index):
             limit = time.monotonic() + GROUP_SECONDS_MAX
             # A peak is built alone; waves only keep their distance.
             while time.monotonic() < limit:
-                step(recordings)
+                step(recordings, load)
                 built = load.kind != "peak" or "idle" in recording.phases
                 if (built and time.monotonic() >= end) or recording.process.poll() is not None:
                     break
         limit = time.monotonic() + load.seconds + GROUP_SECONDS_MAX
-        while step(recordings) and time.monotonic() < limit:
+        while step(recordings, load) and time.monotonic() < limit:
             pass
         for recording in recordings:
             recording.finish()
