@@ -264,7 +264,8 @@ static bool cache_look(struct piece *piece)
     struct look *look = piece->look;
     if (cache->place.look_id != look->id) {
         cache->place = (struct look_place){.look_id = look->id, .size_class = 2}; // class 1
-        cache->clean = piece->idle;
+        // A look that gives searches nothing: what it passes is not known to be clean.
+        cache->clean = piece->idle && look->kind != LOOK_GIVE;
         if (piece->idle && look->kind != LOOK_GIVE) {
             gather_flush(piece->heap, cache);
             look->flushed_pages += runs_flush(piece->heap, cache);
