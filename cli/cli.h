@@ -19,6 +19,7 @@
 //
 // Go       cmd/go/main.go, its table of commands.
 // Tests    test/cli/run_test.py  test/cli/inspect_test.py  test/cli/text_test.py
+//          test/cli/look_test.py
 //          test/cli/control_test.py
 #ifndef EBB_CLI_CLI_H
 #define EBB_CLI_CLI_H
@@ -46,12 +47,18 @@ struct command {
 int cmd_run(const struct command *self, int argc, char **argv);
 int cmd_options(const struct command *self, int argc, char **argv);
 int cmd_version(const struct command *self, int argc, char **argv);
+int cmd_ps(const struct command *self, int argc, char **argv);
+int cmd_memstats(const struct command *self, int argc, char **argv);
+int cmd_ledger(const struct command *self, int argc, char **argv);
 int cmd_policy(const struct command *self, int argc, char **argv);
 int cmd_release(const struct command *self, int argc, char **argv);
 
 extern const struct argp cmd_run_argp;
 extern const struct argp cmd_options_argp;
 extern const struct argp cmd_version_argp;
+extern const struct argp cmd_ps_argp;
+extern const struct argp cmd_memstats_argp;
+extern const struct argp cmd_ledger_argp;
 extern const struct argp cmd_policy_argp;
 extern const struct argp cmd_release_argp;
 

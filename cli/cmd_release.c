@@ -150,8 +150,9 @@ static void text_print(const struct target *target, const struct client_answer *
     term_text(&term, TERM_BOLD, size_text(client_value(answer, "released_bytes"), size), 0);
     printf(" in %.1f ms.\nRSS %s -> %s.\n", (double)client_value(answer, "took_ns") / 1e6,
            size_text(before, from), size_text(after, to));
-    part_print(&term, "GIVEN BACK", answer, lines_given, ARRAY_COUNT(lines_given));
-    part_print(&term, "KEPT", answer, lines_kept, ARRAY_COUNT(lines_kept));
+    // Padded to the longest name, so that the two tables align.
+    part_print(&term, "GIVEN BACK   ", answer, lines_given, ARRAY_COUNT(lines_given));
+    part_print(&term, "KEPT         ", answer, lines_kept, ARRAY_COUNT(lines_kept));
     uint64_t skipped = client_value(answer, "skipped_count");
     uint64_t pause_ns = client_value(answer, "pause_ns_max");
     if (skipped != 0 || pause_ns != 0) {

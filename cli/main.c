@@ -29,6 +29,9 @@ static const struct argp cmd_help_argp;
 // One line per command, in the order in which help shows them.
 static const struct command commands[] = {
     {"run", cmd_run, &cmd_run_argp, "run a program with Ebb in place of its malloc"},
+    {"ps", cmd_ps, &cmd_ps_argp, "list the processes that run on Ebb"},
+    {"memstats", cmd_memstats, &cmd_memstats_argp, "show a process's MemStats, as gops does"},
+    {"ledger", cmd_ledger, &cmd_ledger_argp, "show where each resident byte of a process is"},
     {"policy", cmd_policy, &cmd_policy_argp, "show or change the policy of a running process"},
     {"release", cmd_release, &cmd_release_argp, "make a running process give back all it can"},
     {"options", cmd_options, &cmd_options_argp, "list the options, their values and their meaning"},
@@ -282,6 +285,8 @@ static void overview_print(FILE *out)
     fputs("\n"
           "  ebb run ./server --port 80    run a server; memory goes back by itself\n"
           "  ebb run --set stats=exit ls   print what malloc did when it ends\n"
+          "  ebb ps                        which processes run on Ebb\n"
+          "  ebb ledger 1234               where the memory of one of them is\n"
           "  ebb policy 4711 now           change the policy of a running process\n"
           "  ebb options                   what can be set\n"
           "  ebb help run                  more about one command\n\n"

@@ -230,7 +230,9 @@ static int owner_check(const struct target *target)
 {
     char numbers[128];
     uint32_t pid = load_relaxed(&target->page.pid);
-    if (pid == 0 || !target_status_read(target->pid, 0, "NSpid:", numbers, sizeof(numbers))) {
+    // Under a filter a forked child does not ask for its number.
+    if (pid == 0 || load_relaxed(&target->page.state) == CONTROL_RESTRICTED ||
+        !target_status_read(target->pid, 0, "NSpid:", numbers, sizeof(numbers))) {
         return 0;
     }
     const char *last = strrchr(numbers, '\t'); // as the innermost namespace counts

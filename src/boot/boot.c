@@ -13,6 +13,7 @@
 
 #include "boot/boot_int.h"
 #include "control/control.h"
+#include "ledger/ledger.h"
 #include "release/release.h"
 #include "span/span.h"
 
@@ -59,6 +60,7 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
     } else if (options_main.thp == OPTION_THP_KEEP) {
         pageheap_dense(&pageheap_main);
     }
+    ledger_page_init();
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
         releaser_restrict();
@@ -98,6 +100,7 @@ uint64_t boot_release_now(void)
 
 void boot_filter_coming(void)
 {
+    ledger_restrict();
     releaser_restrict();
     control_restrict();
 }
@@ -106,6 +109,11 @@ void boot_credentials_change(void)
 {
     releaser_pause();
     control_pause();
+}
+
+void boot_credentials_changed(void)
+{
+    control_resume();
 }
 
 ATTR_EXPORT int ebb_release_now(struct ebb_release_report *report)

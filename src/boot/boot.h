@@ -41,5 +41,7 @@ void boot_filter_coming(void);
 
 // boot_credentials_change: the program is about to change what the kernel keeps for each thread.
 void boot_credentials_change(void);
+// boot_credentials_changed: that is done, or has failed. errno stays.
+void boot_credentials_changed(void);
 
 #endif

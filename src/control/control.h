@@ -85,8 +85,12 @@ void control_init(const char *runtime_dir);
 void control_fork_child(void);
 
 // control_pause closes the door and waits for that, at most 100 ms: before the program changes its
-// credentials or namespaces. The signal opens it again, with the new ones.
+// credentials or namespaces. Until
+// control_resume nobody opens it.
 void control_pause(void);
+
+// control_resume allows it again, after the change. Every control_pause needs one.
+void control_resume(void);
 
 // control_restrict closes it for good: a system call filter may come. Waits for a request under
 // way, at most 5 s, because its next system call could be fatal.

@@ -18,7 +18,9 @@ enum { CONTROL_NONE, CONTROL_RUNNING };
 struct control {
     atomic_u32 running;                      // (A) CONTROL_NONE, CONTROL_RUNNING
     atomic_u32 bell;                         // (A) signals seen
-    atomic_u32 stop;                         // (A) 1: the server is to end
+    atomic_u32 held;                         // (A) above 0: nobody may start it
+    atomic_u32 era;                          // (A) raised to end what runs
+    uint32_t own_era;                        // (running) in which the server started
     atomic_u32 restricted;                   // (A) 1: no system calls beyond malloc's any more
     atomic_u32 tid;                          // (A) of the door
     struct bare_thread worker;               // (running) outlives the door
@@ -30,6 +32,9 @@ extern struct control control_main ATTR_HIDDEN;
 
 // control_state_set publishes the state, unless RESTRICTED is in force.
 void control_state_set(enum control_state state);
+
+// control_is_over tells the server's threads that they are to end.
+bool control_is_over(void);
 
 // control_opened publishes the outcome of a try to open: 0 or a negative errno.
 void control_opened(long error);

@@ -236,8 +236,7 @@ static void bell_answer(struct server *server)
     while (sys_call3(SYS_read, FD_BELL, &info, sizeof(info)) > 0) {
     }
     server->used_ns = clock_now_ns();
-    // Pairs with store_seq in server_stop.
-    if (load_seq(&control_main.stop) == 0 && !control_file_is_there(&server->file)) {
+    if (!control_is_over() && !control_file_is_there(&server->file)) {
         control_opened(socket_open(server));
     }
 }
@@ -317,8 +316,7 @@ void control_serve(void)
     for (;;) {
         uint64_t now_ns = clock_now_ns();
         uint64_t next_ns = clients_expire(&server, now_ns);
-        // Pairs with store_seq in server_stop.
-        if (load_seq(&control_main.stop) != 0 || server_is_idle(&server, now_ns)) {
+        if (control_is_over() || server_is_idle(&server, now_ns)) {
             break;
         }
         server_poll(&server, now_ns, next_ns);

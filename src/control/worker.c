@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 
 #include "control/control_int.h"
+#include "ledger/ledger.h"
 #include "os/futex.h"
 #include "os/sys.h"
 
@@ -46,7 +47,7 @@ static void door_run(void *arg)
     (void)arg;
     sys_call2(SYS_prctl, PR_SET_NAME, "ebb-door");
     store_seq(&control_main.tid, (uint32_t)sys_call0(SYS_gettid)); // pairs with server_ring
-    if (load_seq(&control_main.stop) == 0) { // pairs with store_seq in server_stop
+    if (!control_is_over()) {
         control_serve();
     }
     store_seq(&control_main.tid, 0);
@@ -61,6 +62,7 @@ void control_session(void)
         control_opened(error);
         return;
     }
+    ledger_page_add_own(control_main.door.block, control_main.door.block_bytes);
     for (;;) {
         uint32_t state = load_acquire(&job.state); // pairs with job_move in door_run, control_ask
         if (state == JOB_CLOSED) {

@@ -12,6 +12,7 @@ void meta_init(struct meta *meta, const struct vm *vm, void *first, size_t first
 {
     lock_init(&meta->lock, LOCKRANK_META);
     meta->vm = vm;
+    meta->first = first;
     meta->first_bytes = first_bytes;
     meta->pos = first;
     meta->end = first == NULL ? NULL : (char *)first + first_bytes;

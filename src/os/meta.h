@@ -39,6 +39,7 @@ struct meta {
     atomic_u64 bytes[META_OWNER_COUNT]; // (A) handed out
     char *kept;                         // (L) reserved, but could not be prepared: tried again
     size_t kept_bytes;                  // (L)
+    char *first;                        // (C) the first block
     size_t first_bytes;                 // (C)
     atomic_u64 reserved_bytes;          // (A) address space taken
 };

@@ -37,7 +37,9 @@ static void *next(const char *name)
             return -1;                                                                             \
         }                                                                                          \
         boot_credentials_change();                                                                 \
-        return call args;                                                                          \
+        int ret = call args;                                                                       \
+        boot_credentials_changed();                                                                \
+        return ret;                                                                                \
     }
 
 PASS(setuid, (uid_t id), (id))

@@ -30,7 +30,7 @@
 //
 // Go       1.16 mgcscavenge.go gcPaceScavenger, bgscavenge. Unlike Go: epochs, a token bucket over
 //          60 s instead of a sleep after each page, and units of up to 4 MiB.
-// Tests    test/policy/release_test.c  test/policy/*_test.c  test/system/gives_back.py
+// Tests    test/policy/*_test.c  test/system/policies.py  test/system/gives_back.py
 #ifndef EBB_RELEASE_RELEASE_H
 #define EBB_RELEASE_RELEASE_H
 

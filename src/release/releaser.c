@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 
 #include "base/option.h"
+#include "ledger/ledger.h"
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/sys.h"
@@ -38,6 +39,7 @@ static struct releaser {
     atomic_u32 restricted;     // (A) no thread: a filter may be in force
     atomic_u32 state;          // (A)
     atomic_u32 bell;           // (A)
+    atomic_u32 dozing;         // (A) the thread sleeps for longer than a look
     atomic_u32 stop;           // (A) releaser_pause wants the thread gone
     atomic_u32 round;          // (A) 1: somebody holds round_main
     struct bare_thread thread; // (state)
@@ -82,7 +84,10 @@ static void releaser_sleep(uint32_t bell, uint64_t until_ns)
 {
     uint64_t now_ns = clock_now_ns();
     if (until_ns > now_ns) {
+        // A ring before this is seen has changed the bell. Pairs with load_seq in releaser_ring.
+        store_seq(&releaser.dozing, until_ns - now_ns > LOOK_NS);
         futex_wait(&releaser.bell, bell, until_ns - now_ns);
+        store_relaxed(&releaser.dozing, 0);
     }
 }
 
@@ -109,7 +114,8 @@ static void releaser_run(void *arg)
             again_ns = round_look(&ready_pages);
             round_end();
         }
-        if (again_ns == 0 || round_policy()->ring_bytes != 0) {
+        if (again_ns == 0 || again_ns > clock_now_ns() + LOOK_NS ||
+            round_policy()->ring_bytes != 0) {
             ring_arm(ready_pages); // otherwise the next look comes by itself
         }
         if (again_ns == 0 || load_relaxed(&releaser.stop) != 0) {
@@ -148,8 +154,9 @@ void releaser_ring(void)
     uint32_t expected = RELEASER_NONE;
     // Pairs with store_seq in releaser_end.
     if (!cas_seq(&releaser.state, &expected, RELEASER_RUNNING)) {
-        if (round_policy()->ring_bytes != 0) {
-            futex_wake(&releaser.bell, 1); // a policy that wants to act at once
+        // A policy that wants to act at once, or a thread that would not look for long.
+        if (round_policy()->ring_bytes != 0 || load_seq(&releaser.dozing) != 0) {
+            futex_wake(&releaser.bell, 1); // pairs with store_seq in releaser_sleep
         }
         return;
     }
@@ -161,7 +168,9 @@ void releaser_ring(void)
         store_relaxed(&releaser.restricted, 1);
         store_seq(&releaser.state, RELEASER_NONE);
         releaser_assist();
+        return;
     }
+    ledger_page_add_own(releaser.thread.block, releaser.thread.block_bytes);
 }
 
 uint64_t releaser_release_now(const char *why, struct release_report *report)
@@ -187,6 +196,7 @@ bool releaser_set_policy(size_t index)
     }
     round_wait();
     round_set_policy(&release_policies[index], clock_now_ns());
+    ledger_page_set_policy(release_policies[index].name);
     ring_arm(0);
     round_end();
     releaser_ring();
@@ -207,6 +217,7 @@ size_t releaser_policy_index(void)
 void releaser_set_limit(uint64_t bytes)
 {
     store_relaxed(&round_main.limit_bytes, bytes);
+    store_relaxed(&ledger_page_main.limit_bytes, bytes);
 }
 
 uint64_t releaser_limit(void)
@@ -255,6 +266,7 @@ void releaser_fork_child(void)
 {
     bare_forget(&releaser.thread);
     store_relaxed(&releaser.stop, 0);
+    store_relaxed(&releaser.dozing, 0);
     store_relaxed(&releaser.state, RELEASER_NONE);
     round_end();
     ring_arm(0);
@@ -266,6 +278,7 @@ void releaser_init(void)
     round_main.stop = &releaser.stop;
     store_relaxed(&round_main.limit_bytes, UINT64_MAX);
     round_set_policy(&release_policies[o->policy], 0);
+    ledger_page_set_policy(release_policies[o->policy].name);
     releaser.thread_allowed = o->releaser;
     release_budget_init(&round_main.budget, (uint32_t)o->release_cpu_percent, 0);
     pageheap_set_grow_hook(&pageheap_main, releaser_ring);

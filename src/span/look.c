@@ -18,7 +18,8 @@
 //                in batches, while the cache is still claimed: so nobody can reopen them meanwhile.
 //   A cache in which the last look found nothing to do, and whose owner has taken no slow path
 //   since, is passed over without a claim. So every free that a look should hear of must take a
-//   slow path: the first free into a cold span does, having no tag (cache_heard).
+//   slow path: the first free into a cold span does, having no tag. Other threads' frees set the
+//   owner's mark (cache->heard), since the owner may be asleep.
 //
 // Locking
 //   WORLD during a step, or CENTRAL of a class. PAGEHEAP below, for deletes. The kernel is called
@@ -38,6 +39,7 @@
 // How long a cache is kept claimed, as far as one span more or less allows; and what a batch takes.
 #define STEP_NS (50 * NS_PER_US)
 #define BATCH_RANGES ((size_t)96)
+#define BATCH_BYTES ((uint64_t)MIB)
 
 // Spans between two looks at the clock.
 #define CLOCK_SPANS 16
@@ -58,6 +60,7 @@ struct piece {
     struct vm_range ranges[BATCH_RANGES];
     struct span *spans_of[BATCH_RANGES];
     size_t range_count;
+    uint64_t batch_bytes;
 };
 
 static void piece_tick(struct piece *piece, unsigned spans)
@@ -65,7 +68,7 @@ static void piece_tick(struct piece *piece, unsigned spans)
     piece->spans += spans;
     if (piece->spans >= CLOCK_SPANS) {
         piece->spans = 0;
-        piece->full = clock_now_ns() >= piece->until_ns;
+        piece->full = piece->full || clock_now_ns() >= piece->until_ns;
     }
 }
 
@@ -88,12 +91,14 @@ static void batch_give(struct piece *piece)
     }
     look->range_count += (uint32_t)piece->range_count;
     piece->range_count = 0;
+    piece->batch_bytes = 0;
     piece->full = true; // the calls took their time
 }
 
 // LOOK_GIVE of one span.
 static void span_give(struct piece *piece, struct span *span)
 {
+    const struct look *look = piece->look;
     if (span->resident == 0) {
         return;
     }
@@ -103,8 +108,12 @@ static void span_give(struct piece *piece, struct span *span)
     size_t count = hole_ranges(piece->heap, span, &piece->ranges[piece->range_count]);
     for (size_t i = 0; i < count; i++) {
         piece->spans_of[piece->range_count + i] = span;
+        piece->batch_bytes += piece->ranges[piece->range_count + i].bytes;
     }
     piece->range_count += count;
+    // A batch may be some MiB, and the policy wants to keep the rest.
+    piece->full = piece->full || piece->batch_bytes >= BATCH_BYTES ||
+                  look->given_bytes + piece->batch_bytes >= look->want_bytes;
 }
 
 // What of a span is free and cannot be given back.
@@ -129,10 +138,12 @@ static bool span_search(struct piece *piece, struct span *span)
     }
     span->looked = activity | 1;
     if (!searched && hole_possible(piece->heap, span)) {
-        if (hole_make(piece->heap, span) != 0 && piece->cache != NULL) {
-            piece->cache->candidates = true;
-        }
+        hole_make(piece->heap, span);
         piece_tick(piece, CLOCK_SPANS);
+    }
+    // Also those found in another cache, whose thread has ended.
+    if (span->resident != 0 && piece->cache != NULL) {
+        piece->cache->candidates = true;
     }
     if (piece->look->kind == LOOK_ALL) {
         piece->look->pinned_bytes += span_pinned_bytes(piece->heap, span);
@@ -266,6 +277,9 @@ static bool cache_look(struct piece *piece)
         cache->place = (struct look_place){.look_id = look->id, .size_class = 2}; // class 1
         // A look that gives searches nothing: what it passes is not known to be clean.
         cache->clean = piece->idle && look->kind != LOOK_GIVE;
+        // Before any remote list is read: later frees count anew. Pairs with the add in
+        // remote_push.
+        (void)swap_seq(&cache->heard, 0);
         if (piece->idle && look->kind != LOOK_GIVE) {
             gather_flush(piece->heap, cache);
             look->flushed_pages += runs_flush(piece->heap, cache);
@@ -297,7 +311,8 @@ static bool cache_skip(const struct look *look, struct cache *cache, uint32_t ti
         return !cache->candidates;
     }
     return look->kind == LOOK_REST && cache->place.look_id != look->id && cache->clean &&
-           ticks == cache->ticks_seen && load_relaxed(&cache->pending) == NULL;
+           ticks == cache->ticks_seen && load_relaxed(&cache->pending) == NULL &&
+           load_relaxed(&cache->heard) == 0;
 }
 
 static bool cache_is_idle(const struct look *look, const struct cache *cache, uint32_t ticks)

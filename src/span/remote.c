@@ -121,10 +121,17 @@ void remote_push(struct heap *heap, struct span *span, struct block *head, struc
     } while (!cas_acq_rel(&span->remote, &old, word)); // pairs with swap_acquire in remote_collect
     if ((old & REMOTE_FULL) != 0) {
         remote_notify(heap, span);
-    } else if (load_relaxed(&span->owner) == NULL) {
+        return;
+    }
+    struct cache *owner = load_relaxed(&span->owner);
+    if (owner == NULL) {
         // Nobody looks at central's spans by itself. The record may be another span's by now, which
         // central_collect can tell.
         central_collect(heap, span, size_class);
+    } else {
+        // The owner may be asleep, and nothing else tells the next look. A stale owner: caches
+        // never go, and one look too many is harmless.
+        store_relaxed(&owner->heard, 1);
     }
 }
 

@@ -101,6 +101,7 @@ struct cache {
     atomic_u32 state;                          // (A) enum cache_state
     atomic_u32 ticks;                          // (A) slow paths taken: activity
     atomic_ptr pending;                        // (A) FULL spans with remote frees (span/remote.c)
+    atomic_u32 heard;                          // (A) frees by others since the last look
     struct span_list partial[SIZECLASS_COUNT]; // (T)
     struct span_list holey[SIZECLASS_COUNT];   // (T) at rest and with holes: used after partial
     struct span_list full;                     // (T)

@@ -34,27 +34,39 @@ const char *memstats_verify(const struct ebb_memstats *s)
     return NULL;
 }
 
-// Two decimals, rounded, with the unit; then the exact number: as gops writes bytes.
+// Two decimals, rounded as printf does (half to even), with the unit; then the exact number.
+void memstats_bytes(struct fmt *out, uint64_t bytes)
+{
+    static const char units[][3] = {"KB", "MB", "GB", "TB", "PB"};
+    if (bytes < 1024) {
+        fmt_u64(out, bytes);
+        fmt_str(out, " bytes");
+        return;
+    }
+    size_t unit = 0;
+    while (unit + 1 < ARRAY_COUNT(units) && bytes >> (10 * (unit + 2)) != 0) {
+        unit++;
+    }
+    unsigned shift = (unsigned)(10 * (unit + 1));
+    uint64_t whole = bytes >> shift;
+    uint64_t rest = (bytes & ((UINT64_C(1) << shift) - 1)) * 100; // below 2^57
+    uint64_t half = UINT64_C(1) << (shift - 1);
+    uint64_t hundredths = whole * 100 + (rest >> shift);
+    uint64_t left = rest & (2 * half - 1);
+    hundredths += left > half || (left == half && hundredths % 2 != 0);
+    fmt_fixed(out, hundredths, 2);
+    fmt_str(out, units[unit]);
+    fmt_str(out, " (");
+    fmt_u64(out, bytes);
+    fmt_str(out, " bytes)");
+}
+
 static void line_bytes(struct fmt *out, const char *name, uint64_t bytes)
 {
-    static const char *const units[] = {"KB", "MB", "GB", "TB", "PB"};
     fmt_str(out, name);
     fmt_str(out, ": ");
-    if (bytes >= 1024) {
-        size_t unit = 0;
-        while (unit + 1 < ARRAY_COUNT(units) && bytes >> (10 * (unit + 2)) != 0) {
-            unit++;
-        }
-        unsigned shift = (unsigned)(10 * (unit + 1));
-        uint64_t whole = bytes >> shift;
-        uint64_t rest = bytes & ((UINT64_C(1) << shift) - 1);
-        uint64_t hundredths = whole * 100 + (((rest >> (shift - 10)) * 100 + 512) >> 10);
-        fmt_fixed(out, hundredths, 2);
-        fmt_str(out, units[unit]);
-        fmt_str(out, " (");
-    }
-    fmt_u64(out, bytes);
-    fmt_str(out, bytes >= 1024 ? " bytes)\n" : " bytes\n");
+    memstats_bytes(out, bytes);
+    fmt_char(out, '\n');
 }
 
 static void line_count(struct fmt *out, const char *name, uint64_t count)

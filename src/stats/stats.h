@@ -27,6 +27,13 @@
 // memstats_verify returns NULL, or the identity that does not hold.
 const char *memstats_verify(const struct ebb_memstats *stats);
 
+// memstats_bytes writes a size as gops does: "14.52MB (15226984 bytes)", "512 bytes".
+void memstats_bytes(struct fmt *out, uint64_t bytes);
+
+// memstats_print_gops writes the 31 lines of `gops memstats`, in its order and words. What a heap
+// without a collector has not is what Go says of a program that never collected.
+void memstats_print_gops(struct fmt *out, const struct ebb_memstats *stats);
+
 // memstats_print writes the fields, in gops' order and words, and the kernel's numbers beside them;
 // kernel may be NULL where /proc cannot be read.
 void memstats_print(struct fmt *out, const struct ebb_memstats *stats,

@@ -26,6 +26,13 @@ FATAL = {
     'free-noncanonical': r'invalid pointer|never allocated|not (allocated|ours|from)',
     'free-low': r'invalid pointer|never allocated|not (allocated|ours|from)',
     'realloc-interior': r'(?=.*realloc).*(interior|inside|middle)',
+    # The page of the block has been given back: what shows a double free elsewhere is gone with it.
+    'hole-double-free': r'double free: free\(\).*already free',
+    'hole-double-free-thread': r'double free: free\(\).*already free',
+    'hole-realloc': r'double free: realloc.*already free',
+    'hole-realloc-little': r'double free: realloc.*already free',
+    'hole-usable': r'double free: malloc_usable_size.*already free',
+    'hole-interior': r'interior|inside|middle',
     'realloc-wild': r'(?=.*realloc).*(invalid pointer|never allocated|not (allocated|ours|from))',
 }
 # Found by check=2 only.

@@ -76,7 +76,7 @@ class Program:
 
 def sleeper(how='read', options=None, words=(), **kw):
     program = Program([sysutil.prog('sleeper'), how] + list(words), options, **kw)
-    if how != 'storm':
+    if how not in ('storm', 'turncoat'):
         word, pid = program.line()
         program.pid = int(pid)
     return program
@@ -223,6 +223,11 @@ def at_start():
     text = inherits.process.communicate(timeout=10)[0].decode()
     require('EBB=policy=never\n' in text, 'a child inherits the door: %s' % text)
     inherits.stop()
+    forbids = Program(['/bin/sh', '-c', 'tr "\\0" "\\n" </proc/self/environ; echo .'],
+                      {'control': 'off', 'stats': 'exit'})
+    text = forbids.process.communicate(timeout=10)[0].decode()
+    require('EBB=control=off\n' in text, 'a child does not inherit the closed door: %s' % text)
+    forbids.stop()
 
 
 def slash_tmp():
@@ -478,6 +483,7 @@ def users(args):
     require(ask('policy', program.pid)['policy'] == 'go1.16', 'another user has changed the policy')
     program.stop()
     root_asks_nobody(become)
+    turncoat()
 
 
 def root_asks_nobody(become):
@@ -489,6 +495,41 @@ def root_asks_nobody(become):
     program.stdout.readline()
     require(ask('policy', program.pid, 'never')['policy'] == 'never', 'root may ask everybody')
     sysutil.kill(program)
+
+
+def turncoat():
+    """Rung all the time while the user changes: no thread keeps what the program has lost."""
+    program = sleeper('turncoat', {'control_idle': 30}, extra={'XDG_RUNTIME_DIR': ''})
+    require(program.line() == ['turning'], 'it does not turn')
+    with open('/proc/%d/status' % program.pid) as file:
+        number = int(re.search(r'SigCgt:\s+(\w+)', file.read()).group(1), 16).bit_length()
+    over = threading.Event()
+    rings = [0]
+
+    def ring():
+        while not over.is_set():
+            with contextlib.suppress(BlockingIOError):
+                os.kill(program.pid, number)
+            rings[0] += 1
+            time.sleep(0.0002)
+
+    ringer = threading.Thread(target=ring)
+    ringer.start()
+    try:
+        word = program.line()
+    finally:
+        over.set()
+        ringer.join()
+    require(word[:1] == ['ready'], 'it says %s; %s'
+            % (word, sysutil.ended(program.process.poll())))
+    time.sleep(0.3)
+    for path in glob.glob('/proc/%d/task/*/status' % program.pid):
+        with open(path) as file:
+            uids = re.search(r'Uid:\s+(.*)', file.read()).group(1).split()
+        require(uids == ['65534'] * 4, 'a thread with uids %s' % uids)
+    sysutil.say('%d rings' % rings[0])
+    ask('policy', program.pid)
+    program.finish()
 
 
 # ---- hostile --------------------------------------------------------------------------------

@@ -133,6 +133,31 @@ def one_peak_lazy_line(shape):
         raise Fail('%s: LazyFree %d MiB, not %d' % (shape.label, lazy // MIB, want // MIB))
 
 
+def switched(shape):
+    """Case A1 and its end: another policy in the running program."""
+    shape.peak()
+    shape.wait(6)
+    lazy = shape.lazy()
+    shape.expect(*KEPT, 'released lazily (LazyFree %d MiB), so RSS stays' % (lazy // MIB))
+    if lazy < SLACK:
+        raise Fail('%s: LazyFree is only %d MiB after 6 s' % (shape.label, lazy // MIB))
+    shape.tell('policy', 'go1.16')
+    shape.wait(11)
+    shape.expect(*GONE, '5 s after switching to go1.16')
+    if shape.lazy() > MIB:
+        raise Fail('%s: LazyFree is still %d MiB' % (shape.label, shape.lazy() // MIB))
+    shape.tell('policy', 'never')
+    shape.peak()
+    shape.wait(6)
+    shape.expect(*KEPT, 'after switching to never')
+    shape.tell('policy', 'go1.11')
+    shape.wait(14)  # its releaser sleeps now, until 150 s have passed
+    shape.expect(*KEPT, 'after switching to go1.11')
+    shape.tell('policy', 'decay')
+    shape.wait(29)
+    shape.expect(*GONE, '15 s after switching to decay')
+
+
 def one_peak_curve(shape):
     """decay_ms is 10 s."""
     shape.peak()
@@ -193,6 +218,7 @@ def plans(args, program):
     yield one_peak_now, Shape(program, 'now'), ()
     yield one_peak_line, Shape(program, 'go1.13', **AT_ONCE), ()
     yield one_peak_lazy_line, Shape(program, 'go1.13'), ()
+    yield switched, Shape(program, 'go1.13'), ()
     yield one_peak_curve, Shape(program, 'decay'), ()
     both = (SIZE - SLACK, SIZE + 2 * SLACK)
     one = (SIZE // 2, SIZE // 2 + 2 * SLACK)

@@ -6,7 +6,9 @@
 // Go  none
 #include <errno.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "proglib.h"
 
@@ -16,6 +18,7 @@ static void *(*volatile do_realloc)(void *, size_t) = realloc;
 static void *(*volatile do_aligned)(size_t, size_t) = aligned_alloc;
 static int (*volatile do_memalign)(void **, size_t, size_t) = posix_memalign;
 static void (*volatile do_free)(void *) = free;
+static size_t (*volatile do_usable)(void *) = malloc_usable_size;
 
 static const volatile size_t absurd[] = {
     (size_t)PTRDIFF_MAX + 1, SIZE_MAX,          SIZE_MAX - 15,
@@ -89,6 +92,70 @@ static void double_free_much_later(void)
     do_free(others[0]);
 }
 
+static int resident(const void *addr)
+{
+    uintptr_t page = (uintptr_t)addr & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1);
+    unsigned char in_core = 1;
+
+    return mincore((void *)page, 1, &in_core) != 0 || (in_core & 1) != 0;
+}
+
+// A freed block in the middle of its span, whose page has gone back to the kernel although blocks
+// beside it are in use.
+static void *block_in_hole(void)
+{
+    enum { COUNT = 40000, KEPT = 100, BYTES = 400 };
+    static char *blocks[COUNT];
+
+    for (size_t i = 0; i < COUNT; i++) {
+        blocks[i] = do_malloc(BYTES);
+        memset(blocks[i], 1, BYTES);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        if (i % KEPT != 0) {
+            do_free(blocks[i]);
+        }
+    }
+    malloc_trim(0);
+    for (size_t i = COUNT / 2; i < COUNT; i++) {
+        if (i % KEPT != 0 && !resident(blocks[i]) && !resident(blocks[i] + BYTES - 1)) {
+            return blocks[i];
+        }
+    }
+    REQUIRE(0, "no page of a freed block has gone back");
+    return NULL;
+}
+
+static void *free_it(void *block)
+{
+    do_free(block);
+    return NULL;
+}
+
+static void hole_case(const char *name)
+{
+    void *block = block_in_hole();
+    pthread_t thread;
+
+    if (strcmp(name, "hole-double-free") == 0) {
+        do_free(block);
+    } else if (strcmp(name, "hole-double-free-thread") == 0) {
+        REQUIRE(pthread_create(&thread, NULL, free_it, block) == 0, "pthread_create");
+        pthread_join(thread, NULL);
+    } else if (strcmp(name, "hole-realloc") == 0) {
+        block = do_realloc(block, 1000);
+    } else if (strcmp(name, "hole-realloc-little") == 0) {
+        block = do_realloc(block, 410); // of the same class: it could stay where it is
+    } else if (strcmp(name, "hole-usable") == 0) {
+        printf("%zu bytes\n", do_usable(block));
+    } else if (strcmp(name, "hole-interior") == 0) {
+        do_free((char *)block + 16);
+    } else {
+        fprintf(stderr, "bad: no case %s\n", name);
+        exit(2);
+    }
+}
+
 static void fatal_case(const char *name)
 {
     char on_stack[256];
@@ -96,7 +163,9 @@ static void fatal_case(const char *name)
 
     memset(block, 1, 200);
     memset(on_stack, 1, sizeof on_stack);
-    if (strcmp(name, "double-free-small") == 0) {
+    if (strncmp(name, "hole-", 5) == 0) {
+        hole_case(name);
+    } else if (strcmp(name, "double-free-small") == 0) {
         double_free(48);
     } else if (strcmp(name, "double-free-page") == 0) {
         double_free(20000);

@@ -4,9 +4,11 @@
 //
 //   up SLOT BYTES PIECE   takes BYTES in blocks of PIECE and writes to every page
 //   down SLOT             frees what the slot holds
+//   policy NAME           puts another policy in force
 // Each line is answered by "ok"; at the end of the input it exits. The table of pointers lies
 // outside the heap.
 // Go  none
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +43,18 @@ static void down(unsigned slot)
     }
 }
 
+static void policy(const char *name)
+{
+    int (*set_policy)(const char *);
+    void *found = dlsym(RTLD_DEFAULT, "ebb_release_set_policy");
+
+    memcpy(&set_policy, &found, sizeof set_policy);
+    if (!found || set_policy(name) != 0) {
+        fprintf(stderr, "shapes: no policy %s\n", name);
+        exit(2);
+    }
+}
+
 // Without stdio, which would allocate.
 static int line_read(char *line, size_t size)
 {
@@ -63,11 +77,14 @@ int main(void)
     while (line_read(line, sizeof line)) {
         unsigned slot;
         size_t bytes, piece;
+        char name[20];
 
         if (sscanf(line, "up %u %zu %zu", &slot, &bytes, &piece) == 3 && slot < SLOTS) {
             up(slot, bytes, piece);
         } else if (sscanf(line, "down %u", &slot) == 1 && slot < SLOTS) {
             down(slot);
+        } else if (sscanf(line, "policy %19s", name) == 1) {
+            policy(name);
         } else {
             fprintf(stderr, "shapes: what is \"%s\"?\n", line);
             return 2;

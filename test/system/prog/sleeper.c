@@ -11,10 +11,12 @@
 // sleeper filter      announces a system call filter first
 // sleeper rawfilter   puts a system call filter in force that allows all, unannounced (root only)
 // sleeper setuid      becomes nobody first (root only)
+// sleeper turncoat    changes its user to and fro some thousand times, then is nobody (root only)
 // sleeper chroot DIR  goes to live in DIR first (root only)
 // sleeper forked      forks; the child is the one that reads
 // sleeper storm       answers once it has forked and reaped some thousand children beside threads
 // Go  none
+#include <dirent.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -28,7 +30,7 @@
 
 #include "proglib.h"
 
-enum { BLOCKS = 100000, BLOCK_BYTES = 1000, FORKS = 1500, THREADS = 3 };
+enum { BLOCKS = 100000, BLOCK_BYTES = 1000, FORKS = 1500, THREADS = 3, TURNS = 4000 };
 
 static atomic_int storm_over;
 
@@ -116,6 +118,46 @@ static void filter_all_allowed(void)
             "seccomp: errno %d", errno);
 }
 
+// Every thread of this process has the effective user id that this one has.
+static void same_user(void)
+{
+    char path[300];
+    char line[256];
+    DIR *tasks = opendir("/proc/self/task");
+    struct dirent *entry;
+
+    REQUIRE(tasks, "no /proc");
+    while ((entry = readdir(tasks)) != NULL) {
+        FILE *status;
+        unsigned uid;
+
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", entry->d_name);
+        status = fopen(path, "r");
+        while (status && fgets(line, sizeof line, status)) {
+            if (sscanf(line, "Uid: %*u %u", &uid) == 1) {
+                REQUIRE(uid == geteuid(), "thread %s has user %u", entry->d_name, uid);
+            }
+        }
+        if (status) {
+            fclose(status);
+        }
+    }
+    closedir(tasks);
+}
+
+static void turn_coat(void)
+{
+    printf("turning\n");
+    fflush(stdout);
+    for (int i = 0; i < TURNS; i++) {
+        REQUIRE(setresuid(65534, 65534, 0) == 0, "setresuid: errno %d", errno);
+        same_user();
+        REQUIRE(setresuid(0, 0, 0) == 0, "setresuid: errno %d", errno);
+        same_user();
+    }
+    REQUIRE(setuid(65534) == 0, "setuid: errno %d", errno);
+}
+
 static void prepare(const char *how, const char *folder)
 {
     pthread_t thread;
@@ -138,6 +180,8 @@ static void prepare(const char *how, const char *folder)
         filter_all_allowed();
     } else if (strcmp(how, "setuid") == 0) {
         REQUIRE(setgid(65534) == 0 && setuid(65534) == 0, "setuid: errno %d", errno);
+    } else if (strcmp(how, "turncoat") == 0) {
+        turn_coat();
     } else if (strcmp(how, "chroot") == 0) {
         REQUIRE(chroot(folder) == 0 && chdir("/") == 0, "chroot: errno %d", errno);
     } else if (strcmp(how, "storm") == 0) {
@@ -166,6 +210,7 @@ int main(int argc, char **argv)
     }
     printf("ready %d\n", getpid());
     fflush(stdout);
+    errno = 0;
     // read(2), which the signal must not end: stdio would not tell.
     while (read(STDIN_FILENO, line, sizeof line) > 0) {
         printf("alive\n");
