@@ -57,6 +57,12 @@ def record(ebb, options, progress):
     return runs
 
 
+def median_of(runs, policy, key):
+    """median_of a figure over the rounds of a policy; 0 without a run."""
+    values = [run[key] for run in runs if run["policy"] == policy and key in run]
+    return statistics.median(values) if values else 0
+
+
 def differences(runs, policy, key):
     """differences to policy=never of the same round."""
     base = {run["round"]: run[key] for run in runs if run["policy"] == BASE and key in run}

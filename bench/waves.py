@@ -326,8 +326,9 @@ def record(chosen, lineup, options, progress):
             random.Random(f"{options.seed}/{round_index}/{load.name}").shuffle(order)
             parts = groups(load, order)
             for index, part in enumerate(parts):
+                starts = 2 * len(part) if load.kind == "peak" else load.period
                 progress.line(f"{load.name}: group {index + 1} of {len(parts)}, {len(part)} "
-                              f"processes, about {load.seconds + load.period:.0f} s")
+                              f"processes, about {load.seconds + starts:.0f} s")
                 results += record_group(load, part, options, round_index)
     for result in results:
         if result["failure"]:
