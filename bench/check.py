@@ -17,6 +17,7 @@ import unittest
 
 import compare
 import figures
+import guide
 import latency
 import peers
 import picture_labels
@@ -155,6 +156,17 @@ class Waves(unittest.TestCase):
         runs = [{"policy": "never", "round": 0, "x": 5}, {"policy": "now", "round": 0, "x": 7},
                 {"policy": "now", "round": 1, "x": 9}]
         self.assertEqual(latency.differences(runs, "now", "x"), [2])
+
+    def test_guide(self):
+        """Places are filled by suite, size and load; one that no file has is left as it was."""
+        results = {"options": {"size": "quick"}, "loads": [{"name": "peak-1%", "text": "one peak",
+                                                           "percent": 1, "seconds": 15}],
+                   "lineup": [{"name": "ebb now"}], "policy": []}
+        self.assertIn("One peak; 1 % survive",
+                      guide.part(["policy", "quick", "peak-1%"], [results]))
+        self.assertIsNone(guide.part(["policy", "full", "peak-1%"], [results]))
+        self.assertIsNone(guide.part(["policy", "quick", "peak-2%"], [results]))
+        self.assertIsNone(guide.part(["latency", "quick"], [results]))
 
 
 class Tools(unittest.TestCase):
