@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""waves_picture.py draws the suite policy: waves_picture.py results.json policies.svg
+"""waves_picture.py draws the suite policy: waves_picture.py results.json... policies.svg
+
+Of several result files each gives the loads that no later one has.
 
 One row per load. On the left Ebb under its policies, on the right the other allocators as they
 come (solid) and at their best (dashed) beside Ebb's default. The grey area is what is live.
@@ -26,6 +28,7 @@ LABEL_GAP = 0.068
 POLICY_COLOURS = {"go1.16": "#111111", "go1.19": "#8c8c8c", "go1.11": "#d55e00",
                   "go1.12": "#e69f00", "go1.13": "#0072b2", "decay": "#009e73",
                   "never": "#cc79a7", "now": "#56b4e9"}
+KINDS = ["peak", "waves-5s", "waves-60s", "big-small-big"]
 # go1.19 without a limit is go1.16: dashes let both be seen.
 DASHED_POLICIES = ("go1.19", "go1.12")
 DASHES = (0, (3, 2))
@@ -47,6 +50,19 @@ def first_round(results, load):
             if r["load"] == load and r["round"] == 0 and r["summary"]}
 
 
+def thinned(samples, key, least):
+    """thinned leaves out points within a level stretch, which no eye misses: (times, MiB)."""
+    kept = []
+    last = len(samples) - 1
+    for index, sample in enumerate(samples):
+        level = (0 < index < last and
+                 abs(sample[key] - samples[index - 1][key]) < least and
+                 abs(sample[key] - samples[index + 1][key]) < least)
+        if not level or abs(sample[key] - kept[-1][key]) >= least:
+            kept.append(sample)
+    return [s["time"] for s in kept], [s[key] / MIB for s in kept]
+
+
 def mean_late(samples):
     """mean_late is RSS over the last tenth of the samples: what the label says."""
     tail = samples[-max(1, len(samples) // 10):]
@@ -61,16 +77,16 @@ def draw_panel(axes, recordings, peers, top, seconds):
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
     labels = []
+    least = top * MIB / 500
     shown = [peer for peer in peers if peer in recordings]
     if shown:
-        samples = recordings[shown[0]]["samples"]
-        axes.fill_between([s["time"] for s in samples], [s["live_bytes"] / MIB for s in samples],
-                          color="#ececec", linewidth=0, zorder=1)
+        axes.fill_between(*thinned(recordings[shown[0]]["samples"], "live_bytes", least),
+                          color="#e6e6e6", linewidth=0, zorder=1)
     for peer in shown:
         samples = recordings[peer]["samples"]
         colour, dashes, width, name = style_of(peer)
-        axes.plot([s["time"] for s in samples], [s["rss_bytes"] / MIB for s in samples],
-                  color=colour, linestyle=dashes, linewidth=width, zorder=3 + (width > 2))
+        axes.plot(*thinned(samples, "rss_bytes", least), color=colour,
+                  linestyle=dashes, linewidth=width, zorder=3 + (width > 2))
         last = samples[-1]["rss_bytes"] / MIB
         labels.append((last, f"{name}  {mean_late(samples):.0f}", colour))
     heights = spread_labels([label[0] for label in labels], LABEL_GAP * top, 0.03 * top,
@@ -122,16 +138,34 @@ def draw(results):
     return figure
 
 
+def merged(files):
+    """merged result files: the loads of all, in the order of the kinds."""
+    result = dict(files[-1])
+    by_name = {}
+    for results in files:
+        for load in results.get("loads", []):
+            found = [r for r in results["policy"] if r["load"] == load["name"]]
+            if found:
+                by_name[load["name"]] = (load, found)
+    order = sorted(by_name, key=lambda name: KINDS.index(by_name[name][0]["kind"]))
+    result["loads"] = [by_name[name][0] for name in order]
+    result["policy"] = [recording for name in order for recording in by_name[name][1]]
+    return result
+
+
 def main():
-    """main reads the result file and writes the picture."""
-    if len(sys.argv) != 3:
-        sys.exit("usage: waves_picture.py results.json policies.svg")
-    with open(sys.argv[1], encoding="utf-8") as file:
-        results = json.load(file)
-    if not results.get("policy"):
-        sys.exit("no policies in " + sys.argv[1])
+    """main reads the result files and writes the picture."""
+    if len(sys.argv) < 3:
+        sys.exit("usage: waves_picture.py results.json... policies.svg")
+    files = []
+    for path in sys.argv[1:-1]:
+        with open(path, encoding="utf-8") as file:
+            files.append(json.load(file))
+    results = merged(files)
+    if not results["policy"]:
+        sys.exit("no policies in " + " ".join(sys.argv[1:-1]))
     plt.rcParams.update(STYLE)
-    draw(results).savefig(sys.argv[2], metadata={"Date": None})
+    draw(results).savefig(sys.argv[-1], metadata={"Date": None})
 
 
 if __name__ == "__main__":
