@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """waves_picture.py draws the suite policy: waves_picture.py results.json... policies.svg
 
-Of several result files each gives the loads that no later one has.
+Of several result files each gives the loads that no later one has; peaks with a short and with a
+long rest are two loads.
 
 One row per load. On the left Ebb under its policies, on the right the other allocators as they
 come (solid) and at their best (dashed) beside Ebb's default. The grey area is what is live.
@@ -63,12 +64,6 @@ def thinned(samples, key, least):
     return [s["time"] for s in kept], [s[key] / MIB for s in kept]
 
 
-def mean_late(samples):
-    """mean_late is RSS over the last tenth of the samples: what the label says."""
-    tail = samples[-max(1, len(samples) // 10):]
-    return sum(s["rss_bytes"] for s in tail) / len(tail) / MIB
-
-
 def draw_panel(axes, recordings, peers, top, seconds):
     """draw_panel draws some peers of one load, with labels at the ends of the lines."""
     axes.set_xlim(0, seconds)
@@ -88,7 +83,7 @@ def draw_panel(axes, recordings, peers, top, seconds):
         axes.plot(*thinned(samples, "rss_bytes", least), color=colour,
                   linestyle=dashes, linewidth=width, zorder=3 + (width > 2))
         last = samples[-1]["rss_bytes"] / MIB
-        labels.append((last, f"{name}  {mean_late(samples):.0f}", colour))
+        labels.append((last, f"{name}  {last:.0f}", colour))
     heights = spread_labels([label[0] for label in labels], LABEL_GAP * top, 0.03 * top,
                             0.98 * top)
     for (size, text, colour), height in zip(labels, heights):
@@ -131,8 +126,7 @@ def draw(results):
     height = figure.get_figheight()
     figure.text(0.008, 1 - 0.28 / height, "Resident size over time, by policy and allocator",
                 fontsize=13, weight="bold")
-    figure.text(0.008, 1 - 0.5 / height, "Grey: bytes live. Numbers at the lines: mean of the last "
-                "tenth of the time, in MiB.", fontsize=9)
+    figure.text(0.008, 1 - 0.5 / height, "Grey: bytes live. Numbers at the lines: MiB at the end.", fontsize=9)
     draw_footer(figure, results["machine"])
     figure.tight_layout(rect=(0, 0.25 / height, 0.995, 1 - 0.6 / height), h_pad=1.6, w_pad=2.5)
     return figure
@@ -146,10 +140,14 @@ def merged(files):
         for load in results.get("loads", []):
             found = [r for r in results["policy"] if r["load"] == load["name"]]
             if found:
-                by_name[load["name"]] = (load, found)
-    order = sorted(by_name, key=lambda name: KINDS.index(by_name[name][0]["kind"]))
-    result["loads"] = [by_name[name][0] for name in order]
-    result["policy"] = [recording for name in order for recording in by_name[name][1]]
+                key = load["name"]
+                if load["kind"] == "peak":
+                    key = f"{load['name']} of {load['period']} s"
+                by_name[key] = (dict(load, name=key), [dict(r, load=key) for r in found])
+    kept = sorted(by_name.values(), key=lambda pair: (KINDS.index(pair[0]["kind"]),
+                                                      pair[0]["seconds"]))
+    result["loads"] = [load for load, _ in kept]
+    result["policy"] = [recording for _, found in kept for recording in found]
     return result
 
 
