@@ -84,14 +84,13 @@ BEST = {
 
 
 def lineup(peers, policies):
-    """lineup: Ebb under each policy (all of POLICIES, or the default alone), then each other peer
-    as it comes and at its best."""
+    """lineup: Ebb under each policy (all of them, or the default and now), then each other peer as
+    it comes and at its best."""
     result = []
     for peer in peers:
         if peer.name == "ebb":
-            names = POLICIES if policies else POLICIES[:1]
-            result += [peer.variant(f"ebb {name}" if policies else "ebb", {"EBB": f"policy={name}"})
-                       for name in names]
+            names = POLICIES if policies else [POLICIES[0], "now"]
+            result += [peer.variant(f"ebb {name}", {"EBB": f"policy={name}"}) for name in names]
     for peer in peers:
         if peer.name == "ebb":
             continue

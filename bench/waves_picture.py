@@ -126,7 +126,8 @@ def draw(results):
     height = figure.get_figheight()
     figure.text(0.008, 1 - 0.28 / height, "Resident size over time, by policy and allocator",
                 fontsize=13, weight="bold")
-    figure.text(0.008, 1 - 0.5 / height, "Grey: bytes live. Numbers at the lines: MiB at the end.", fontsize=9)
+    figure.text(0.008, 1 - 0.5 / height,
+                "Grey: bytes live. Numbers at the lines: MiB at the end.", fontsize=9)
     draw_footer(figure, results["machine"])
     figure.tight_layout(rect=(0, 0.25 / height, 0.995, 1 - 0.6 / height), h_pad=1.6, w_pad=2.5)
     return figure
