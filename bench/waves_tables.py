@@ -126,9 +126,12 @@ def latency_tables(results):
                      f"[{microseconds(pair[0])} {microseconds(pair[1])}]" if pair else "-",
                      microseconds(entry["target_ns"]), entry["verdict"]])
     rounds = results["options"]["rounds"]
+    plain = [run for run in results["latency"] if not run.get("realtime")]
+    how = ("without SCHED_FIFO: what it waits for is mostly the scheduler" if plain else
+           "the thread with the requests had SCHED_FIFO")
     return [latency_figures(results),
             aligned(rows, left=2) + f"\n(medians of {rounds} rounds; differences are taken within "
-            "a round)"]
+            f"a round; {how})"]
 
 
 def report(results):
