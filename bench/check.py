@@ -157,6 +157,14 @@ class Waves(unittest.TestCase):
                 {"policy": "now", "round": 1, "x": 9}]
         self.assertEqual(latency.differences(runs, "now", "x"), [2])
 
+    def test_rested(self):
+        """A round in which one run hardly rested, or failed, does not count."""
+        runs = [{"round": 0, "operations": 30, "rest_requests": 10},
+                {"round": 0, "operations": 30, "rest_requests": 30},
+                {"round": 1, "operations": 30, "rest_requests": 9},
+                {"round": 1, "operations": 30, "rest_requests": 30}, {"round": 2, "failure": "x"}]
+        self.assertEqual(latency.rested(runs), runs[:2])
+
     def test_guide(self):
         """Places are filled by suite, size and load; one that no file has is left as it was."""
         results = {"options": {"size": "quick"}, "loads": [{"name": "peak-1%", "text": "one peak",

@@ -52,12 +52,19 @@ def command_of(results):
     return " ".join(words)
 
 
+def ended(results):
+    """ended: the load average when a run ended, or nothing where the file lacks it."""
+    found = results.get("load_average_end")
+    return f" and {found[0]:.1f} when it ended" if found else ""
+
+
 def head(results):
     """head: machine, date and command."""
     machine = results["machine"]
     return (f"`{command_of(results)}`: {machine['cpu']}, {machine['processors']} processors of a "
             f"virtual machine, Linux {machine['kernel']}, {machine['libc']}; load average "
-            f"{machine['load_average'][0]:.1f} when it began, {machine['time'][:10]}, commit "
+            f"{machine['load_average'][0]:.1f} when it began"
+            f"{ended(results)}, {machine['time'][:10]}, commit "
             f"{(machine['commit'] or 'unknown')[:12]}.")
 
 
@@ -115,12 +122,14 @@ def latency_part(results):
                      f"{microseconds(pair[0])} to {microseconds(pair[1])}" if pair else "-",
                      microseconds(entry["target_ns"]), entry["verdict"]])
     plain = [["lateness, us"] + latency.POLICIES]
-    runs = [run for run in results["latency"] if "failure" not in run]
+    runs = latency.rested(results["latency"])
     for key, words in (("late_median_ns", "median"), ("late_p99_ns", "99 %"),
                        ("late_p999_ns", "99.9 %"), ("late_max_ns", "maximum")):
         plain.append([words] + [microseconds(latency.median_of(runs, policy, key))
                                 for policy in latency.POLICIES])
-    return table(plain) + "\n\n" + table(rows)
+    counted = len({run["round"] for run in runs})
+    return (f"{counted} of {results['options']['rounds']} rounds count: those in which the other "
+            f"thread had time to rest.\n\n{table(plain)}\n\n{table(rows)}")
 
 
 def part(words, files):

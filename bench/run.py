@@ -245,6 +245,7 @@ def main():
 
 def finish(results, options, show):
     """finish writes tables, JSON and pictures; returns the exit status."""
+    results["load_average_end"] = os.getloadavg()
     os.makedirs(options.out, exist_ok=True)
     json_path = os.path.join(options.out, "results.json")
     with open(json_path, "w", encoding="utf-8") as file:

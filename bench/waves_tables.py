@@ -99,7 +99,7 @@ def microseconds(value):
 
 def latency_figures(results):
     """latency_figures: medians over the rounds, whole run and by what the other thread does."""
-    runs = [run for run in results["latency"] if "failure" not in run]
+    runs = latency.rested(results["latency"])
     keys = [("late_median_ns", "median"), ("late_p99_ns", "99 %"), ("late_p999_ns", "99.9 %"),
             ("late_max_ns", "maximum")]
     keys += [(f"{phase}_{name}_ns", f"99.9 % while it {word}" if name == "p999" else
@@ -125,13 +125,14 @@ def latency_tables(results):
                      "-" if entry["median"] is None else microseconds(entry["median"]),
                      f"[{microseconds(pair[0])} {microseconds(pair[1])}]" if pair else "-",
                      microseconds(entry["target_ns"]), entry["verdict"]])
-    rounds = results["options"]["rounds"]
+    counted = len({run["round"] for run in latency.rested(results["latency"])})
+    rounds = f"{counted} of {results['options']['rounds']}"
     plain = [run for run in results["latency"] if not run.get("realtime")]
     how = ("without SCHED_FIFO: what it waits for is mostly the scheduler" if plain else
            "the thread with the requests had SCHED_FIFO")
     return [latency_figures(results),
-            aligned(rows, left=2) + f"\n(medians of {rounds} rounds; differences are taken within "
-            f"a round; {how})"]
+            aligned(rows, left=2) + f"\n(medians of {rounds} rounds: those in which the other "
+            f"thread had time to rest; differences are\n taken within a round; {how})"]
 
 
 def report(results):
