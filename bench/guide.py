@@ -45,8 +45,9 @@ def command_of(results):
         words.append("--" + options["size"])
     if options["only"]:
         words += ["--only", ",".join(options["only"])]
-    policy = options["suite"] == "policy"
-    words += ["--rounds", str(options["policy_rounds"] if policy else options["rounds"])]
+    if options["suite"] != "survivors":
+        policy = options["suite"] == "policy"
+        words += ["--rounds", str(options["policy_rounds"] if policy else options["rounds"])]
     if options["load_mib"]:
         words += ["--curve-mib", str(options["load_mib"])]
     return " ".join(words)
