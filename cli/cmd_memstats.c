@@ -47,7 +47,7 @@ static void own_print(struct fmt *out, const struct ledger_target *target,
     const struct ledger_page *page = &target->page;
     uint64_t limit_bytes = load_relaxed(&page->limit_bytes);
     bytes_line(out, "heap-released-lazily: ", s->heap_lazy);
-    bytes_line(out, "heap-holes: ", extra->hole_bytes);
+    bytes_line(out, "heap-released-holes: ", extra->hole_bytes);
     bytes_line(out, "heap-cached: ", s->heap_cached);
     bytes_line(out, "heap-retained: ", extra->retained_bytes);
     bytes_line(out, "remote-frees: ", extra->remote_bytes);

@@ -45,7 +45,8 @@ const struct argp cmd_options_argp = {
     options_options,
     options_parse,
     NULL,
-    "List the options of Ebb: their values in this environment (EBB and GODEBUG), defaults, "
+    "List the options of Ebb: their values in this environment (EBB, GODEBUG and GOMEMLIMIT), "
+    "defaults, "
     "ranges, the GODEBUG entries of Go that mean the same, and what they do."
     "\vExamples:\n"
     "  ebb options\n"
@@ -91,7 +92,7 @@ static struct option_row row_make(size_t index, const struct options *values,
     if (ebb_entry_valid(row.info.name)) {
         row.source = "EBB";
     } else if (strcmp(godebug_value, row.info.default_text) != 0) {
-        row.source = "GODEBUG";
+        row.source = strcmp(row.info.name, "limit") == 0 ? "GOMEMLIMIT" : "GODEBUG";
     }
     return row;
 }
@@ -195,7 +196,10 @@ int cmd_options(const struct command *self, int argc, char **argv)
     struct fmt errors;
     fmt_init(&errors, text, sizeof(text));
     option_parse(&from_godebug, NULL, getenv("GODEBUG"), NULL);
-    bool clean = option_parse(&values, getenv("EBB"), getenv("GODEBUG"), &errors);
+    option_parse_gomemlimit(&from_godebug, getenv("GOMEMLIMIT"), NULL);
+    values = from_godebug;
+    bool clean = option_parse_gomemlimit(&values, getenv("GOMEMLIMIT"), &errors);
+    clean = option_parse_over(&values, getenv("EBB"), &errors) && clean;
     size_t count = option_count();
     struct option_row *rows = calloc(count, sizeof(*rows));
     if (rows == NULL) {

@@ -25,16 +25,17 @@ const struct argp_option look_options[] = {
     {0},
 };
 
-static bool pid_parse(const char *text, int *pid)
+bool look_pid_parse(struct look_args *args, const char *text)
 {
     char *end;
     errno = 0;
     long value = strtol(text, &end, 10);
     if (errno != 0 || !isdigit((unsigned char)text[0]) || *end != '\0' || value <= 0 ||
         value > INT_MAX) {
+        cli_fail(args->command, "\"%.40s\" is not a process ID; `ebb ps` lists those on Ebb", text);
         return false;
     }
-    *pid = (int)value;
+    args->pid = (int)value;
     return true;
 }
 
@@ -48,11 +49,7 @@ error_t look_parse(int key, char *arg, struct argp_state *state)
     if (key != ARGP_KEY_ARG || args->pid != 0) {
         return ARGP_ERR_UNKNOWN;
     }
-    if (!pid_parse(arg, &args->pid)) {
-        cli_fail(args->command, "\"%.40s\" is not a process ID; `ebb ps` lists those on Ebb", arg);
-        return CLI_SAID;
-    }
-    return 0;
+    return look_pid_parse(args, arg) ? 0 : CLI_SAID;
 }
 
 int look_args_read(const struct command *self, int argc, char **argv, struct look_args *args)

@@ -35,6 +35,10 @@ struct look_args {
 extern const struct argp_option look_options[];
 error_t look_parse(int key, char *arg, struct argp_state *state);
 
+// look_pid_parse reads a process ID into args->pid, or says what is wrong with it and returns
+// false.
+bool look_pid_parse(struct look_args *args, const char *text);
+
 // look_args_read parses and demands a PID; CLI_GO_ON, or the status to return.
 int look_args_read(const struct command *self, int argc, char **argv, struct look_args *args);
 

@@ -5,22 +5,17 @@
 // Go  none.
 #include "target.h"
 
-#include <elf.h>
-#include <errno.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "look.h"
 #include "os/procfs.h"
 
 #define STATUS_BYTES 8192
-#define PHDRS_MAX 64
-#define NOTES_BYTES_MAX ((size_t)64 << 10)
 
 // ---- its memory --------------------------------------------------------------------------------
 
@@ -48,112 +43,6 @@ bool target_page_read(struct target *target)
     target_printable(target->page.path, sizeof(target->page.path));
     target->page.path[sizeof(target->page.path) - 1] = '\0';
     return true;
-}
-
-static bool page_is_ours(int pid, uint64_t addr)
-{
-    struct control_page page;
-    return memory_read(pid, addr, &page, sizeof(page)) && page.magic == CONTROL_PAGE_MAGIC;
-}
-
-// ---- the note ----------------------------------------------------------------------------------
-
-// Looks for our note in notes[len], which lie at addr in the process; 0 if it is not there.
-static uint64_t notes_search(const char *notes, size_t len, uint64_t addr)
-{
-    size_t at = 0;
-    while (len - at >= sizeof(Elf64_Nhdr)) {
-        Elf64_Nhdr head;
-        memcpy(&head, notes + at, sizeof(head));
-        size_t name = at + sizeof(head);
-        size_t desc = name + align_up(head.n_namesz, 4);
-        size_t next = desc + align_up(head.n_descsz, 4);
-        if (next > len || next <= at) {
-            return 0;
-        }
-        if (head.n_type == CONTROL_NOTE_TYPE && head.n_namesz == 4 && head.n_descsz == 8 &&
-            memcmp(notes + name, "Ebb", 4) == 0) {
-            uint64_t offset;
-            memcpy(&offset, notes + desc, sizeof(offset));
-            return addr + desc + offset;
-        }
-        at = next;
-    }
-    return 0;
-}
-
-static uint64_t segment_search(int pid, uint64_t addr, size_t len)
-{
-    if (len > NOTES_BYTES_MAX) {
-        return 0;
-    }
-    char *notes = malloc(len + 1);
-    uint64_t page = 0;
-    if (notes != NULL && memory_read(pid, addr, notes, len)) {
-        page = notes_search(notes, len, addr);
-    }
-    free(notes);
-    return page;
-}
-
-// Looks in the ELF file whose start is mapped at start.
-static uint64_t image_search(int pid, uint64_t start)
-{
-    Elf64_Ehdr head;
-    Elf64_Phdr phdrs[PHDRS_MAX];
-    if (!memory_read(pid, start, &head, sizeof(head)) ||
-        memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64 ||
-        head.e_phentsize != sizeof(phdrs[0]) || head.e_phnum == 0 || head.e_phnum > PHDRS_MAX ||
-        !memory_read(pid, start + head.e_phoff, phdrs, head.e_phnum * sizeof(phdrs[0]))) {
-        return 0;
-    }
-    uint64_t bias = start;
-    for (size_t i = 0; i < head.e_phnum; i++) {
-        if (phdrs[i].p_type == PT_LOAD) {
-            bias = start - (phdrs[i].p_vaddr - phdrs[i].p_offset);
-            break;
-        }
-    }
-    for (size_t i = 0; i < head.e_phnum; i++) {
-        if (phdrs[i].p_type != PT_NOTE) {
-            continue;
-        }
-        uint64_t page = segment_search(pid, bias + phdrs[i].p_vaddr, phdrs[i].p_filesz);
-        if (page != 0 && page_is_ours(pid, page)) {
-            return page;
-        }
-    }
-    return 0;
-}
-
-// Returns the address of the page; 0 with errno 0 if there is none, else with what the kernel said.
-static uint64_t page_find(int pid)
-{
-    char path[64];
-    snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-    FILE *maps = fopen(path, "r");
-    if (maps == NULL) {
-        return 0;
-    }
-    uint64_t page = 0;
-    char *line = NULL;
-    size_t line_bytes = 0;
-    errno = 0;
-    while (page == 0 && getline(&line, &line_bytes, maps) > 0) {
-        unsigned long long start;
-        unsigned long long offset;
-        unsigned long inode;
-        char perms[8];
-        if (sscanf(line, "%llx-%*x %7s %llx %*s %lu", &start, perms, &offset, &inode) == 4 &&
-            offset == 0 && inode != 0 && perms[0] == 'r') {
-            page = image_search(pid, start);
-        }
-    }
-    int error = errno == EFAULT || errno == EIO ? 0 : errno; // a mapping may end early
-    free(line);
-    fclose(maps);
-    errno = error;
-    return page;
 }
 
 // ---- /proc -------------------------------------------------------------------------------------
@@ -192,39 +81,6 @@ uint64_t target_rss_bytes(int pid)
 
 // ---- opening -----------------------------------------------------------------------------------
 
-static int refuse_unreadable(const struct target *target, int error)
-{
-    char path[64];
-    struct stat st;
-    snprintf(path, sizeof(path), "/proc/%d", target->pid);
-    if (error != EPERM && error != EACCES) {
-        return cli_fail(target->command, "process %d (%s) cannot be read: %s", target->pid,
-                        target->name, strerror(error));
-    }
-    if (stat(path, &st) == 0 && st.st_uid != geteuid()) {
-        const struct passwd *user = getpwuid(st.st_uid);
-        return cli_fail(target->command,
-                        "process %d (%s) belongs to another user (%s); ask as that user or as root",
-                        target->pid, target->name, user != NULL ? user->pw_name : "unknown");
-    }
-    return cli_fail(target->command,
-                    "the kernel does not let you look into process %d (%s): ask as root (a process "
-                    "may forbid it, and kernel.yama.ptrace_scope may)",
-                    target->pid, target->name);
-}
-
-static int pid_parse(const char *command, const char *text)
-{
-    char *end;
-    errno = 0;
-    long pid = strtol(text, &end, 10);
-    if (errno != 0 || *end != '\0' || end == text || pid <= 0 || pid > INT32_MAX) {
-        cli_fail(command, "\"%s\" is not the number of a process", text);
-        return 0;
-    }
-    return (int)pid;
-}
-
 // Is the page the process's own, or does it run in another's memory?
 static int owner_check(const struct target *target)
 {
@@ -247,30 +103,24 @@ static int owner_check(const struct target *target)
 
 int target_open(struct target *target, const char *command, const char *text)
 {
-    char state[32];
-    *target = (struct target){.command = command, .pid = pid_parse(command, text)};
-    if (target->pid == 0) {
+    struct look_args args = {.command = command};
+    struct ledger_target found;
+    *target = (struct target){.command = command};
+    if (!look_pid_parse(&args, text)) {
         return EXIT_EBB;
     }
-    if (!target_status_read(target->pid, 0, "Name:", target->name, sizeof(target->name)) ||
-        !target_status_read(target->pid, 0, "State:", state, sizeof(state))) {
-        return cli_fail(command, "there is no process %d", target->pid);
+    target->pid = args.pid;
+    int status = look_open(&args, &found);
+    if (status != 0) {
+        return status;
     }
-    target_printable(target->name, strlen(target->name));
-    if (state[0] == 'Z' || state[0] == 'X') {
-        return cli_fail(command, "process %d (%s) has ended", target->pid, target->name);
-    }
-    errno = 0;
-    target->page_addr = page_find(target->pid);
-    if (target->page_addr == 0 && errno != 0) {
-        return refuse_unreadable(target, errno);
-    }
+    look_name(args.pid, target->name, sizeof(target->name));
+    target->page_addr = found.page.control;
     if (target->page_addr == 0) {
-        return cli_fail(command,
-                        "process %d (%s) does not run on Ebb; `ebb run` starts one that does",
+        return cli_fail(command, "process %d (%s) has Ebb loaded, but is still starting; ask again",
                         target->pid, target->name);
     }
-    if (!target_page_read(target)) {
+    if (!target_page_read(target) || target->page.magic != CONTROL_PAGE_MAGIC) {
         return cli_fail(command, "process %d (%s) has ended", target->pid, target->name);
     }
     if (target->page.version != CONTROL_PAGE_VERSION) {

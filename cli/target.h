@@ -4,15 +4,10 @@
 //
 // Model
 //   Everything is read from outside, by /proc and process_vm_readv; the process notices nothing.
-//   Ebb is found by an ELF note in whatever file carries it: libebb.so under any name, or the
-//   program itself with libebb.a.
+//   Ebb is found as by every command that looks (look.h); its counters page names the control page.
 //
 // Flow
-//   target_open -> /proc/PID/status, maps -> ELF headers in its memory -> note -> control page.
-//
-// Why this way
-//   From memory and not from the file: the file may have been replaced since, or lie in a
-//   container.
+//   target_open -> look_open -> counters page -> control page.
 //
 // Go       none
 // Tests    test/cli/control_test.py  test/system/control.py

@@ -59,16 +59,20 @@ def cell(text):
 def option_row(row):
     name, kind, default, low, high, choices, scope, alias, text = row
     choices, alias, text = text_of(choices), text_of(alias), text_of(text)
-    default = int(default, 0)
-    if kind == "ENUM":
+    if kind == "WORDSIZE":
+        values = "%s, %s to %s" % (choices.replace("|", ", "), size_text(int(low, 0)),
+                                   size_text(int(high, 0)))
+        start = default.rsplit("_", 1)[1].lower()  # a constant: OPTION_NAME_WORD
+    elif kind == "ENUM":
+        default = int(default, 0)
         values, start = choices.replace("|", ", "), choices.split("|")[default]
     elif kind == "BOOL":
-        values, start = "0, 1", str(default)
+        values, start = "0, 1", default
     elif kind == "INT":
-        values, start = "%s to %s" % (low, high), str(default)
+        values, start = "%s to %s" % (low, high), default
     else:
         values = "%s to %s" % (size_text(int(low, 0)), size_text(int(high, 0)))
-        start = size_text(default)
+        start = size_text(int(default, 0))
     return "| `%s` | %s | %s | %s | %s | %s |" % (
         name, cell(values), start, "yes" if scope == "ALL" else "with `children=1`",
         "`%s`" % cell(alias) if alias else "", cell(text))

@@ -134,9 +134,9 @@ struct ebb_ledger {
 //           announced: it opens files, which a filter may answer by ending the program
 // Context   any thread; not from a signal handler. Opens files, maps and unmaps scratch memory of
 //           less than 1 MiB and 1 KiB for each thread
-// Blocks    nobody; about 10 ms per GiB, most of it in the kernel
+// Blocks    nobody; about 6 ms per GiB, most of it in the kernel
 // Go        none: runtime.MemStats ends at the heap
-// Since     0.2
+// Since     0.1
 EBB_API int ebb_ledger_read(struct ebb_ledger *ledger);
 
 #ifdef __cplusplus

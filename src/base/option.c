@@ -17,7 +17,7 @@
 
 #include <string.h>
 
-enum option_type { OPTION_BOOL, OPTION_INT, OPTION_SIZE, OPTION_ENUM };
+enum option_type { OPTION_BOOL, OPTION_INT, OPTION_SIZE, OPTION_ENUM, OPTION_WORDSIZE };
 enum option_scope { OPTION_SCOPE_ALL, OPTION_SCOPE_SELF };
 
 struct option_row {
@@ -74,7 +74,8 @@ static uint64_t value_get(const struct options *o, const struct option_row *row)
         memcpy(&value, field, sizeof value);
         return value;
     }
-    case OPTION_SIZE: {
+    case OPTION_SIZE:
+    case OPTION_WORDSIZE: {
         size_t value;
         memcpy(&value, field, sizeof value);
         return value;
@@ -96,7 +97,8 @@ static void value_set(struct options *o, const struct option_row *row, uint64_t 
         memcpy(field, &typed, sizeof typed);
         break;
     }
-    case OPTION_SIZE: {
+    case OPTION_SIZE:
+    case OPTION_WORDSIZE: {
         size_t typed = (size_t)value;
         memcpy(field, &typed, sizeof typed);
         break;
@@ -166,10 +168,13 @@ static bool parse_int(struct piece text, uint64_t *value)
     return digits != 0 && digits == text.len;
 }
 
-static bool parse_size(struct piece text, uint64_t *value)
+// Two names per power of 1024; KB is left out because it means two things.
+#define SIZE_SUFFIXES "B||K|KiB|M|MiB|G|GiB|T|TiB"
+// Go knows one name each.
+#define GO_SUFFIXES "B||KiB|KiB|MiB|MiB|GiB|GiB|TiB|TiB"
+
+static bool parse_size(struct piece text, const char *suffixes, uint64_t *value)
 {
-    // Two names per power of 1024; KB is left out because it means two things.
-    static const char *const suffixes = "B||K|KiB|M|MiB|G|GiB|T|TiB";
     size_t digits = parse_digits(text, value);
     if (digits == 0) {
         return false;
@@ -196,11 +201,20 @@ static bool value_parse(const struct option_row *row, struct piece text, uint64_
     case OPTION_ENUM:
         *value = list_find(row->choices, text);
         return *value != SIZE_MAX;
+    case OPTION_WORDSIZE: {
+        size_t word = list_find(row->choices, text);
+        if (word != SIZE_MAX) {
+            *value = OPTION_WORD(word);
+            return true;
+        }
+        done = parse_size(text, SIZE_SUFFIXES, value);
+        break;
+    }
     case OPTION_INT:
         done = parse_int(text, value);
         break;
     case OPTION_SIZE:
-        done = parse_size(text, value);
+        done = parse_size(text, SIZE_SUFFIXES, value);
         break;
     }
     return done && *value >= row->lo && *value <= row->hi;
@@ -220,10 +234,12 @@ static void size_text(uint64_t value, struct fmt *f)
 
 static void value_text(const struct option_row *row, uint64_t value, struct fmt *f)
 {
-    if (row->type == OPTION_ENUM) {
-        struct piece part = list_part(row->choices, (size_t)value);
+    bool is_word = row->type == OPTION_WORDSIZE && value > row->hi;
+    if (row->type == OPTION_ENUM || is_word) {
+        size_t index = is_word ? SIZE_MAX - (size_t)value : (size_t)value;
+        struct piece part = list_part(row->choices, index);
         fmt_strn(f, part.text, part.len);
-    } else if (row->type == OPTION_SIZE) {
+    } else if (row->type == OPTION_SIZE || row->type == OPTION_WORDSIZE) {
         size_text(value, f);
     } else {
         fmt_u64(f, value);
@@ -240,6 +256,10 @@ static void choices_text(const struct option_row *row, struct fmt *f)
     case OPTION_ENUM:
         fmt_str(f, row->choices);
         break;
+    case OPTION_WORDSIZE:
+        fmt_str(f, row->choices);
+        fmt_char(f, '|');
+        __attribute__((fallthrough)); // and a size
     default:
         value_text(row, row->lo, f);
         fmt_str(f, "..");
@@ -327,7 +347,7 @@ static void report_value(const struct options *o, const struct option_row *row, 
         fmt_str(errors, "; right is ");
     }
     choices_text(row, errors);
-    if (row->type == OPTION_SIZE) {
+    if (row->type == OPTION_SIZE || row->type == OPTION_WORDSIZE) {
         fmt_str(errors, " (B, K, KiB, M, MiB, G, GiB, T, TiB)");
     }
     fmt_str(errors, "; it stays ");
@@ -390,17 +410,34 @@ void option_defaults(struct options *o)
     }
 }
 
-bool option_parse(struct options *o, const char *ebb_env, const char *godebug_env,
-                  struct fmt *errors)
+bool option_parse_gomemlimit(struct options *o, const char *text, struct fmt *errors)
+{
+    const struct option_row *row = &option_table[option_index("limit")];
+    uint64_t value = OPTION_LIMIT_OFF;
+    if (text == NULL || text[0] == '\0') {
+        return true;
+    }
+    struct piece all = {text, strlen(text)};
+    if (!piece_is(all, "off") && !parse_size(all, GO_SUFFIXES, &value)) {
+        if (errors != NULL) {
+            fmt_str(errors, "ebb: GOMEMLIMIT cannot be ");
+            fmt_quoted(errors, text, all.len);
+            fmt_str(errors, "; right is off, or digits and B, KiB, MiB, GiB or TiB; limit stays ");
+            value_text(row, value_get(o, row), errors);
+            fmt_char(errors, '\n');
+        }
+        return false;
+    }
+    // Go takes any number; math.MaxInt64 is how its programs write none.
+    value = value > row->hi ? OPTION_LIMIT_OFF : max_u64(value, row->lo);
+    value_set(o, row, value);
+    return true;
+}
+
+bool option_parse_over(struct options *o, const char *ebb_env, struct fmt *errors)
 {
     struct fmt nowhere;
     fmt_init(&nowhere, NULL, 0);
-    option_defaults(o);
-    for (const char *at = godebug_env; at != NULL && *at != '\0';) {
-        size_t len = strcspn(at, ",");
-        godebug_entry_parse(o, (struct piece){at, len});
-        at += len + (at[len] != '\0');
-    }
     bool clean = true;
     for (const char *at = ebb_env; at != NULL && *at != '\0';) {
         size_t len = strcspn(at, ", \t\n");
@@ -411,6 +448,18 @@ bool option_parse(struct options *o, const char *ebb_env, const char *godebug_en
         at += len + (at[len] != '\0');
     }
     return clean;
+}
+
+bool option_parse(struct options *o, const char *ebb_env, const char *godebug_env,
+                  struct fmt *errors)
+{
+    option_defaults(o);
+    for (const char *at = godebug_env; at != NULL && *at != '\0';) {
+        size_t len = strcspn(at, ",");
+        godebug_entry_parse(o, (struct piece){at, len});
+        at += len + (at[len] != '\0');
+    }
+    return option_parse_over(o, ebb_env, errors);
 }
 
 void option_for_child(struct options *o)
@@ -432,7 +481,7 @@ size_t option_count(void)
 
 struct option_info option_info(size_t index)
 {
-    static const char *const types[] = {"bool", "int", "size", "enum"};
+    static const char *const types[] = {"bool", "int", "size", "enum", "wordsize"};
     const struct option_row *row = &option_table[index];
     struct option_info info = {
         .name = row->name,
@@ -463,7 +512,7 @@ void option_value_text(const struct options *o, size_t index, struct fmt *f)
 const char *option_choice(size_t index, size_t value, size_t *len)
 {
     struct piece part = {NULL, 0};
-    if (option_table[index].type == OPTION_ENUM) {
+    if (option_table[index].type == OPTION_ENUM || option_table[index].type == OPTION_WORDSIZE) {
         part = list_part(option_table[index].choices, value);
     }
     *len = part.len;

@@ -7,6 +7,8 @@
 //   EBB is name=value, divided by commas or blanks. GODEBUG is read as Go does: names and values
 //   it does not know are passed over in silence, and of two entries the later counts. EBB wins.
 //   A bad entry of EBB costs one line of message and changes nothing; the others still count.
+//   GOMEMLIMIT is read as Go does, into option limit, but a malformed one is a line and not the
+//   end.
 //
 // Locking
 //   option_parse is pure: texts in, struct and messages out. options_main is written by boot before
@@ -45,12 +47,24 @@ enum option_madvise { OPTION_MADVISE_DONTNEED, OPTION_MADVISE_FREE, OPTION_MADVI
 enum option_thp { OPTION_THP_DEFAULT, OPTION_THP_NEVER, OPTION_THP_KEEP };
 enum option_stats { OPTION_STATS_OFF, OPTION_STATS_EXIT };
 enum option_control { OPTION_CONTROL_OFF, OPTION_CONTROL_DEMAND, OPTION_CONTROL_ON };
+enum option_limit_action {
+    OPTION_LIMIT_ACTION_SOFT,
+    OPTION_LIMIT_ACTION_ENOMEM,
+    OPTION_LIMIT_ACTION_CALLBACK,
+    OPTION_LIMIT_ACTION_ABORT,
+};
 enum option_syscalls { OPTION_SYSCALLS_CORE, OPTION_SYSCALLS_FULL };
 
 #define OPTION_FIELD_BOOL bool
 #define OPTION_FIELD_INT int
 #define OPTION_FIELD_SIZE size_t
 #define OPTION_FIELD_ENUM int
+#define OPTION_FIELD_WORDSIZE size_t
+
+// Word number index of a WORDSIZE option, as it is stored: above every size.
+#define OPTION_WORD(index) (SIZE_MAX - (size_t)(index))
+#define OPTION_LIMIT_OFF OPTION_WORD(0)
+#define OPTION_LIMIT_AUTO OPTION_WORD(1)
 
 struct options {
 #define X(name, type, def, lo, hi, choices, scope, alias, help) OPTION_FIELD_##type name;
@@ -70,6 +84,15 @@ void option_defaults(struct options *o);
 bool option_parse(struct options *o, const char *ebb_env, const char *godebug_env,
                   struct fmt *errors);
 
+// option_parse_gomemlimit sets limit to what GOMEMLIMIT says: digits, perhaps with B, KiB, MiB, GiB
+// or TiB, or off. Empty or NULL says nothing. False, and one line in errors (may be NULL), if it
+// says something else: then limit stays as it is. To be called before option_parse_over, because
+// EBB wins.
+bool option_parse_gomemlimit(struct options *o, const char *text, struct fmt *errors);
+
+// option_parse_over reads ebb_env as option_parse does, on top of what o holds.
+bool option_parse_over(struct options *o, const char *ebb_env, struct fmt *errors);
+
 // option_for_child puts the options that print back to their defaults, unless children=1: what a
 // process does whose environment came from a parent that was meant.
 void option_for_child(struct options *o);
@@ -77,12 +100,12 @@ void option_for_child(struct options *o);
 // struct option_info describes an option for `ebb options` and the documentation.
 struct option_info {
     const char *name;
-    const char *type;  // "bool", "int", "size", "enum"
+    const char *type;  // "bool", "int", "size", "enum", "wordsize"
     const char *alias; // "GODEBUG name=v|v" without the first word, or ""
     const char *help;
     bool inherited;        // holds in children too
     char default_text[32]; // as option_value_text writes it
-    char choices[96];      // "0|1", "1..50", "0..64TiB", "dontneed|free|auto"
+    char choices[96];      // "0|1", "1..50", "0..64TiB", "off|auto|1MiB..64TiB"
 };
 
 size_t option_count(void);
@@ -92,8 +115,8 @@ struct option_info option_info(size_t index);
 size_t option_index(const char *name);
 // option_value_text appends the value of option index in o, in a form option_parse takes.
 void option_value_text(const struct options *o, size_t index, struct fmt *f);
-// option_choice returns the text of choice number value of an ENUM option and its length in *len;
-// NULL if there is none. The text is not closed by a zero.
+// option_choice returns the text of choice number value of an ENUM or WORDSIZE option and its
+// length in *len; NULL if there is none. The text is not closed by a zero.
 const char *option_choice(size_t index, size_t value, size_t *len);
 
 #endif

@@ -16,5 +16,7 @@ void environment_read(char **entries);
 
 // environment_find returns the value of name among the entries, or NULL.
 char *environment_find(char **entries, const char *name);
+// limits_print_before_abort prints MemStats when limit_action=abort ends the program.
+void limits_print_before_abort(void);
 
 #endif

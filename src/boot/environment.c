@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// The environment: EBB and GODEBUG at start-up. Without getenv and setenv: a program may have its
-// own, and nothing may be allocated here.
+// The environment: EBB, GODEBUG and GOMEMLIMIT at start-up. Without getenv and setenv: a program
+// may have its own, and nothing may be allocated here.
 //
-// Go  1.16 runtime1.go parsedebugvars, env_posix.go gogetenv.
+// Go  1.16 runtime1.go parsedebugvars, env_posix.go gogetenv; 1.19 mgcpacer.go readGOMEMLIMIT.
+//     Unlike Go: a malformed GOMEMLIMIT costs a line and the program goes on without a limit.
 #include <string.h>
 #include <sys/auxv.h>
 #include <unistd.h>
@@ -76,7 +77,10 @@ void environment_read(char **entries)
     fmt_init(&errors, buf, sizeof(buf));
     char *ebb = environment_find(entries, "EBB");
     struct options options;
-    if (!option_parse(&options, ebb, environment_find(entries, "GODEBUG"), &errors)) {
+    bool clean = option_parse(&options, NULL, environment_find(entries, "GODEBUG"), NULL);
+    clean &= option_parse_gomemlimit(&options, environment_find(entries, "GOMEMLIMIT"), &errors);
+    clean &= option_parse_over(&options, ebb, &errors);
+    if (!clean) {
         fmt_write(&errors, STDERR_FILENO);
     }
     if (ebb != NULL && !options.children) {

@@ -6,6 +6,7 @@
 // Go  none.
 #include <string.h>
 
+#include "base/option.h"
 #include "control/control_int.h"
 #include "ebb/ebb.h"
 #include "os/sys.h"
@@ -93,19 +94,24 @@ static void limit_line(struct fmt *out, const char *key, uint64_t bytes)
 
 static void answer_limit(const char *text, struct fmt *out)
 {
-    uint64_t was = releaser_limit();
-    uint64_t bytes = UINT64_MAX;
+    struct limiter_report before;
+    struct limiter_report after;
+    uint64_t bytes = OPTION_LIMIT_OFF;
+    limiter_report(&before);
     if (text[0] != '\0') {
-        bool off = strcmp(text, "off") == 0;
-        if (!off && (!control_number_parse(text, &bytes) || bytes == 0)) {
-            control_reply_error(out, "a limit is a number of bytes above 0, or off");
+        if (strcmp(text, "auto") == 0) {
+            bytes = OPTION_LIMIT_AUTO;
+        } else if (strcmp(text, "off") != 0 &&
+                   (!control_number_parse(text, &bytes) || bytes == 0 || bytes >= INT64_MAX)) {
+            control_reply_error(out, "a limit is a number of bytes above 0, auto, or off");
             return;
         }
-        releaser_set_limit(bytes);
+        limiter_set(bytes);
     }
+    limiter_report(&after);
     control_reply_begin(out);
-    limit_line(out, "was", was);
-    limit_line(out, "limit", releaser_limit());
+    limit_line(out, "was", before.limit_bytes);
+    limit_line(out, "limit", after.limit_bytes);
     control_reply_end(out);
 }
 

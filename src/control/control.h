@@ -4,7 +4,8 @@
 // release now, a limit. Looking needs no door (the counters are read from outside).
 //
 // Model
-//   page     what readers of our memory find by an ELF note: state, signal, path of the socket
+//   page     what readers of our memory find by the counters page: state, signal, path of the
+//            socket
 //   signal   a real-time signal, free when the process started; its handler opens the door
 //   door     a bare thread with a unix socket; ends after control_idle seconds without use
 //   worker   a bare thread that carries out what the door is asked (worker.c says why two)
@@ -44,9 +45,6 @@
 #define CONTROL_PAGE_MAGIC 0x54434245u // "EBCT"
 #define CONTROL_PAGE_VERSION 1u
 #define CONTROL_PATH_BYTES 104 // sockaddr_un holds 108
-
-// The note that leads to the page: name "Ebb", and 8 bytes: the page's address minus their own.
-#define CONTROL_NOTE_TYPE 0x43545231u
 
 enum control_state {
     CONTROL_OFF,

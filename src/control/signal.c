@@ -33,16 +33,6 @@ struct control_page control_page = {
     .version = CONTROL_PAGE_VERSION,
 };
 
-// The note from which a reader in another process finds the page.
-__asm__(".pushsection .note.ebb.control, \"a\", %note\n\t"
-        ".balign 4\n\t"
-        ".long 4\n\t"          // bytes of the name
-        ".long 8\n\t"          // bytes of the description
-        ".long 0x43545231\n\t" // CONTROL_NOTE_TYPE
-        ".asciz \"Ebb\"\n\t"
-        ".quad control_page - .\n\t"
-        ".popsection");
-
 // Searched downwards from SIGRTMAX - 1: valgrind keeps the last, Java SIGRTMAX - 2, glibc the first
 // three, and programs count their own from SIGRTMIN up.
 #define SIGNAL_FIRST 63
@@ -252,6 +242,7 @@ static void page_set_pid(void)
 
 void control_init(const char *runtime_dir)
 {
+    ledger_page_main.control = (uintptr_t)&control_page;
     if (options_main.control == OPTION_CONTROL_OFF) {
         store_relaxed(&control_page.secure, getauxval(AT_SECURE) != 0);
         return;

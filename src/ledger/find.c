@@ -206,7 +206,7 @@ static long maps_search(struct ledger_target *target, bool by_name)
     while (found == -ENOENT && (line = lines_next(&lines)) != NULL) {
         struct mapping mapping;
         if (!mapping_parse(line, &mapping) || mapping.offset != 0 || mapping.inode == 0 ||
-            mapping.perms[0] != 'r' || mapping.path[0] != '/' ||
+            mapping.perms[0] != 'r' || mapping.perms[3] != 'p' || mapping.path[0] != '/' ||
             is_ours_by_name(mapping.path) != by_name) {
             continue;
         }

@@ -77,6 +77,7 @@ struct ledger_page {
     uint32_t kernel_page_bytes;      // (C)
     char policy[LEDGER_NAME_BYTES];  // written by ledger_page_set_policy
     atomic_u64 limit_bytes;          // (A) memory limit; UINT64_MAX: none
+    uint64_t control;                // (C) &control_page; 0 until it is made (control/control.h)
     struct ledger_range own[LEDGER_OWN_COUNT]; // more memory of Ebb's: stacks of its threads
 };
 

@@ -14,7 +14,8 @@
 //   cgroup_find takes up to 14 KiB of stack.
 //
 // Flow
-//   cgroup_find (once: a process rarely moves) -> cgroup_memory_read (each look).
+//   cgroup_find (once: a process rarely moves) -> cgroup_memory_read (each look), cgroup_peek_*
+//   (from within malloc).
 //
 // Why this way
 //   The mount point comes from mountinfo and not from a constant: containers show a subtree of the
@@ -55,6 +56,12 @@ bool cgroup_find(const char *root, struct cgroup *out);
 // file that is missing alone (the root of version 2 has no usage and no limits) leaves
 // CGROUP_UNLIMITED or 0.
 bool cgroup_memory_read(const struct cgroup *group, struct cgroup_memory *out);
+
+// cgroup_peek_usage and cgroup_peek_limits read without memory.stat and with less than 2 KiB of
+// stack: what an allocating thread may do. For version 1 limits further up are not seen. Each fills
+// its own fields of *out; cgroup_peek_usage returns false if there is nothing to read.
+bool cgroup_peek_usage(const struct cgroup *group, struct cgroup_memory *out);
+void cgroup_peek_limits(const struct cgroup *group, struct cgroup_memory *out);
 
 // cgroup_memory_limit is the tighter of the two limits.
 ATTR_INLINE uint64_t cgroup_memory_limit(const struct cgroup_memory *memory)

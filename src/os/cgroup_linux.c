@@ -372,6 +372,27 @@ static uint64_t limit_walk(const struct cgroup *group, const char *name)
     }
 }
 
+bool cgroup_peek_usage(const struct cgroup *group, struct cgroup_memory *out)
+{
+    uint64_t usage = limit_read(group->path, strlen(group->path), usage_name(group->version));
+    if (usage == CGROUP_UNLIMITED) {
+        return false;
+    }
+    out->usage_bytes = usage;
+    return true;
+}
+
+void cgroup_peek_limits(const struct cgroup *group, struct cgroup_memory *out)
+{
+    out->high_bytes = CGROUP_UNLIMITED;
+    if (group->version == 2) {
+        out->limit_bytes = limit_walk(group, "memory.max");
+        out->high_bytes = limit_walk(group, "memory.high");
+    } else {
+        out->limit_bytes = limit_read(group->path, strlen(group->path), "memory.limit_in_bytes");
+    }
+}
+
 bool cgroup_memory_read(const struct cgroup *group, struct cgroup_memory *out)
 {
     char text[STAT_BYTES];
@@ -382,12 +403,7 @@ bool cgroup_memory_read(const struct cgroup *group, struct cgroup_memory *out)
     if (has_usage) {
         memory.usage_bytes = cgroup_limit_parse(text, (size_t)len);
     }
-    if (group->version == 2) {
-        memory.limit_bytes = limit_walk(group, "memory.max");
-        memory.high_bytes = limit_walk(group, "memory.high");
-    } else {
-        memory.limit_bytes = limit_read(group->path, path_len, "memory.limit_in_bytes");
-    }
+    cgroup_peek_limits(group, &memory);
     len = place_file_read(group->path, path_len, "memory.stat", text, sizeof text);
     if (len > 0) {
         cgroup_stat_parse(text, (size_t)len, group->version, &memory);

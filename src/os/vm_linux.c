@@ -24,7 +24,7 @@
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440 // Linux 5.10
 #endif
-#define PIDFD_SELF_PROCESS (-20000) // PIDFD_SELF_THREAD_GROUP, Linux 6.14
+#define PIDFD_SELF_THREAD (-10000) // the calling thread, which has the memory; Linux 6.14
 
 // Below this limit of address space, thread stacks and libraries need what we would take in
 // advance.
@@ -100,7 +100,7 @@ static atomic_u32 batch_kind;
 
 static long batch_call(const struct vm_range *ranges, size_t count, enum vm_advice advice)
 {
-    return sys_call6(SYS_process_madvise, PIDFD_SELF_PROCESS, SYS_ARG(ranges), SYS_ARG(count),
+    return sys_call6(SYS_process_madvise, PIDFD_SELF_THREAD, SYS_ARG(ranges), SYS_ARG(count),
                      advice == VM_ADVICE_FREE ? MADV_FREE : MADV_DONTNEED, 0, 0);
 }
 

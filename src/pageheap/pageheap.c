@@ -31,6 +31,7 @@ void pageheap_init(struct pageheap *heap, const struct vm *vm, struct meta *meta
     heap->meta = meta;
     heap->hint = hint;
     heap->ring_ready_pages = UINT64_MAX;
+    heap->gate_pages = heap->look_pages = heap->hard_pages = UINT64_MAX;
     heap->clock_ns = clock_coarse_ns;
     heap->unit_pages = (uint32_t)max_size(vm->page_bytes >> PAGE_SHIFT, 1);
 }
@@ -45,6 +46,42 @@ void pageheap_set_ring(struct pageheap *heap, uint64_t ready_pages)
     lock_acquire(&heap->lock);
     heap->ring_ready_pages = ready_pages;
     lock_release(&heap->lock);
+}
+
+void pageheap_set_gate_hook(struct pageheap *heap, void (*hook)(void))
+{
+    heap->gate_hook = hook;
+}
+
+void pageheap_set_gate(struct pageheap *heap, uint64_t look_pages, uint64_t hard_pages)
+{
+    lock_acquire(&heap->lock);
+    heap->look_pages = look_pages;
+    heap->hard_pages = hard_pages;
+    heap->gate_pages = min_u64(look_pages, hard_pages);
+    lock_release(&heap->lock);
+}
+
+enum gate { GATE_PASS, GATE_LOOK, GATE_REFUSE };
+
+// What the gate says to page_count more pages in use. Caller holds the lock.
+static ATTR_NOINLINE enum gate gate_ask(struct pageheap *heap, size_t page_count)
+{
+    if (heap->stats.used_pages + page_count > heap->hard_pages) {
+        heap->stats.gate_refused_count++;
+        return GATE_REFUSE;
+    }
+    // As if all came from released memory; the hook looks again when they have been taken.
+    bool look = pageheap_mapped_pages(&heap->stats) + page_count > heap->look_pages;
+    return look ? GATE_LOOK : GATE_PASS;
+}
+
+ATTR_INLINE enum gate gate_check(struct pageheap *heap, size_t page_count)
+{
+    if (likely(pageheap_mapped_pages(&heap->stats) + page_count <= heap->gate_pages)) {
+        return GATE_PASS;
+    }
+    return gate_ask(heap, page_count);
 }
 
 // record_clear zeroes a record, the atomic fields as such: a thread that has just pushed the last
@@ -254,6 +291,11 @@ struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t ali
 {
     struct taken taken;
     lock_acquire(&heap->lock);
+    enum gate gate = gate_check(heap, page_count);
+    if (unlikely(gate == GATE_REFUSE)) {
+        lock_release(&heap->lock);
+        return NULL;
+    }
     struct span *span = alloc_locked(heap, page_count, align_pages, kind, &taken);
     while (span == NULL && (heap->stats.withdrawn_pages != 0 || heap->hidden_count != 0)) {
         // Memory is at its end, but the releaser holds some for a moment.
@@ -267,6 +309,9 @@ struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t ali
                     page_count <= POPULATE_MAX_PAGES &&
                     heap->stats.used_pages >= POPULATE_HEAP_PAGES;
     lock_release(&heap->lock);
+    if (unlikely(gate == GATE_LOOK) && heap->gate_hook != NULL) {
+        heap->gate_hook(); // before the pages are touched
+    }
     if (populate) {
         vm_used(heap->vm, (void *)span->base, page_count << PAGE_SHIFT);
     }
@@ -338,13 +383,17 @@ bool pageheap_extend(struct pageheap *heap, struct span *span, size_t page_count
     uintptr_t new_end = span->base + (page_count << PAGE_SHIFT);
     bool done = false;
     lock_acquire(&heap->lock);
-    if (page_count <= UINT32_MAX && run_is_free(heap, end, new_end)) {
+    enum gate gate = gate_check(heap, page_count - span->page_count);
+    if (gate != GATE_REFUSE && page_count <= UINT32_MAX && run_is_free(heap, end, new_end)) {
         struct taken taken = pages_take(heap, end, new_end);
         stats_take(heap, page_count - span->page_count, taken);
         span->page_count = (uint32_t)page_count;
         done = true;
     }
     lock_release(&heap->lock);
+    if (unlikely(gate == GATE_LOOK) && heap->gate_hook != NULL) {
+        heap->gate_hook();
+    }
     return done;
 }
 

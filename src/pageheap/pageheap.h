@@ -140,6 +140,7 @@ struct pageheap_stats {
     uint64_t released_total_pages; // ever given back
     uint64_t refused_total_pages;  // ever refused by the kernel (locked memory)
     int64_t owed_pages;            // grown and not offset (pageheap_owed); below 0: credit
+    uint64_t gate_refused_count;   // allocations refused by the gate
 };
 
 struct pageheap {
@@ -157,6 +158,10 @@ struct pageheap {
     struct pageheap_stats stats; // (L)
     uint64_t ring_ready_pages;   // (L) the hook rings when so many pages are ready
     void (*grow_hook)(void);     // (C) see pageheap_set_grow_hook
+    uint64_t gate_pages;         // (L) the lower of the two: see pageheap_set_gate
+    uint64_t look_pages;         // (L)
+    uint64_t hard_pages;         // (L)
+    void (*gate_hook)(void);     // (C)
     uint64_t (*clock_ns)(void);  // (C) coarse: for the ages of ready pages
     uint32_t unit_pages;         // (C) what goes back together: a kernel page, or a huge one
     bool populate;               // (C) populate released pages in bulk when they are taken
@@ -188,9 +193,24 @@ void pageheap_set_ring(struct pageheap *heap, uint64_t ready_pages);
 // pageheap_ring rings the doorbell because of memory that is free but not yet in the page heap.
 void pageheap_ring(struct pageheap *heap);
 
+// pageheap_mapped_pages is what may be held of physical memory: Go's quantity for the memory limit
+// (I8), less our own tables.
+ATTR_INLINE uint64_t pageheap_mapped_pages(const struct pageheap_stats *stats)
+{
+    return stats->sys_pages - stats->released_pages;
+}
+
+// The gate, for a memory limit: an allocation or extension that leaves more than look_pages mapped
+// calls the hook, after the pages are taken and before anybody has touched them; one that would
+// leave more than hard_pages in use is refused. UINT64_MAX: no such limit. One compare where there
+// is none. The hook runs without the page heap's lock but with whatever the caller holds: it may
+// take this lock, and waits for nothing above it (release/limiter.c).
+void pageheap_set_gate(struct pageheap *heap, uint64_t look_pages, uint64_t hard_pages);
+void pageheap_set_gate_hook(struct pageheap *heap, void (*hook)(void));
+
 // pageheap_alloc returns a span of page_count pages whose first page is a multiple of align_pages
-// (a power of two), or NULL when address space or commit ends. Filled: base, page_count,
-// record_index, arena, zero (true: every byte is zero); the rest of the record is zero.
+// (a power of two), or NULL when address space or commit ends, or the gate refuses. Filled: base,
+// page_count, record_index, arena, zero (true: every byte is zero); the rest of the record is zero.
 struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t align_pages,
                             enum pageheap_kind kind);
 
@@ -205,7 +225,7 @@ ATTR_INLINE void pageheap_free(struct pageheap *heap, struct span *span)
 }
 
 // pageheap_extend grows a large span in place to page_count pages; false if the next run is not
-// free.
+// free, or the gate refuses.
 bool pageheap_extend(struct pageheap *heap, struct span *span, size_t page_count);
 
 // pageheap_shrink gives the tail of a large span back to the page heap.

@@ -90,6 +90,7 @@ struct release_plan {
     uint64_t min_age_ns; // only what has been free for so long
     enum release_order order;
     bool unpaced;        // without asking the budget
+    bool limited;        // paced by the limiter's bucket instead of the budget (limit_int.h)
     bool no_holes;       // whole free pages only, as the Go version that is imitated
     bool sweep;          // this is a periodic look: view.swept_ns becomes now
     bool offset;         // this offsets growth: what is released counts in view.offset_bytes
@@ -214,10 +215,33 @@ size_t releaser_policy_index(void);
 // writes to what it has freed.
 uint64_t releaser_reinflated_bytes(void);
 
-// releaser_set_limit sets the memory limit that policies see in view.limit_bytes; UINT64_MAX: none.
-void releaser_set_limit(uint64_t bytes);
-// releaser_limit is the limit in force; 0 or UINT64_MAX: none.
-uint64_t releaser_limit(void);
+// --- the memory limit (limiter.c; the decisions: limit_int.h) ---
+
+// limiter_set puts a limit in force, in the values of option limit: bytes, OPTION_LIMIT_AUTO or
+// OPTION_LIMIT_OFF. May read files of the cgroup: 20 KiB of stack. No lock held.
+void limiter_set(uint64_t setting);
+
+// limiter_set_callback names what is called when the limit is passed, and makes the limit a hard
+// one; NULL makes it soft.
+void limiter_set_callback(void (*fn)(void *arg), void *arg);
+
+// limiter_set_abort_hook names what prints the numbers before limit_action=abort ends the program.
+void limiter_set_abort_hook(void (*hook)(void));
+
+struct limiter_report {
+    uint64_t limit_bytes; // UINT64_MAX: none
+    bool automatic;
+    uint32_t action; // enum option_limit_action
+    uint64_t used_bytes;
+    uint64_t mapped_bytes;
+    uint64_t group_limit_bytes; // UINT64_MAX: none, or not looked at
+    uint64_t group_charge_bytes;
+    uint64_t assist_count; // allocations that released before they went on
+    uint64_t assist_bytes;
+    uint64_t passed_count; // calls of the callback
+    uint64_t refused_count;
+};
+void limiter_report(struct limiter_report *out);
 
 // releaser_pause ends the thread and waits for that, at most 100 ms: before the program changes its
 // credentials or namespaces, which are per thread. It comes back at the next ring.

@@ -11,11 +11,15 @@
 #include "pageheap/pageheap.h"
 #include "release/release.h"
 
-// How often the releaser looks while the heap is in motion, and how long it stays when it is not;
-// longer if looks still find spans that were not at rest.
+// How often the releaser looks while the heap is in motion, and how long it stays when it is not.
+// While looks find many spans in motion it stays, and looks less often after STAY_MAX_NS: blocks
+// are freed into them, no page comes free, and nobody rings at the end of it. A few are no reason
+// to stay: all that they could give back is less than what rings the bell (4 MiB).
 #define LOOK_NS NS_PER_S
+#define LOOK_SLOW_NS (3 * NS_PER_S)
 #define STAY_NS (3 * NS_PER_S)
 #define STAY_MAX_NS (10 * NS_PER_S)
+#define STAY_FRESH_COUNT 64
 
 // Everything here belongs to who holds the round, except policy, which anybody may read.
 struct round {
@@ -35,7 +39,6 @@ struct round {
     atomic_u64 reinflated_bytes;   // (A) released, and resident all the same: an estimate
     atomic_u32 restricted;         // (A) nothing but the calls that glibc's malloc makes
     atomic_u32 *stop;              // somebody wants the round to end soon
-    atomic_u64 limit_bytes;        // (A) memory limit
 };
 
 extern struct round round_main ATTR_HIDDEN;
@@ -59,6 +62,10 @@ uint64_t round_look(uint64_t *ready_pages);
 // round_assist is the same by a thread inside its bracket: free runs only, and at most bytes.
 // Returns how many pages are ready then, 0 if there is more to do.
 uint64_t round_assist(uint64_t bytes);
+
+// round_assist_limit gives back free runs for the limit, as far as its bucket allows and until
+// until_ns. By a thread inside its bracket. Bytes.
+uint64_t round_assist_limit(uint64_t bytes, uint64_t until_ns, const char *why);
 
 // round_release_all gives back everything that can be.
 void round_release_all(const char *why, struct release_report *report);

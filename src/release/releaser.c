@@ -26,6 +26,7 @@
 #include "os/futex.h"
 #include "os/sys.h"
 #include "os/thread.h"
+#include "release/limit_int.h"
 #include "release/release_int.h"
 #include "span/span.h"
 
@@ -48,10 +49,9 @@ static struct releaser {
 static uint64_t ring_growth_pages(void)
 {
     uint64_t bytes = round_policy()->ring_bytes;
-    if (bytes == UINT64_MAX) {
-        return UINT64_MAX;
-    }
-    return (bytes != 0 ? bytes : options_main.release_min_bytes) >> PAGE_SHIFT;
+    bytes = bytes != 0 ? bytes : options_main.release_min_bytes;
+    bytes = min_u64(bytes, limiter_ring_bytes());
+    return bytes == UINT64_MAX ? UINT64_MAX : bytes >> PAGE_SHIFT;
 }
 
 static void ring_arm(uint64_t ready_pages)
@@ -115,7 +115,7 @@ static void releaser_run(void *arg)
             round_end();
         }
         if (again_ns == 0 || again_ns > clock_now_ns() + LOOK_NS ||
-            round_policy()->ring_bytes != 0) {
+            round_policy()->ring_bytes != 0 || limiter_alert()) {
             ring_arm(ready_pages); // otherwise the next look comes by itself
         }
         if (again_ns == 0 || load_relaxed(&releaser.stop) != 0) {
@@ -138,11 +138,9 @@ static void releaser_assist(void)
     round_end();
 }
 
-void releaser_ring(void)
+// Starts the thread, or lets it know; urgent wakes it if it sleeps.
+static void releaser_call(bool urgent)
 {
-    if (round_policy() == NULL || round_policy()->ring_bytes == UINT64_MAX) {
-        return;
-    }
     if (lock_am_freezer()) {
         return; // another library's fork handler: a thread started now would be lost in the child
     }
@@ -154,8 +152,8 @@ void releaser_ring(void)
     uint32_t expected = RELEASER_NONE;
     // Pairs with store_seq in releaser_end.
     if (!cas_seq(&releaser.state, &expected, RELEASER_RUNNING)) {
-        // A policy that wants to act at once, or a thread that would not look for long.
-        if (round_policy()->ring_bytes != 0 || load_seq(&releaser.dozing) != 0) {
+        // Urgent, or a thread that would not look for long.
+        if (urgent || load_seq(&releaser.dozing) != 0) {
             futex_wake(&releaser.bell, 1); // pairs with store_seq in releaser_sleep
         }
         return;
@@ -171,6 +169,41 @@ void releaser_ring(void)
         return;
     }
     ledger_page_add_own(releaser.thread.block, releaser.thread.block_bytes);
+}
+
+void releaser_ring(void)
+{
+    if (round_policy() != NULL && ring_growth_pages() != UINT64_MAX) {
+        // A policy that wants to act at once, or a limit that is near.
+        releaser_call(round_policy()->ring_bytes != 0 || limiter_alert());
+    }
+}
+
+void releaser_wake(void)
+{
+    if (round_policy() != NULL) {
+        releaser_call(true);
+    }
+}
+
+bool releaser_assist_limit(uint64_t bytes, uint64_t most_ns, const char *why, uint64_t *released)
+{
+    *released = 0;
+    if (!round_try()) {
+        futex_wait(&releaser.round, 1, NS_PER_MS); // somebody is at it: no faster than he is
+        return false;
+    }
+    *released = round_assist_limit(bytes, clock_now_ns() + most_ns, why);
+    round_end();
+    return true;
+}
+
+uint64_t releaser_flush_all(void)
+{
+    round_wait();
+    uint64_t pages = world_flush(&heap_main, NULL);
+    round_end();
+    return pages;
 }
 
 uint64_t releaser_release_now(const char *why, struct release_report *report)
@@ -214,17 +247,6 @@ size_t releaser_policy_index(void)
     return policy != NULL ? (size_t)(policy - release_policies) : 0;
 }
 
-void releaser_set_limit(uint64_t bytes)
-{
-    store_relaxed(&round_main.limit_bytes, bytes);
-    store_relaxed(&ledger_page_main.limit_bytes, bytes);
-}
-
-uint64_t releaser_limit(void)
-{
-    return load_relaxed(&round_main.limit_bytes);
-}
-
 void releaser_pause(void)
 {
     if (load_relaxed(&releaser.thread.alive) == 0) {
@@ -242,6 +264,7 @@ void releaser_pause(void)
 
 void releaser_restrict(void)
 {
+    limiter_restrict();
     store_relaxed(&releaser.restricted, 1);
     store_relaxed(&round_main.restricted, 1);
     releaser_pause();
@@ -265,6 +288,7 @@ void releaser_fork_parent(void)
 void releaser_fork_child(void)
 {
     bare_forget(&releaser.thread);
+    limiter_fork_child();
     store_relaxed(&releaser.stop, 0);
     store_relaxed(&releaser.dozing, 0);
     store_relaxed(&releaser.state, RELEASER_NONE);
@@ -276,11 +300,11 @@ void releaser_init(void)
 {
     const struct options *o = &options_main;
     round_main.stop = &releaser.stop;
-    store_relaxed(&round_main.limit_bytes, UINT64_MAX);
     round_set_policy(&release_policies[o->policy], 0);
     ledger_page_set_policy(release_policies[o->policy].name);
     releaser.thread_allowed = o->releaser;
     release_budget_init(&round_main.budget, (uint32_t)o->release_cpu_percent, 0);
     pageheap_set_grow_hook(&pageheap_main, releaser_ring);
+    limiter_init();
     ring_arm(0);
 }

@@ -23,6 +23,7 @@
 #include "base/fmt.h"
 #include "base/option.h"
 #include "os/clock.h"
+#include "release/limit_int.h"
 #include "release/release_int.h"
 #include "span/span.h"
 
@@ -37,7 +38,7 @@ struct done {
     uint64_t took_ns;
 };
 
-static void view_read(struct release_view *view)
+void release_view_read(struct release_view *view)
 {
     struct round *round = &round_main;
     const struct meta *meta = &heap_main.meta;
@@ -67,11 +68,22 @@ static void view_read(struct release_view *view)
         .start_ns = round->start_ns,
         .grown_bytes = round->offset_bytes + (uint64_t)stats.owed_pages * PAGE_BYTES,
         .offset_bytes = round->offset_bytes,
-        .limit_bytes = load_relaxed(&round->limit_bytes),
+        .limit_bytes = limiter_limit_bytes(),
         .history = &round->history,
     };
+}
+
+// Reads the view, brings epoch and history up to date, asks the policy and then the limit.
+static struct release_plan plan_make(struct release_view *view)
+{
+    struct round *round = &round_main;
+    release_view_read(view);
     release_epoch_update(&round->epoch, view);
-    release_history_update(&round->history, view->now_ns, ready_bytes + candidate_bytes);
+    release_history_update(&round->history, view->now_ns,
+                           view->ready_bytes + view->candidate_bytes);
+    struct release_plan plan = round_policy()->plan(view);
+    limiter_harden(view, &plan);
+    return plan;
 }
 
 // --- traces ---
@@ -126,17 +138,26 @@ static void trace(const struct done *done, const char *why)
 
 // --- doing ---
 
-// Pays for work from the budget, in processor time: a busy machine is not the releaser's doing.
+// Who says how much processor time may be spent.
+enum pace { PACE_BUDGET, PACE_LIMIT, PACE_NONE };
+
+// Pays for work, in processor time: a busy machine is not the releaser's doing.
 struct meter {
     uint64_t began_ns;
-    uint64_t paid_ns; // up to here
-    bool unpaced;
+    uint64_t paid_ns;  // up to here
+    uint64_t until_ns; // by the clock; 0: no end
+    enum pace pace;
 };
 
-static struct meter meter_start(bool unpaced)
+static struct meter meter_start(enum pace pace)
 {
     uint64_t now_ns = clock_thread_cpu_ns();
-    return (struct meter){.began_ns = now_ns, .paid_ns = now_ns, .unpaced = unpaced};
+    return (struct meter){.began_ns = now_ns, .paid_ns = now_ns, .pace = pace};
+}
+
+static enum pace pace_of(const struct release_plan *plan)
+{
+    return plan->limited ? PACE_LIMIT : plan->unpaced ? PACE_NONE : PACE_BUDGET;
 }
 
 static bool meter_may_spend(const struct meter *meter)
@@ -145,13 +166,23 @@ static bool meter_may_spend(const struct meter *meter)
     if (round->stop != NULL && load_relaxed(round->stop) != 0) {
         return false;
     }
-    return meter->unpaced || release_budget_may_spend(&round->budget, clock_now_ns());
+    uint64_t now_ns = clock_now_ns();
+    if (meter->until_ns != 0 && now_ns >= meter->until_ns) {
+        return false;
+    }
+    return meter->pace == PACE_NONE ||
+           (meter->pace == PACE_LIMIT ? limiter_may_spend(now_ns)
+                                      : release_budget_may_spend(&round->budget, now_ns));
 }
 
 static void meter_pay(struct meter *meter)
 {
     uint64_t now_ns = clock_thread_cpu_ns();
-    release_budget_spend(&round_main.budget, now_ns - meter->paid_ns);
+    if (meter->pace == PACE_LIMIT) {
+        limiter_spend(clock_now_ns(), now_ns - meter->paid_ns);
+    } else {
+        release_budget_spend(&round_main.budget, now_ns - meter->paid_ns);
+    }
     meter->paid_ns = now_ns;
 }
 
@@ -179,7 +210,9 @@ static void runs_release(const struct release_plan *plan, struct meter *meter, s
             if (gone >= pages || !meter_may_spend(meter)) {
                 return;
             }
-            filter.max_pages = min_size(pages - gone, CHUNK_PAGES);
+            // Half a chunk takes less than LIMIT_CHUNK_NS.
+            size_t most = meter->pace == PACE_LIMIT ? CHUNK_PAGES / 2 : CHUNK_PAGES;
+            filter.max_pages = min_size(pages - gone, most);
             if (!pageheap_release(&pageheap_main, &cursor, &filter, round_main.advice,
                                   &done->runs)) {
                 break;
@@ -203,11 +236,10 @@ static void holes_release(uint64_t bytes, struct meter *meter, struct done *done
 }
 
 // Carries a plan out, or the begin of it, as the budget allows. Bytes given back.
-static uint64_t plan_do(const struct release_plan *plan, bool in_bracket)
+static uint64_t plan_do(const struct release_plan *plan, struct meter meter, bool in_bracket)
 {
     struct round *round = &round_main;
     struct done done = {0};
-    struct meter meter = meter_start(plan->unpaced);
     runs_release(plan, &meter, &done);
     uint64_t bytes = done.runs.pages << PAGE_SHIFT;
     if (!in_bracket && !plan->no_holes && bytes < plan->bytes &&
@@ -250,17 +282,19 @@ static uint64_t lazy_bytes(void)
 
 // --- looking ---
 
-// Looks for spans at rest, once a second; an eager policy takes all there are, ten times a second.
+// Looks for spans at rest, once a second; an eager policy takes all there are, ten times a second;
+// so does a limit that is near.
 static void spans_search(uint64_t now_ns)
 {
     struct round *round = &round_main;
-    bool eager = round_policy()->eager;
+    bool limited = limiter_begin();
+    bool eager = limited || round_policy()->eager;
     uint64_t period_ns = eager ? LOOK_NS / 10 : LOOK_NS * 9 / 10;
     if (round->searched_ns != 0 && now_ns - round->searched_ns < period_ns) {
         return;
     }
     struct look look;
-    struct meter meter = meter_start(eager);
+    struct meter meter = meter_start(limited ? PACE_LIMIT : eager ? PACE_NONE : PACE_BUDGET);
     round->searched_ns = now_ns;
     look_begin(&heap_main, &look, eager ? LOOK_ALL : LOOK_REST);
     bool more = true;
@@ -292,14 +326,16 @@ static void released_sample(void)
 static uint64_t look_next(const struct release_view *view, const struct release_plan *plan)
 {
     const struct round *round = &round_main;
-    bool settled = !round->search_cut && (round->fresh_count == 0 || view->rest_ns >= STAY_MAX_NS);
+    bool slow = !round->search_cut && view->rest_ns >= STAY_MAX_NS;
+    bool settled = !round->search_cut &&
+                   (round->fresh_count == 0 || (slow && round->fresh_count < STAY_FRESH_COUNT));
     bool rest = view->rest_ns >= STAY_NS && settled;
     bool timed = plan->wake_at_ns != 0 && plan->wake_at_ns != UINT64_MAX;
     if (rest) {
         pageheap_release_tables(&pageheap_main);
         return timed ? plan->wake_at_ns : 0;
     }
-    uint64_t next_ns = view->now_ns + LOOK_NS;
+    uint64_t next_ns = view->now_ns + (slow ? LOOK_SLOW_NS : LOOK_NS);
     return timed ? min_u64(next_ns, plan->wake_at_ns) : next_ns;
 }
 
@@ -308,42 +344,52 @@ uint64_t round_look(uint64_t *ready_pages)
     struct round *round = &round_main;
     struct release_view view;
     spans_search(clock_now_ns());
-    view_read(&view);
-    struct release_plan plan = round_policy()->plan(&view);
+    struct release_plan plan = plan_make(&view);
     uint64_t released = 0;
     if (plan.bytes != 0) {
-        released = plan_do(&plan, false);
-        view_read(&view);
-        plan = round_policy()->plan(&view);
+        released = plan_do(&plan, meter_start(pace_of(&plan)), false);
+        plan = plan_make(&view);
     }
+    bool stay = limiter_end(&view);
     released_sample();
     *ready_pages = view.ready_bytes >> PAGE_SHIFT;
-    if (plan.bytes != 0 && released != 0) {
+    uint64_t ready_ns = plan.limited ? limiter_ready_ns(view.now_ns)
+                                     : release_budget_ready_ns(&round->budget, view.now_ns);
+    if (plan.bytes != 0 && (released != 0 || ready_ns > view.now_ns)) {
         // More to do: when the budget allows, but not before others have had a turn.
-        uint64_t ready_ns = release_budget_ready_ns(&round->budget, view.now_ns);
         return max_u64(ready_ns, view.now_ns + NS_PER_MS);
     }
-    return look_next(&view, &plan);
+    uint64_t next_ns = look_next(&view, &plan);
+    return next_ns == 0 && stay ? view.now_ns + LOOK_NS : next_ns;
 }
 
 uint64_t round_assist(uint64_t bytes)
 {
     struct release_view view;
-    view_read(&view);
-    struct release_plan plan = round_policy()->plan(&view);
-    if (plan.bytes == 0) {
-        return view.ready_bytes >> PAGE_SHIFT;
+    struct release_plan plan = plan_make(&view);
+    bool more = plan.bytes != 0;
+    if (more) {
+        plan.bytes = min_u64(plan.bytes, bytes);
+        plan_do(&plan, meter_start(pace_of(&plan)), true);
+        release_view_read(&view);
     }
-    plan.bytes = min_u64(plan.bytes, bytes);
-    plan_do(&plan, true);
-    return 0;
+    limiter_end(&view);
+    return more ? 0 : view.ready_bytes >> PAGE_SHIFT;
+}
+
+uint64_t round_assist_limit(uint64_t bytes, uint64_t until_ns, const char *why)
+{
+    struct release_plan plan = {.bytes = bytes, .limited = true, .why = why};
+    struct meter meter = meter_start(PACE_LIMIT);
+    meter.until_ns = until_ns;
+    return plan_do(&plan, meter, true);
 }
 
 void round_release_all(const char *why, struct release_report *report)
 {
     struct look look;
     struct done done = {0};
-    struct meter meter = meter_start(true);
+    struct meter meter = meter_start(PACE_NONE);
     uint64_t began_ns = clock_now_ns();
     report->flushed_bytes = world_flush(&heap_main, &look) << PAGE_SHIFT;
     report->pinned_bytes = look.pinned_bytes;

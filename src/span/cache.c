@@ -513,11 +513,25 @@ ATTR_INLINE void cache_unhold(struct cache_hold hold)
     }
 }
 
+void heap_set_full_hook(struct heap *heap, bool (*hook)(unsigned attempt))
+{
+    heap->full_hook = hook;
+}
+
+static ATTR_COLD bool heap_full(unsigned attempt)
+{
+    return heap_main.full_hook != NULL && heap_main.full_hook(attempt);
+}
+
 void *cache_alloc_class(unsigned size_class)
 {
-    struct cache_hold hold = cache_hold();
-    void *block = cache_alloc_owned(&heap_main, hold.cache, size_class);
-    cache_unhold(hold);
+    void *block;
+    unsigned attempt = 0;
+    do {
+        struct cache_hold hold = cache_hold();
+        block = cache_alloc_owned(&heap_main, hold.cache, size_class);
+        cache_unhold(hold);
+    } while (unlikely(block == NULL) && heap_full(attempt++));
     return block;
 }
 
@@ -663,9 +677,13 @@ ATTR_NOINLINE void cache_emptied(void *addr)
 
 struct span *large_alloc(size_t bytes, size_t align)
 {
-    struct cache_hold hold = cache_hold();
-    struct span *span = large_alloc_owned(&heap_main, hold.cache, bytes, align);
-    cache_unhold(hold);
+    struct span *span;
+    unsigned attempt = 0;
+    do {
+        struct cache_hold hold = cache_hold();
+        span = large_alloc_owned(&heap_main, hold.cache, bytes, align);
+        cache_unhold(hold);
+    } while (unlikely(span == NULL) && heap_full(attempt++));
     return span;
 }
 

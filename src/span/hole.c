@@ -144,13 +144,20 @@ static void tally_add_holes(struct tally *tally, const struct span *span, uint32
     }
 }
 
-// Reads ahead the first line of every block, or every line where blocks are smaller.
-static void stream_blocks(const struct span *span)
+// Reads the first line of every block, or every line where blocks are smaller; not in holes, whose
+// pages would come back. Loads and not prefetches: those are dropped where the address is not in
+// the TLB, and the search took 2.5 times as long (blocks of 64 bytes, 1 GiB).
+static void stream_blocks(const struct units *units, const struct span *span, uint32_t holes)
 {
+    if (RACE_BUILD) {
+        return; // blocks in use are read too, and what is read thrown away; a sanitizer cannot know
+    }
     size_t step = span->block_bytes < 64 ? 64 : span->block_bytes;
     uintptr_t end = threaded_end(span);
     for (uintptr_t addr = span->base; addr < end; addr += step) {
-        __builtin_prefetch((const void *)addr);
+        if (holes == 0 || (units_overlapped(units, addr, sizeof(uint64_t)) & holes) == 0) {
+            (void)*(const volatile uint64_t *)addr;
+        }
     }
 }
 
@@ -160,7 +167,7 @@ static uint32_t hole_search(const struct heap *heap, const struct span *span)
     struct tally tally = {.units = &units};
     uint32_t holes = load_relaxed(&span->holes);
     uintptr_t span_end = span->base + ((uintptr_t)span->page_count << PAGE_SHIFT);
-    stream_blocks(span);
+    stream_blocks(&units, span, holes);
     tally_add(&tally, threaded_end(span), span_end);
     tally_add_holes(&tally, span, holes);
     for (const struct block *block = span->free; block != NULL; block = block->next) {

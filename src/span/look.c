@@ -268,24 +268,31 @@ static bool cache_lists_look(struct piece *piece)
     return true;
 }
 
+// LOOK_REST and LOOK_ALL come to a cache. What others have freed arrives first.
+static void cache_look_begin(struct piece *piece)
+{
+    struct cache *cache = piece->cache;
+    cache->place.fresh = !piece->idle;
+    // Before any remote list is read, so that a later free is heard anew. Pairs with the store in
+    // remote_push, which comes after its push.
+    (void)swap_seq(&cache->heard, 0);
+    if (piece->idle) {
+        gather_flush(piece->heap, cache);
+        piece->look->flushed_pages += runs_flush(piece->heap, cache);
+    }
+    pending_drain(piece->heap, cache);
+}
+
 // A piece of work in a claimed cache. True when the look is through with it.
 static bool cache_look(struct piece *piece)
 {
     struct cache *cache = piece->cache;
     struct look *look = piece->look;
+    bool give = look->kind == LOOK_GIVE;
     if (cache->place.look_id != look->id) {
         cache->place = (struct look_place){.look_id = look->id, .size_class = 2}; // class 1
-        // A look that gives searches nothing: what it passes is not known to be clean.
-        cache->clean = piece->idle && look->kind != LOOK_GIVE;
-        // Before any remote list is read: later frees count anew. Pairs with the add in
-        // remote_push.
-        (void)swap_seq(&cache->heard, 0);
-        if (piece->idle && look->kind != LOOK_GIVE) {
-            gather_flush(piece->heap, cache);
-            look->flushed_pages += runs_flush(piece->heap, cache);
-        }
-        if (look->kind != LOOK_GIVE) {
-            pending_drain(piece->heap, cache);
+        if (!give) {
+            cache_look_begin(piece);
         }
     }
     uint32_t fresh_before = look->fresh_count;
@@ -293,9 +300,11 @@ static bool cache_look(struct piece *piece)
     bool done = cache_lists_look(piece);
     batch_give(piece);
     if (look->fresh_count != fresh_before) {
-        cache->clean = false;
+        cache->place.fresh = true;
     }
-    if (done && look->kind == LOOK_GIVE && look->refused_bytes == refused_before) {
+    if (!give) {
+        cache->clean = done && !cache->place.fresh; // a look that is cut was none
+    } else if (done && look->refused_bytes == refused_before) {
         cache->candidates = false;
     }
     return done;

@@ -88,6 +88,7 @@ struct look_place {
     uint32_t size_class; // next
     uint32_t left;       // spans of the class still to look at; 0: not begun
     struct span *last;   // where the list ended when the class was begun
+    bool fresh;          // not idle, or a span was not at rest: another look could find more
 };
 
 struct cache {
@@ -149,6 +150,7 @@ struct heap {
     atomic_u64 candidate_bytes; // (A) holes that are not yet given back
     uint64_t look_count;        // (L) world: looks ever
     struct central central[SIZECLASS_COUNT];
+    bool (*full_hook)(unsigned attempt); // (C) see heap_set_full_hook
 };
 
 extern struct heap heap_main ATTR_HIDDEN;
@@ -161,6 +163,10 @@ extern __thread struct cache *cache_self ATTR_HIDDEN __attribute__((tls_model("i
 
 // heap_init makes the heap usable; idempotent, safe from any thread, called by the first slow path.
 void heap_init(void);
+
+// heap_set_full_hook names who is asked when an allocation has found no memory, outside of the
+// bracket and with no lock held: true lets it try again. attempt counts from 0.
+void heap_set_full_hook(struct heap *heap, bool (*hook)(unsigned attempt));
 
 // cache_alloc_slow serves bytes <= SMALL_MAX_BYTES; NULL and errno ENOMEM. Any thread, no lock
 // held.

@@ -28,6 +28,7 @@ FATAL = {
     'realloc-interior': r'(?=.*realloc).*(interior|inside|middle)',
     # The page of the block has been given back: what shows a double free elsewhere is gone with it.
     'hole-double-free': r'double free: free\(\).*already free',
+    'hole-double-free-warm': r'double free: free\(\).*already free',
     'hole-double-free-thread': r'double free: free\(\).*already free',
     'hole-realloc': r'double free: realloc.*already free',
     'hole-realloc-little': r'double free: realloc.*already free',

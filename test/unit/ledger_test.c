@@ -341,9 +341,9 @@ static void heap_fill(void)
     }
 }
 
-EBB_TEST(ledger, what_is_read_from_outside_is_what_the_heap_says)
+// Reads from outside, then from inside, which must be the same: nothing else runs.
+static struct ebb_memstats outside_is_inside(void)
 {
-    heap_fill();
     struct ledger_target target = target_of_us();
     struct ebb_memstats outside;
     struct ledger_extra extra;
@@ -364,6 +364,79 @@ EBB_TEST(ledger, what_is_read_from_outside_is_what_the_heap_says)
                       outside.by_size[i].bytes == inside.by_size[i].bytes,
                   "class %zu", i);
     }
+    return outside;
+}
+
+static pthread_barrier_t halfway;
+
+// Frees a few blocks of another thread's, too few to be sent on their way, and waits.
+static void *free_some(void *arg)
+{
+    (void)arg;
+    for (size_t i = 2; i < 40; i++) {
+        ebb_free(blocks[i]);
+        blocks[i] = NULL;
+    }
+    pthread_barrier_wait(&halfway);
+    pthread_barrier_wait(&halfway);
+    return NULL;
+}
+
+EBB_TEST(ledger, what_is_read_from_outside_is_what_the_heap_says)
+{
+    heap_fill();
+    outside_is_inside();
+    pthread_t thread;
+    pthread_barrier_init(&halfway, NULL, 2);
+    cr_assert(pthread_create(&thread, NULL, free_some, NULL) == 0);
+    pthread_barrier_wait(&halfway);
+    size_t gathered = 0;
+    for (const struct cache *c = load_relaxed(&heap_main.caches); c != NULL; c = c->all_next) {
+        for (size_t i = 0; i < GATHER_COUNT; i++) {
+            gathered += c->gather[i].span != NULL;
+        }
+    }
+    cr_assert(gathered != 0, "nothing is on its way");
+    outside_is_inside();
+    pthread_barrier_wait(&halfway);
+    pthread_join(thread, NULL);
+}
+
+static struct ebb_ledger ledger_of_us(void)
+{
+    struct ebb_ledger ledger = {.size = sizeof(ledger)};
+    ledger_page_init();
+    cr_assert(ebb_ledger_read(&ledger) == 0);
+    cr_assert(llabs(ledger.unexplained) <= (long long)MIB, "%lld", (long long)ledger.unexplained);
+    return ledger;
+}
+
+EBB_TEST(ledger, holes_given_back_and_not)
+{
+    releaser_restrict();
+    static void *small[200000];
+    for (size_t i = 0; i < ARRAY_COUNT(small); i++) {
+        small[i] = ebb_malloc(64);
+        memset(small[i], 1, 64);
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(small); i++) {
+        if (i % 500 != 0) {
+            ebb_free(small[i]);
+        }
+    }
+    world_flush(&heap_main, NULL); // makes holes, gives none of them back
+    struct ebb_ledger before = ledger_of_us();
+    cr_assert(before.holes_ready > 8 * MIB && before.holes == 0 && before.holes_back == 0);
+    cr_assert(outside_is_inside().heap_holes == 0);
+    releaser_release_now("test", NULL);
+    struct ebb_ledger after = ledger_of_us();
+    cr_assert(after.holes_ready == 0 && after.holes_back == 0);
+    cr_assert(after.holes == before.holes_ready, "%llu given, %llu were ready",
+              (unsigned long long)after.holes, (unsigned long long)before.holes_ready);
+    cr_assert(outside_is_inside().heap_holes == after.holes);
+    for (size_t i = 0; i < ARRAY_COUNT(small); i += 500) {
+        ebb_free(small[i]);
+    }
 }
 
 EBB_TEST(ledger, the_sum_is_rss)
@@ -372,17 +445,42 @@ EBB_TEST(ledger, the_sum_is_rss)
     ledger_page_init();
     struct ebb_ledger ledger = {.size = 1};
     cr_assert(ebb_ledger_read(NULL) == -EINVAL && ebb_ledger_read(&ledger) == -EINVAL);
-    ledger.size = sizeof(ledger);
-    cr_assert(ebb_ledger_read(&ledger) == 0);
+    ledger = ledger_of_us();
     struct ebb_memstats stats = {.size = sizeof(stats)};
     cr_assert(ebb_memstats_read(&stats) == 0);
-    cr_assert(llabs(ledger.unexplained) <= (long long)MIB, "%lld", (long long)ledger.unexplained);
     cr_assert(ledger.live + ledger.live_untouched == stats.heap_alloc, "%llu + %llu, not %llu",
               (unsigned long long)ledger.live, (unsigned long long)ledger.live_untouched,
               (unsigned long long)stats.heap_alloc);
     cr_assert(ledger.live > stats.heap_alloc / 2 && ledger.slack != 0 && ledger.meta_tables != 0);
     ledger_restrict();
     cr_assert(ebb_ledger_read(&ledger) == -EPERM);
+}
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 // Linux 6.1
+#endif
+#define HUGE_BYTES (2 * MIB)
+
+EBB_TEST(ledger, what_huge_pages_bring_back_is_seen)
+{
+    releaser_restrict();
+    char *block = ebb_malloc(32 * MIB);
+    memset(block, 1, 32 * MIB);
+    ebb_free(block);
+    releaser_release_now("test", NULL);
+    cr_assert(ledger_of_us().runs_back == 0);
+    // A write to freed memory, and the kernel puts a huge page there.
+    char *first = (char *)align_up((uintptr_t)block, HUGE_BYTES);
+    madvise(first, 8 * HUGE_BYTES, MADV_HUGEPAGE);
+    size_t count = 0;
+    for (size_t i = 0; i < 8; i++) {
+        *(volatile char *)(first + i * HUGE_BYTES) = 1;
+        count += madvise(first + i * HUGE_BYTES, HUGE_BYTES, MADV_COLLAPSE) == 0;
+    }
+    struct ebb_ledger ledger = ledger_of_us();
+    cr_assert(ledger.runs_back >= 8 * 4 * KIB, "written to after it was given back");
+    cr_assert(ledger.huge_back >= count * HUGE_BYTES && ledger.runs_back >= ledger.huge_back,
+              "%zu huge pages, %llu bytes seen", count, (unsigned long long)ledger.huge_back);
 }
 
 // Copies of the heap's structures, in which bits may be turned over.

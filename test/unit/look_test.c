@@ -153,6 +153,43 @@ EBB_TEST(look, empty_spans_at_rest_go)
     cr_assert(used_bytes() <= 64 * KIB, "%llu KiB stay", (unsigned long long)used_bytes() / KIB);
 }
 
+// What goes back in between does not make the heap forget that some spans were in motion.
+EBB_TEST(look, giving_back_does_not_end_the_search)
+{
+    open_box();
+    blocks_make();
+    blocks_free(2, 100);
+    look_all_of(LOOK_REST);
+    for (size_t i = BLOCK_COUNT / 2; i < BLOCK_COUNT; i += 100) {
+        ebb_free(blocks[i]); // half of the spans change
+    }
+    struct look look = look_all_of(LOOK_REST);
+    cr_assert(look.fresh_count != 0);
+    look_all_of(LOOK_GIVE);
+    uint64_t first = given();
+    cr_assert(first > MIB && first < 5 * MIB);
+    look_all_of(LOOK_REST);
+    look_all_of(LOOK_GIVE);
+    cr_assert(given() > first + MIB, "%llu KiB, then %llu", (unsigned long long)first / KIB,
+              (unsigned long long)given() / KIB);
+}
+
+EBB_TEST(look, a_look_that_was_cut_is_made_up_for)
+{
+    open_box();
+    blocks_make();
+    blocks_free(1, 100);
+    look_all_of(LOOK_REST);
+    struct look look;
+    look_begin(&heap_main, &look, LOOK_REST);
+    while (look_step(&heap_main, &look) && candidates() == 0) {
+    }
+    uint64_t first = candidates(); // the budget ends here
+    look_all_of(LOOK_REST);
+    cr_assert(candidates() > first + MIB, "%llu KiB, then %llu", (unsigned long long)first / KIB,
+              (unsigned long long)candidates() / KIB);
+}
+
 // --- allocating again ---
 
 EBB_TEST(look, resident_holes_serve_malloc_before_given_ones)

@@ -7,6 +7,7 @@
 #include "base/option.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/rand.h"
@@ -53,6 +54,9 @@ static void expect_defaults(const struct options *o)
     cr_expect_eq(o->release_cpu_percent, 1);
     cr_expect_eq(o->release_min_bytes, 4 * MIB);
     cr_expect_eq(o->populate, true);
+    cr_expect_eq(o->limit, OPTION_LIMIT_OFF);
+    cr_expect_eq(o->limit_action, OPTION_LIMIT_ACTION_SOFT);
+    cr_expect_eq(o->limit_failfast, 0);
 }
 
 Test(option, defaults_hold_before_and_without_any_text)
@@ -85,6 +89,12 @@ Test(option, enums_name_their_choices)
         {"madvise", "auto", OPTION_MADVISE_AUTO},
         {"stats", "off", OPTION_STATS_OFF},
         {"stats", "exit", OPTION_STATS_EXIT},
+        {"limit", "off", SIZE_MAX - OPTION_LIMIT_OFF},
+        {"limit", "auto", SIZE_MAX - OPTION_LIMIT_AUTO},
+        {"limit_action", "soft", OPTION_LIMIT_ACTION_SOFT},
+        {"limit_action", "enomem", OPTION_LIMIT_ACTION_ENOMEM},
+        {"limit_action", "callback", OPTION_LIMIT_ACTION_CALLBACK},
+        {"limit_action", "abort", OPTION_LIMIT_ACTION_ABORT},
         {"syscalls", "core", OPTION_SYSCALLS_CORE},
         {"syscalls", "full", OPTION_SYSCALLS_FULL},
     };
@@ -124,6 +134,124 @@ Test(option, values_of_every_type)
     GIVES("release_min_bytes=7GiB", release_min_bytes, 7 * GIB);
     GIVES("release_min_bytes=64T", release_min_bytes, 64 * 1024 * GIB);
     GIVES("release_min_bytes=64TiB", release_min_bytes, 64 * 1024 * GIB);
+    GIVES("limit=off", limit, OPTION_LIMIT_OFF);
+    GIVES("limit=auto", limit, OPTION_LIMIT_AUTO);
+    GIVES("limit=1MiB", limit, MIB);
+    GIVES("limit=1048577", limit, MIB + 1);
+    GIVES("limit=230M", limit, 230 * MIB);
+    GIVES("limit=64TiB", limit, 64 * 1024 * GIB);
+    GIVES("limit=auto,limit=off", limit, OPTION_LIMIT_OFF);
+    GIVES("limit_failfast=86400", limit_failfast, 86400);
+}
+
+// A size or a word: what is out of its bounds is neither.
+Test(option, bad_limits)
+{
+    static const char *const bad[] = {"",
+                                      "0",
+                                      "1048575",
+                                      "1023K",
+                                      "65T",
+                                      "on",
+                                      "Off",
+                                      "auto2",
+                                      "1MB",
+                                      "-1",
+                                      "18446744073709551615",
+                                      "off|auto",
+                                      "1MiB|off"};
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+        char entry[64];
+        char message[256];
+        snprintf(entry, sizeof entry, "limit=%s", bad[i]);
+        snprintf(message, sizeof message,
+                 "ebb: option limit cannot be \"%s\"; right is off|auto|1MiB..64TiB (B, K, KiB, M, "
+                 "MiB, G, GiB, T, TiB); it stays off\n",
+                 bad[i]);
+        WARNS(entry, message, limit, OPTION_LIMIT_OFF);
+    }
+    WARNS("limit=auto limit",
+          "ebb: option limit needs a value, off|auto|1MiB..64TiB (B, K, KiB, M, "
+          "MiB, G, GiB, T, TiB); it stays auto\n",
+          limit, OPTION_LIMIT_AUTO);
+    WARNS("limit=2MiB,limit=x",
+          "ebb: option limit cannot be \"x\"; right is off|auto|1MiB..64TiB "
+          "(B, K, KiB, M, MiB, G, GiB, T, TiB); it stays 2MiB\n",
+          limit, 2 * MIB);
+}
+
+Test(option, gomemlimit_as_go_reads_it)
+{
+    static const struct {
+        const char *text;
+        size_t limit;
+    } rows[] = {
+        {NULL, OPTION_LIMIT_OFF},
+        {"", OPTION_LIMIT_OFF},
+        {"off", OPTION_LIMIT_OFF},
+        {"4194304", 4 * MIB},
+        {"4194305B", 4 * MIB + 1},
+        {"4096KiB", 4 * MIB},
+        {"4MiB", 4 * MIB},
+        {"3GiB", 3 * GIB},
+        {"2TiB", 2048 * GIB},
+        {"64TiB", 65536 * GIB},
+        {"65TiB", OPTION_LIMIT_OFF},
+        {"9223372036854775807", OPTION_LIMIT_OFF},
+        {"1048577", MIB + 1},
+        {"1048576", MIB},
+        {"1048575", MIB},
+        {"1", MIB},
+        {"0", MIB},
+    };
+    static const char *const bad[] = {"x",
+                                      "-1",
+                                      "1K",
+                                      "1M",
+                                      "1MB",
+                                      "1 MiB",
+                                      " 1MiB",
+                                      "1mib",
+                                      "OFF",
+                                      "1.5GiB",
+                                      "MiB",
+                                      "0x1",
+                                      "1MiB ",
+                                      "auto",
+                                      "18446744073709551616",
+                                      "18446744073709551615KiB"};
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        option_defaults(&parsed);
+        cr_expect(option_parse_gomemlimit(&parsed, rows[i].text, NULL), "%s", rows[i].text);
+        cr_expect_eq(parsed.limit, rows[i].limit, "%s: %zu", rows[i].text, parsed.limit);
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+        char wanted[256];
+        struct fmt errors;
+        fmt_init(&errors, messages, sizeof messages);
+        option_defaults(&parsed);
+        parsed.limit = 7 * MIB;
+        cr_expect_not(option_parse_gomemlimit(&parsed, bad[i], &errors), "%s", bad[i]);
+        cr_expect_eq(parsed.limit, 7 * MIB, "%s", bad[i]);
+        snprintf(
+            wanted, sizeof wanted,
+            "ebb: GOMEMLIMIT cannot be \"%s\"; right is off, or digits and B, KiB, MiB, GiB or "
+            "TiB; limit stays 7MiB\n",
+            bad[i]);
+        cr_expect_str_eq(messages, wanted);
+    }
+}
+
+Test(option, ebb_wins_over_gomemlimit)
+{
+    option_defaults(&parsed);
+    cr_expect(option_parse_gomemlimit(&parsed, "1GiB", NULL));
+    cr_expect(option_parse_over(&parsed, "policy=never", NULL));
+    cr_expect_eq(parsed.limit, GIB);
+    cr_expect_not(option_parse_over(&parsed, "limit=wrong", NULL));
+    cr_expect_eq(parsed.limit, GIB, "a mistake changes nothing");
+    cr_expect(option_parse_over(&parsed, "limit=off", NULL));
+    cr_expect_eq(parsed.limit, OPTION_LIMIT_OFF);
 }
 
 Test(option, several_and_their_order)
@@ -304,7 +432,7 @@ Test(option, table)
 {
     struct options defaults;
     option_defaults(&defaults);
-    cr_expect_eq(option_count(), 15);
+    cr_expect_eq(option_count(), 18);
     for (size_t i = 0; i < option_count(); i++) {
         struct option_info info = option_info(i);
         char text[128];
@@ -333,6 +461,10 @@ Test(option, table)
     cr_expect_str_eq(madvise.alias, "madvdontneed=1|0");
     cr_expect(madvise.inherited);
     cr_expect_not(option_info(option_index("stats")).inherited);
+    struct option_info limit = option_info(option_index("limit"));
+    cr_expect_str_eq(limit.type, "wordsize");
+    cr_expect_str_eq(limit.default_text, "off");
+    cr_expect_str_eq(limit.choices, "off|auto|1MiB..64TiB");
     size_t len;
     cr_expect_null(option_choice(option_index("madvise"), 3, &len));
     cr_expect_null(option_choice(option_index("check"), 0, &len));

@@ -8,8 +8,10 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "os/procfs.h"
 #include "os/vm_fail.h"
@@ -262,6 +264,81 @@ EBB_TEST(vm_sim, unused_of_part_of_a_page_is_fatal, .signal = SIGABRT)
 EBB_TEST(vm_sim, address_outside_is_fatal, .signal = SIGABRT)
 {
     misuse(64 * KIB, 128 * MIB, 16 * KIB, true);
+}
+
+// --- batches ---
+
+enum { BATCH_PAGES = 600 }; // more than one call takes
+
+// Every second page of a mapping as a range of its own; the pages in between must stay.
+static void batch_of_single_pages(const struct vm *vm, char *addr)
+{
+    static struct vm_range ranges[BATCH_PAGES];
+    static bool refused[BATCH_PAGES];
+    size_t page = vm->page_bytes;
+    memset(addr, 7, 2 * BATCH_PAGES * page);
+    for (size_t i = 0; i < BATCH_PAGES; i++) {
+        ranges[i] = (struct vm_range){addr + 2 * i * page, page};
+        refused[i] = true;
+    }
+    cr_assert(vm_unused_batch(vm, ranges, BATCH_PAGES, VM_ADVICE_DONTNEED, refused) == BATCH_PAGES);
+    for (size_t i = 0; i < BATCH_PAGES; i++) {
+        cr_assert(!refused[i] && addr[2 * i * page] == 0 && addr[(2 * i + 1) * page - 1] == 0);
+        cr_assert(addr[(2 * i + 1) * page] == 7 && addr[(2 * i + 2) * page - 1] == 7);
+    }
+}
+
+// A range that is not mapped is refused, and only that one.
+static void batch_with_refusals(const struct vm *vm, char *addr)
+{
+    size_t page = vm->page_bytes;
+    for (size_t gap = 0; gap < 6; gap++) {
+        for (size_t second = gap; second < 6; second++) {
+            struct vm_range ranges[6];
+            bool refused[6];
+            memset(addr, 7, 6 * page);
+            for (size_t i = 0; i < 6; i++) {
+                bool bad = i == gap || i == second;
+                // No process has this page; the kernel says ENOMEM or EINVAL.
+                ranges[i] = (struct vm_range){bad ? (char *)page : addr + i * page, page};
+            }
+            size_t gone = vm_unused_batch(vm, ranges, 6, VM_ADVICE_DONTNEED, refused);
+            cr_assert(gone == (gap == second ? 5u : 4u), "%zu gone", gone);
+            for (size_t i = 0; i < 6; i++) {
+                bool bad = i == gap || i == second;
+                cr_assert(refused[i] == bad);
+                cr_assert(addr[i * page] == (bad ? 7 : 0));
+            }
+        }
+    }
+}
+
+EBB_TEST(vm_kernel, batches_go_in_one_call_or_one_by_one)
+{
+    size_t bytes = 2 * BATCH_PAGES * vm_kernel.page_bytes;
+    char *addr = vm_reserve(&vm_kernel, NULL, bytes, vm_kernel.page_bytes);
+    frame_allow_mappings(1000);
+    cr_assert(addr != NULL && vm_prepare(&vm_kernel, addr, bytes));
+    batch_of_single_pages(&vm_kernel, addr);
+    batch_with_refusals(&vm_kernel, addr);
+    bool by_vector = vm_batch_works();
+    char *addr_of_kernel = addr;
+    vm_batch_forbid();
+    cr_assert(!vm_batch_works());
+    batch_of_single_pages(&vm_kernel, addr);
+    batch_with_refusals(&vm_kernel, addr);
+    struct vm_sim sim;
+    struct vm_fail fail;
+    cr_assert(vm_sim_init(&sim, 4 * KIB, 64 * MIB, 1));
+    vm_fail_init(&fail, &sim.vm);
+    addr = vm_reserve(&fail.vm, NULL, 8 * MIB, 4 * KIB);
+    cr_assert(addr != NULL && vm_prepare(&fail.vm, addr, 8 * MIB));
+    batch_of_single_pages(&fail.vm, addr);
+    vm_sim_fini(&sim);
+    // The test's own try: a kernel since 6.14 takes vectors, unless a filter forbids it.
+    struct vm_range range = {addr_of_kernel, vm_kernel.page_bytes};
+    long taken = syscall(440, -10000, &range, 1, MADV_DONTNEED, 0);
+    cr_assert(by_vector == (taken == (long)range.bytes));
 }
 
 // --- the failing machine ---

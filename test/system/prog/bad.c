@@ -101,8 +101,8 @@ static int resident(const void *addr)
 }
 
 // A freed block in the middle of its span, whose page has gone back to the kernel although blocks
-// beside it are in use.
-static void *block_in_hole(void)
+// beside it are in use; the neighbour is one of these.
+static void *block_in_hole(void **neighbour)
 {
     enum { COUNT = 40000, KEPT = 100, BYTES = 400 };
     static char *blocks[COUNT];
@@ -119,6 +119,7 @@ static void *block_in_hole(void)
     malloc_trim(0);
     for (size_t i = COUNT / 2; i < COUNT; i++) {
         if (i % KEPT != 0 && !resident(blocks[i]) && !resident(blocks[i] + BYTES - 1)) {
+            *neighbour = blocks[i - i % KEPT];
             return blocks[i];
         }
     }
@@ -134,10 +135,14 @@ static void *free_it(void *block)
 
 static void hole_case(const char *name)
 {
-    void *block = block_in_hole();
+    void *neighbour = NULL;
+    void *block = block_in_hole(&neighbour);
     pthread_t thread;
 
     if (strcmp(name, "hole-double-free") == 0) {
+        do_free(block);
+    } else if (strcmp(name, "hole-double-free-warm") == 0) {
+        do_free(neighbour); // frees into this span are no longer the first since it was at rest
         do_free(block);
     } else if (strcmp(name, "hole-double-free-thread") == 0) {
         REQUIRE(pthread_create(&thread, NULL, free_it, block) == 0, "pthread_create");

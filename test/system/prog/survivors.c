@@ -3,12 +3,13 @@
 // survivors: allocates a peak, keeps a few blocks at random, sleeps; fills the memory again, checks
 // everything, frees everything, sleeps.
 //
-// survivors KIND THREADS PERMILLE BYTES
+// survivors KIND THREADS PERMILLE BYTES [SECONDS]
 //   KIND      mixed  16 to 1024 bytes
 //             small  64 bytes
 //             large  4 to 256 KiB
 //   THREADS   1 to 8, each with an equal share; all stay alive and sleep between the phases
 //   PERMILLE  how many of 1,000 blocks are kept
+//   SECONDS   how long freeing the others takes at least: a hundred pauses
 //   Says one line after each phase and then waits for a line on its standard input:
 //             ready
 //             loaded            the peak stands, every byte written
@@ -57,6 +58,7 @@ static struct share shares[WORKERS_MAX];
 static size_t share_count;
 static unsigned permille;
 static size_t share_goal_bytes;
+static unsigned pause_us; // after each hundredth of the blocks to be thinned out
 static pthread_barrier_t go;
 static pthread_barrier_t done;
 
@@ -137,6 +139,9 @@ static void unload(struct share *share, unsigned kept_of_1000)
         } else {
             block_check(entry);
             free(entry->block);
+        }
+        if (pause_us && kept_of_1000 && i % (share->count / 100 + 1) == 0) {
+            usleep(pause_us);
         }
     }
     share->count = kept;
@@ -266,16 +271,17 @@ int main(int argc, char **argv)
 {
     static const char *const words[] = {"loaded", "thinned", "refilled", "freed"};
 
-    for (size_t i = 0; argc == 5 && i < sizeof kinds / sizeof kinds[0]; i++) {
+    for (size_t i = 0; argc >= 5 && i < sizeof kinds / sizeof kinds[0]; i++) {
         kind = strcmp(argv[1], kinds[i].name) == 0 ? &kinds[i] : kind;
     }
-    share_count = argc == 5 ? strtoul(argv[2], NULL, 10) : 0;
+    share_count = argc >= 5 ? strtoul(argv[2], NULL, 10) : 0;
     if (!kind || share_count < 1 || share_count > WORKERS_MAX) {
-        fputs("usage: survivors mixed|small|large THREADS PERMILLE BYTES\n", stderr);
+        fputs("usage: survivors mixed|small|large THREADS PERMILLE BYTES [SECONDS]\n", stderr);
         return 2;
     }
     permille = (unsigned)strtoul(argv[3], NULL, 10);
     share_goal_bytes = strtoull(argv[4], NULL, 10) / share_count;
+    pause_us = argc > 5 ? (unsigned)strtoul(argv[5], NULL, 10) * 10000 : 0;
     pthread_barrier_init(&go, NULL, (unsigned)share_count + 1);
     pthread_barrier_init(&done, NULL, (unsigned)share_count + 1);
     for (size_t i = 0; i < share_count; i++) {

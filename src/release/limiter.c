@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: MIT
+//
+// Limiter: knows the limit in force and the cgroup's numbers, sets the page heap's gate, and does
+// what limit.c decides.
+//
+// Model
+//   setting  what was asked for: option limit, GOMEMLIMIT, ebb_limit_set. OPTION_LIMIT_AUTO or a
+//            number; OPTION_LIMIT_OFF: none.
+//   limit    what is in force: the number, or nine tenths of the cgroup's limit.
+//   The place of the cgroup is looked up once, when auto is set. Its usage is read when the heap
+//   grows, every 2 ms at most; its limits once a second at most; memory.stat and PSI only by the
+//   releaser's thread, once a second at most. A process at rest reads nothing.
+//
+// Locking
+//   reading is a try-flag for what comes from files: who does not get it uses the last numbers.
+//   The bucket belongs to the release round.
+//
+// Flow
+//   See limit_int.h.
+//
+// Go       1.22 mheap.go allocSpan (overage), mgclimit.go; debug.SetMemoryLimit.
+// Tests    test/policy/limit_test.c  test/fault/limit_fault.c  test/system/container.py
+#include <unistd.h>
+
+#include "base/fatal.h"
+#include "base/option.h"
+#include "os/clock.h"
+#include "ledger/ledger.h"
+#include "os/futex.h"
+#include "release/limit_int.h"
+#include "span/span.h"
+
+#define USAGE_NS (2 * NS_PER_MS) // between two readings of the cgroup's usage
+#define FILES_NS NS_PER_S        // of its limits, of memory.stat, of PSI
+#define WAKE_NS (10 * NS_PER_MS) // between two calls of the releaser's thread from growth
+#define ASSIST_NS (10 * NS_PER_MS)
+#define FLUSH_NS (20 * NS_PER_MS) // between two flushes of all caches by allocations that failed
+#define YIELD_NS (2 * NS_PER_MS)  // how long growth waits for others in a cgroup that is full
+
+static struct limiter {
+    atomic_u64 setting;            // (A) as option limit
+    atomic_u64 limit_bytes;        // (A) in force, LIMIT_NONE: none
+    atomic_u64 group_limit_bytes;  // (A) LIMIT_NONE: nobody looks, or it has none
+    atomic_u64 group_usage_bytes;  // (A)
+    atomic_u64 group_cache_bytes;  // (A) page cache in it, at the last look by the thread
+    atomic_u32 pressure;           // (A)
+    atomic_u32 action;             // (A) enum option_limit_action
+    atomic_u32 restricted;         // (A) no file may be read any more
+    atomic_u32 reading;            // (A) try-flag
+    atomic_u32 alert;              // (A) near enough for frees to be told at once
+    atomic_u64 usage_read_ns;      // (A) written under reading
+    atomic_u64 files_read_ns;      // (A) the same
+    atomic_u64 stat_read_ns;       // (A) the same
+    atomic_u64 woken_ns;           // (A)
+    atomic_u64 flushed_ns;         // (A)
+    atomic_u64 over_since_ns;      // (A) 0: not stuck over the limit
+    atomic_u64 passed_freed_pages; // (A) freed ever when the hard limit was last passed
+    atomic_ptr callback;           // (A) ebb_limit_callback; its argument is written first
+    atomic_ptr callback_arg;       // (A)
+    atomic_u64 assist_count;       // (A)
+    atomic_u64 assist_bytes;       // (A)
+    atomic_u64 passed_count;       // (A)
+    atomic_u64 refused_count;      // (A) allocations that failed because of the limit
+    void (*abort_hook)(void);      // (C)
+    bool group_found;              // (reading)
+    uint64_t above_bytes;          // (reading) version 1: a tighter limit further up
+    struct cgroup group;           // (reading)
+    struct limit_cpu cpu;          // (round)
+} limiter = {
+    .setting = {OPTION_LIMIT_OFF},
+    .limit_bytes = {LIMIT_NONE},
+    .group_limit_bytes = {LIMIT_NONE},
+    .pressure = {PRESSURE_UNKNOWN},
+    .passed_freed_pages = {UINT64_MAX},
+};
+
+uint64_t limiter_limit_bytes(void)
+{
+    return load_relaxed(&limiter.limit_bytes);
+}
+
+// The counters page tells readers outside.
+static void limit_store(uint64_t bytes)
+{
+    store_relaxed(&limiter.limit_bytes, bytes);
+    store_relaxed(&ledger_page_main.limit_bytes, bytes);
+}
+
+// --- what files say ---
+
+static bool reading_try(void)
+{
+    uint32_t expected = 0;
+    return cas_acquire(&limiter.reading, &expected, 1); // pairs with reading_end
+}
+
+static void reading_end(void)
+{
+    store_release(&limiter.reading, 0); // pairs with reading_try
+}
+
+static bool may_read(void)
+{
+    return load_relaxed(&limiter.restricted) == 0;
+}
+
+static void trace_limit(uint64_t limit_bytes, uint64_t group_bytes)
+{
+    if (!options_main.releasetrace) {
+        return;
+    }
+    char buf[FMT_LINE_BYTES];
+    struct fmt line;
+    fmt_init(&line, buf, sizeof(buf));
+    fmt_str(&line, "ebb: limit ");
+    if (limit_bytes == LIMIT_NONE) {
+        fmt_str(&line, "auto: the cgroup has none\n");
+    } else {
+        fmt_bytes(&line, limit_bytes);
+        fmt_str(&line, ": 0.9 of the cgroup's ");
+        fmt_bytes(&line, group_bytes);
+        fmt_str(&line, " (version ");
+        fmt_u64(&line, (uint64_t)limiter.group.version);
+        fmt_str(&line, ", ");
+        fmt_str(&line, limiter.group.path);
+        fmt_str(&line, ")\n");
+    }
+    fmt_write(&line, STDERR_FILENO);
+}
+
+// Takes new limits of the cgroup. Caller has the flag.
+static void group_take(const struct cgroup_memory *memory)
+{
+    uint64_t group_bytes = min_u64(cgroup_memory_limit(memory), limiter.above_bytes);
+    if (group_bytes == load_relaxed(&limiter.group_limit_bytes)) {
+        return;
+    }
+    store_relaxed(&limiter.group_limit_bytes, group_bytes);
+    if (load_relaxed(&limiter.setting) == OPTION_LIMIT_AUTO) {
+        limit_store(limit_auto(group_bytes));
+        trace_limit(limit_auto(group_bytes), group_bytes);
+    }
+}
+
+// Usage, and the limits once a second. Little stack: this runs inside malloc.
+static void group_peek(uint64_t now_ns)
+{
+    if (!limiter.group_found || !may_read() ||
+        now_ns - load_relaxed(&limiter.usage_read_ns) < USAGE_NS || !reading_try()) {
+        return;
+    }
+    struct cgroup_memory memory;
+    store_relaxed(&limiter.usage_read_ns, now_ns);
+    bool limits = now_ns - load_relaxed(&limiter.files_read_ns) >= FILES_NS;
+    if (limits) {
+        store_relaxed(&limiter.files_read_ns, now_ns);
+    }
+    if (cgroup_peek_usage(&limiter.group, &memory)) {
+        store_relaxed(&limiter.group_usage_bytes, memory.usage_bytes);
+    }
+    if (limits) {
+        cgroup_peek_limits(&limiter.group, &memory);
+        group_take(&memory);
+    }
+    reading_end();
+}
+
+// Everything there is, once a second.
+static void group_read(uint64_t now_ns)
+{
+    bool due = now_ns - load_relaxed(&limiter.stat_read_ns) >= FILES_NS;
+    if (!due || !may_read() || !reading_try()) {
+        return;
+    }
+    struct cgroup_memory own;
+    struct cgroup_memory all;
+    store_relaxed(&limiter.stat_read_ns, now_ns);
+    store_relaxed(&limiter.pressure,
+                  pressure_read(limiter.group_found ? &limiter.group : NULL, ""));
+    if (limiter.group_found && cgroup_memory_read(&limiter.group, &all)) {
+        cgroup_peek_limits(&limiter.group, &own);
+        bool above = all.limit_bytes < own.limit_bytes;
+        limiter.above_bytes = above ? all.limit_bytes : CGROUP_UNLIMITED;
+        store_relaxed(&limiter.group_usage_bytes, all.usage_bytes);
+        store_relaxed(&limiter.group_cache_bytes, limit_charge(all.cache_bytes, all.shmem_bytes));
+        store_relaxed(&limiter.usage_read_ns, now_ns);
+        store_relaxed(&limiter.files_read_ns, now_ns);
+        group_take(&all);
+    }
+    reading_end();
+}
+
+// --- views and the gate ---
+
+static struct limit_view view_of(const struct release_view *view)
+{
+    uint64_t usage = load_relaxed(&limiter.group_usage_bytes);
+    return (struct limit_view){
+        .limit_bytes = load_relaxed(&limiter.limit_bytes),
+        .mapped_bytes = view->mapped_bytes,
+        .ready_bytes = view->ready_bytes + view->candidate_bytes,
+        .rest_ns = view->rest_ns,
+        .group_limit_bytes = load_relaxed(&limiter.group_limit_bytes),
+        .group_charge_bytes = limit_charge(usage, load_relaxed(&limiter.group_cache_bytes)),
+        .pressure = load_relaxed(&limiter.pressure),
+    };
+}
+
+static bool is_hard(void)
+{
+    return load_relaxed(&limiter.action) != OPTION_LIMIT_ACTION_SOFT;
+}
+
+// The limit counts our own tables too, and no holes; the page heap knows neither.
+static uint64_t gate_pages(uint64_t bytes, uint64_t tables_bytes, uint64_t hole_bytes)
+{
+    if (bytes == LIMIT_NONE) {
+        return UINT64_MAX;
+    }
+    return (bytes - min_u64(bytes, tables_bytes) + hole_bytes) >> PAGE_SHIFT;
+}
+
+static void gate_set(const struct limit_view *view)
+{
+    const struct meta *meta = &heap_main.meta;
+    uint64_t tables_bytes = load_relaxed(&meta->reserved_bytes) + meta->first_bytes;
+    uint64_t hole_bytes = load_relaxed(&heap_main.hole_bytes);
+    struct limit_gate gate = limit_gate(view, is_hard());
+    store_relaxed(&limiter.alert, limit_alert(view));
+    pageheap_set_gate(&pageheap_main, gate_pages(gate.look_bytes, tables_bytes, hole_bytes),
+                      gate_pages(gate.hard_bytes, tables_bytes, hole_bytes));
+}
+
+static void gate_renew(void)
+{
+    struct release_view view;
+    release_view_read(&view);
+    struct limit_view limits = view_of(&view);
+    gate_set(&limits);
+}
+
+bool limiter_active(void)
+{
+    return load_relaxed(&limiter.setting) != OPTION_LIMIT_OFF;
+}
+
+bool limiter_alert(void)
+{
+    return load_relaxed(&limiter.alert) != 0;
+}
+
+uint64_t limiter_ring_bytes(void)
+{
+    uint64_t tightest =
+        min_u64(load_relaxed(&limiter.limit_bytes), load_relaxed(&limiter.group_limit_bytes));
+    return tightest == LIMIT_NONE ? UINT64_MAX : max_u64(tightest / 32, MIB);
+}
+
+// --- in the releaser's look ---
+
+bool limiter_begin(void)
+{
+    if (!limiter_active()) {
+        return false;
+    }
+    uint64_t now_ns = clock_now_ns();
+    group_read(now_ns);
+    group_peek(now_ns);
+    struct release_view view;
+    release_view_read(&view);
+    struct limit_view limits = view_of(&view);
+    return limit_plan(&limits).flush && limit_cpu_may_spend(&limiter.cpu, now_ns);
+}
+
+void limiter_harden(const struct release_view *view, struct release_plan *plan)
+{
+    if (!limiter_active()) {
+        return;
+    }
+    struct limit_view limits = view_of(view);
+    struct limit_plan limit = limit_plan(&limits);
+    limit_harden(plan, &limit);
+}
+
+bool limiter_may_spend(uint64_t now_ns)
+{
+    return limit_cpu_may_spend(&limiter.cpu, now_ns);
+}
+
+void limiter_spend(uint64_t now_ns, uint64_t spent_ns)
+{
+    limit_cpu_spend(&limiter.cpu, now_ns, spent_ns);
+}
+
+uint64_t limiter_ready_ns(uint64_t now_ns)
+{
+    return limit_cpu_ready_ns(&limiter.cpu, now_ns);
+}
+
+// Ends the program that has been over its limit for too long.
+static bool stuck_check(const struct release_view *view, const struct limit_view *limits)
+{
+    uint64_t since_ns = load_relaxed(&limiter.over_since_ns);
+    uint64_t after_ns = (uint64_t)options_main.limit_failfast * NS_PER_S;
+    bool overdue = limit_overdue(&since_ns, view->now_ns, limits, after_ns);
+    store_relaxed(&limiter.over_since_ns, since_ns);
+    if (overdue) {
+        char buf[FMT_LINE_BYTES];
+        struct fmt line;
+        fmt_init(&line, buf, sizeof(buf));
+        fmt_u64(&line, (view->now_ns - since_ns) / NS_PER_S);
+        fmt_str(&line, " s over the limit of ");
+        fmt_bytes(&line, limits->limit_bytes);
+        fmt_str(&line, " with nothing left to release: live ");
+        fmt_bytes(&line, view->used_bytes);
+        fmt_str(&line, " of pages in use, retained ");
+        fmt_bytes(&line, view->mapped_bytes);
+        fmt_str(&line, "; limit_failfast=");
+        fmt_u64(&line, (uint64_t)options_main.limit_failfast);
+        fmt_str(&line, " ends the program");
+        fatal_user(&line);
+    }
+    return since_ns != 0 && after_ns != 0;
+}
+
+bool limiter_end(const struct release_view *view)
+{
+    if (!limiter_active()) {
+        return false;
+    }
+    struct limit_view limits = view_of(view);
+    gate_set(&limits);
+    return stuck_check(view, &limits);
+}
+
+// --- inside an allocation that grows the heap ---
+
+// In a cgroup that is full the others may be about to give back: growing waits a moment for them.
+static void yield_if_full(const struct limit_view *limits)
+{
+    if (limit_full(limits)) {
+        atomic_u32 nobody = {0};
+        futex_wait(&nobody, 0, YIELD_NS);
+    }
+}
+
+static void limiter_grown(void)
+{
+    if (!limiter_active() || lock_am_freezer()) {
+        return;
+    }
+    struct release_view view;
+    uint64_t now_ns = clock_now_ns();
+    group_peek(now_ns);
+    release_view_read(&view);
+    struct limit_view limits = view_of(&view);
+    struct limit_plan plan = limit_plan(&limits);
+    uint64_t assist_bytes = limit_assist(&limits);
+    if (assist_bytes != 0) {
+        uint64_t released = 0;
+        releaser_assist_limit(assist_bytes, ASSIST_NS, plan.why, &released);
+        add_relaxed(&limiter.assist_count, 1);
+        add_relaxed(&limiter.assist_bytes, released);
+        release_view_read(&view);
+        limits = view_of(&view);
+    }
+    bool worth = plan.level >= LIMIT_GOAL && (plan.bytes != 0 || plan.flush);
+    if (worth && now_ns - load_relaxed(&limiter.woken_ns) >= WAKE_NS) {
+        store_relaxed(&limiter.woken_ns, now_ns);
+        releaser_wake();
+    }
+    yield_if_full(&limits);
+    stuck_check(&view, &limits);
+    gate_set(&limits);
+}
+
+// --- after an allocation that found no memory ---
+
+static void abort_over_limit(const struct release_view *view, uint64_t limit_bytes)
+{
+    char buf[FMT_LINE_BYTES];
+    struct fmt line;
+    if (limiter.abort_hook != NULL) {
+        limiter.abort_hook();
+    }
+    fmt_init(&line, buf, sizeof(buf));
+    fmt_str(&line, "the limit of ");
+    fmt_bytes(&line, limit_bytes);
+    fmt_str(&line, " is reached: ");
+    fmt_bytes(&line, view->used_bytes);
+    fmt_str(&line, " in use, ");
+    fmt_bytes(&line, view->mapped_bytes);
+    fmt_str(&line, " retained; limit_action=abort ends the program");
+    fatal_user(&line);
+}
+
+// True if the program's function was called, so that it is worth another attempt.
+static bool callback_call(void)
+{
+    struct pageheap_stats stats;
+    pageheap_stats_read(&pageheap_main, &stats);
+    void *fn = load_acquire(&limiter.callback); // pairs with store_release in limiter_set_callback
+    uint64_t freed_then = load_relaxed(&limiter.passed_freed_pages);
+    uint64_t limit_pages = load_relaxed(&limiter.limit_bytes) >> PAGE_SHIFT;
+    if (fn == NULL || !limit_passing(stats.freed_total_pages, freed_then, limit_pages) ||
+        !cas_acq_rel(&limiter.passed_freed_pages, &freed_then, stats.freed_total_pages)) {
+        return false; // of several threads at the limit one calls; pairs with itself
+    }
+    add_relaxed(&limiter.passed_count, 1);
+    ((void (*)(void *))fn)(load_relaxed(&limiter.callback_arg));
+    return true;
+}
+
+// heap_full's hook: attempt 0, 1, ... of one allocation.
+static bool limiter_full(unsigned attempt)
+{
+    uint64_t limit_bytes = load_relaxed(&limiter.limit_bytes);
+    if (!is_hard() || limit_bytes == LIMIT_NONE || lock_am_freezer()) {
+        return false;
+    }
+    struct release_view view;
+    release_view_read(&view);
+    uint64_t now_ns = clock_now_ns();
+    if (attempt == 0 && now_ns - load_relaxed(&limiter.flushed_ns) >= FLUSH_NS) {
+        store_relaxed(&limiter.flushed_ns, now_ns);
+        return releaser_flush_all() != 0 || limiter_full(1);
+    }
+    switch (load_relaxed(&limiter.action)) {
+    case OPTION_LIMIT_ACTION_ABORT:
+        abort_over_limit(&view, limit_bytes);
+        break;
+    case OPTION_LIMIT_ACTION_CALLBACK:
+        if (attempt < 2 && callback_call()) {
+            return true;
+        }
+        break;
+    default:
+        break;
+    }
+    add_relaxed(&limiter.refused_count, 1);
+    return false;
+}
+
+// --- settings ---
+
+// Looks the cgroup up and reads it for the first time: 20 KiB of stack.
+static void group_find(void)
+{
+    while (!reading_try()) {
+        cpu_relax();
+    }
+    limiter.group_found = limiter.group_found || (may_read() && cgroup_find("", &limiter.group));
+    limiter.above_bytes = CGROUP_UNLIMITED;
+    store_relaxed(&limiter.stat_read_ns, 0);
+    store_relaxed(&limiter.group_limit_bytes, LIMIT_NONE);
+    reading_end();
+    group_read(clock_now_ns());
+}
+
+void limiter_set(uint64_t setting)
+{
+    store_relaxed(&limiter.setting, setting);
+    if (setting == OPTION_LIMIT_AUTO) {
+        limit_store(LIMIT_NONE);
+        group_find();
+    } else {
+        store_relaxed(&limiter.group_limit_bytes, LIMIT_NONE);
+        limit_store(setting == OPTION_LIMIT_OFF ? LIMIT_NONE : setting);
+    }
+    store_relaxed(&limiter.over_since_ns, 0);
+    store_relaxed(&limiter.passed_freed_pages, UINT64_MAX);
+    gate_renew();
+}
+
+void limiter_set_callback(void (*fn)(void *arg), void *arg)
+{
+    store_relaxed(&limiter.callback_arg, arg);
+    store_release(&limiter.callback, (void *)fn); // pairs with load_acquire in callback_call
+    store_relaxed(&limiter.action,
+                  fn != NULL ? OPTION_LIMIT_ACTION_CALLBACK : OPTION_LIMIT_ACTION_SOFT);
+    store_relaxed(&limiter.passed_freed_pages, UINT64_MAX);
+    gate_renew();
+}
+
+void limiter_set_abort_hook(void (*hook)(void))
+{
+    limiter.abort_hook = hook;
+}
+
+void limiter_report(struct limiter_report *out)
+{
+    struct release_view view;
+    release_view_read(&view);
+    struct limit_view limits = view_of(&view);
+    *out = (struct limiter_report){
+        .limit_bytes = limits.limit_bytes,
+        .automatic = load_relaxed(&limiter.setting) == OPTION_LIMIT_AUTO,
+        .action = load_relaxed(&limiter.action),
+        .used_bytes = view.used_bytes,
+        .mapped_bytes = view.mapped_bytes,
+        .group_limit_bytes = limits.group_limit_bytes,
+        .group_charge_bytes = limits.group_charge_bytes,
+        .assist_count = load_relaxed(&limiter.assist_count),
+        .assist_bytes = load_relaxed(&limiter.assist_bytes),
+        .passed_count = load_relaxed(&limiter.passed_count),
+        .refused_count = load_relaxed(&limiter.refused_count),
+    };
+}
+
+void limiter_restrict(void)
+{
+    if (may_read() && load_relaxed(&limiter.setting) == OPTION_LIMIT_AUTO) {
+        store_relaxed(&limiter.stat_read_ns, 0);
+        group_read(clock_now_ns());
+    }
+    store_relaxed(&limiter.restricted, 1);
+}
+
+void limiter_fork_child(void)
+{
+    store_relaxed(&limiter.reading, 0); // whoever held it is not in the child
+    store_relaxed(&limiter.over_since_ns, 0);
+}
+
+void limiter_init(void)
+{
+    store_relaxed(&limiter.action, (uint32_t)options_main.limit_action);
+    pageheap_set_gate_hook(&pageheap_main, limiter_grown);
+    heap_set_full_hook(&heap_main, limiter_full);
+    if (options_main.limit != OPTION_LIMIT_OFF) {
+        limiter_set(options_main.limit); // otherwise the gate is open as it is
+    }
+}
