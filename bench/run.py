@@ -87,7 +87,7 @@ def complete(options):
     """complete fills in what depends on the size of the run."""
     small = options.quick or options.smoke
     options.size = "smoke" if options.smoke else "quick" if options.quick else "full"
-    # A round of policies takes 20 minutes, most of it asleep.
+    # A round of policies takes an hour, most of it asleep.
     options.policy_rounds = options.rounds or (1 if small else 3)
     options.rounds = options.rounds or (1 if options.smoke else 3 if options.quick else 15)
     options.seed = random.randrange(1 << 32) if options.seed is None else options.seed
