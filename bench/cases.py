@@ -90,6 +90,9 @@ CURVES_QUICK = [
     Curve("big", 8, 0),
 ]
 
+# Blocks of 16-1024 bytes, of 64, and of 4-256 KiB, one in a hundred kept at random.
+CURVES_SURVIVORS = [Curve(blocks, 1, 1) for blocks in ("mixed", "word", "big")]
+
 
 def choose(only):
     """choose returns the cases named in only, all of them for an empty list."""

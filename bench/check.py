@@ -17,8 +17,11 @@ import unittest
 
 import compare
 import figures
+import guide
+import latency
 import peers
 import picture_labels
+import waves
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 BINDIR = None
@@ -108,6 +111,72 @@ class Arithmetic(unittest.TestCase):
         self.assertLess(placed[2], placed[0])
 
 
+def sample(moment, rss_bytes, live_bytes=0):
+    """sample with the fields that the arithmetic reads."""
+    return {"time": moment, "rss_bytes": rss_bytes, "live_bytes": live_bytes}
+
+
+class Waves(unittest.TestCase):
+    """The arithmetic of waves.py and latency.py."""
+
+    def test_held(self):
+        """Held counts what is beyond base and live, over uneven steps, and never less than 0."""
+        samples = [sample(0, 10), sample(2, 30, 20), sample(3, 30, 0), sample(5, 5, 0)]
+        self.assertEqual(waves.held_byte_seconds(samples, 10), 0 + 10 + 20)
+        self.assertEqual(waves.mean_bytes([sample(0, 10), sample(1, 20), sample(4, 20)]), 18.75)
+
+    def test_size_at(self):
+        """The last sample not after the moment; none when the recording ended long before."""
+        samples = [sample(0, 1), sample(1, 2), sample(2, 3)]
+        self.assertEqual(waves.size_at(samples, 1.5), 2)
+        self.assertEqual(waves.size_at(samples, 2.5), 3)
+        self.assertIsNone(waves.size_at(samples, 10))
+
+    def test_lineup(self):
+        """Every policy once, every other peer as it comes and at its best, and no setting twice."""
+        found = peers.lineup([peers.Peer("glibc"), peers.Peer("jemalloc", "/j"),
+                              peers.Peer("ebb", "/e")], policies=True)
+        names = [peer.name for peer in found]
+        self.assertEqual(names[:8], [f"ebb {name}" for name in peers.POLICIES])
+        self.assertEqual(names[8:], ["glibc", "glibc+trim", "jemalloc", "jemalloc+1s"])
+        self.assertEqual(found[9].arguments, ["--trim"])
+        self.assertEqual(found[10].settings, {})
+        self.assertEqual(found[1].settings, {"EBB": "policy=go1.11"})
+
+    def test_judge(self):
+        """Met, missed, undecided and too few, by the interval and not by the median."""
+        self.assertEqual(latency.judge([1, 2, 3, 4, 5], 10)["verdict"], "met")
+        self.assertEqual(latency.judge([11, 12, 13, 14, 15], 10)["verdict"], "missed")
+        self.assertEqual(latency.judge([1, 2, 3, 24, 25], 10)["verdict"], "cannot say")
+        self.assertEqual(latency.judge([1, 2, 3, 4], 10)["verdict"], "too few rounds")
+        self.assertEqual(latency.judge([], 10)["verdict"], "no runs")
+
+    def test_differences(self):
+        """Differences are taken within a round; a round without its base is left out."""
+        runs = [{"policy": "never", "round": 0, "x": 5}, {"policy": "now", "round": 0, "x": 7},
+                {"policy": "now", "round": 1, "x": 9}]
+        self.assertEqual(latency.differences(runs, "now", "x"), [2])
+
+    def test_rested(self):
+        """A round in which one run hardly rested, or failed, does not count."""
+        runs = [{"round": 0, "operations": 30, "rest_requests": 10},
+                {"round": 0, "operations": 30, "rest_requests": 30},
+                {"round": 1, "operations": 30, "rest_requests": 9},
+                {"round": 1, "operations": 30, "rest_requests": 30}, {"round": 2, "failure": "x"}]
+        self.assertEqual(latency.rested(runs), runs[:2])
+
+    def test_guide(self):
+        """Places are filled by suite, size and load; one that no file has is left as it was."""
+        results = {"options": {"size": "quick"}, "loads": [{"name": "peak-1%", "text": "one peak",
+                                                           "percent": 1, "seconds": 15}],
+                   "lineup": [{"name": "ebb now"}], "policy": []}
+        self.assertIn("One peak; 1 % survive",
+                      guide.part(["policy", "quick", "peak-1%"], [results]))
+        self.assertIsNone(guide.part(["policy", "full", "peak-1%"], [results]))
+        self.assertIsNone(guide.part(["policy", "quick", "peak-2%"], [results]))
+        self.assertIsNone(guide.part(["latency", "quick"], [results]))
+
+
 class Tools(unittest.TestCase):
     """run.py and compare.py as programs."""
 
@@ -158,6 +227,25 @@ class Tools(unittest.TestCase):
             for curve in results["curves"]:
                 self.assertGreater(curve["summary"]["peak_bytes"], 16 << 20)
                 self.assertTrue(any(sample["time"] > 0.3 for sample in curve["samples"]))
+
+    def test_policy(self):
+        """The loads under glibc: all are recorded, and malloc_trim shows in what stays."""
+        with tempfile.TemporaryDirectory() as out:
+            done = self.run_tool("--suite", "policy", "--peers", "glibc", "--idle-seconds", "0.5",
+                                 "--out", out)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("glibc+trim", done.stdout)
+            with open(os.path.join(out, "results.json"), encoding="utf-8") as file:
+                results = json.load(file)
+            self.assertEqual(len(results["policy"]), 6)
+            self.assertEqual(len(results["survivors"]), 6)
+            cells = waves.medians(results["policy"])
+            trimmed, plain = cells["peak-1%", "glibc+trim"], cells["peak-1%", "glibc"]
+            self.assertLess(trimmed["last_bytes"], plain["last_bytes"] / 2)
+            self.assertLess(trimmed["held_byte_seconds"], plain["held_byte_seconds"] / 2)
+            for entry in cells.values():
+                self.assertGreater(entry["peak_bytes"], 8 << 20)
+                self.assertGreater(entry["faults"], (8 << 20) / 4096)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ class Recording:
         self.text = b""
         self.cgroup = Cgroup(f"ebb-bench-{os.getpid()}-{peer.name}-{curve.name.rstrip('%')}")
         arguments = curve.arguments(options.curve_mib, int(options.idle_seconds * 1000))
+        arguments += peer.arguments
         self.started_time = time.monotonic()
         self.process = subprocess.Popen(
             [os.path.join(options.bindir, "curve")] + arguments, env=peer.environment(),

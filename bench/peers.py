@@ -36,6 +36,14 @@ class Peer:
         self.path = path
         self.missing = missing
         self.settings = {}
+        self.arguments = []
+
+    def variant(self, name, settings, arguments=()):
+        """variant is the same library under another name, with settings and program arguments."""
+        result = Peer(name, self.path, self.missing)
+        result.settings = {**self.settings, **settings}
+        result.arguments = list(arguments)
+        return result
 
     def environment(self):
         """environment is the child's: without settings of any allocator, with this peer's own."""
@@ -55,7 +63,41 @@ class Peer:
     def describe(self):
         """describe is what the result file keeps of a peer."""
         return {"name": self.name, "path": self.path, "missing": self.missing,
-                "settings": self.settings, "package": package_version(self.path)}
+                "settings": self.settings, "arguments": self.arguments,
+                "package": package_version(self.path)}
+
+
+# Policies of Ebb, the default first.
+POLICIES = ["go1.16", "go1.11", "go1.12", "go1.13", "go1.19", "decay", "never", "now"]
+
+# What gives back most in each peer, by its manual, without a change of the program (but for
+# malloc_trim, which only a program can call). mimalloc's names differ between 2.0 and 2.1.
+BEST = {
+    "glibc": ("glibc+trim", {}, ["--trim"]),
+    "jemalloc": ("jemalloc+1s", {"MALLOC_CONF": "background_thread:true,dirty_decay_ms:1000,"
+                                 "muzzy_decay_ms:0"}, []),
+    "tcmalloc": ("tcmalloc+rate", {"TCMALLOC_RELEASE_RATE": "10",
+                                   "TCMALLOC_AGGRESSIVE_DECOMMIT": "1"}, []),
+    "mimalloc": ("mimalloc+0", {"MIMALLOC_PURGE_DELAY": "0", "MIMALLOC_DECOMMIT_DELAY": "0",
+                                "MIMALLOC_SEGMENT_DECOMMIT_DELAY": "0"}, []),
+}
+
+
+def lineup(peers, policies):
+    """lineup: Ebb under each policy (all of them, or the default and now), then each other peer as
+    it comes and at its best."""
+    result = []
+    for peer in peers:
+        if peer.name == "ebb":
+            names = POLICIES if policies else [POLICIES[0], "now"]
+            result += [peer.variant(f"ebb {name}", {"EBB": f"policy={name}"}) for name in names]
+    for peer in peers:
+        if peer.name == "ebb":
+            continue
+        result.append(peer)
+        if peer.name in BEST and not peer.settings:
+            result.append(peer.variant(*BEST[peer.name]))
+    return result
 
 
 def package_version(path):

@@ -61,7 +61,7 @@ def title_of(curve):
     """title_of a panel in words, from a name like mixed-8t-1%."""
     blocks, threads, survivors = curve.split("-")
     sizes = {"small": "small blocks, 16-64 B", "mixed": "mixed blocks, 16-1024 B",
-             "big": "big blocks, 4-256 KiB"}[blocks]
+             "big": "big blocks, 4-256 KiB", "word": "blocks of 64 B"}[blocks]
     count = int(threads[:-1])
     who = "1 thread" if count == 1 else f"{count} threads"
     kept = "nothing survives" if survivors == "0%" else f"{survivors} survive at random"

@@ -4,6 +4,8 @@
 
     bench/run.py --quick                      under three minutes, to look
     bench/run.py                              15 rounds, to quote
+    bench/run.py --suite policy --quick       every policy through peaks and waves, and survivors
+    bench/run.py --suite latency              how late requests come while memory goes back
     bench/run.py --only larson,redis --rounds 5 --peer snmalloc=/path/libsnmallocshim.so
 
 Tables go to stdout, progress to stderr; results.json and curves.svg to build/bench (--out).
@@ -24,12 +26,15 @@ import time
 import cases
 import curves
 import figures
+import latency
 import machine
 import peers
 import progress
 import redis_load
 import runner
 import tables
+import waves
+import waves_tables
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.dirname(FOLDER)
@@ -48,7 +53,9 @@ def read_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, 3 rounds, 6 curves")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to test the benches")
-    parser.add_argument("--suite", choices=("speed", "curve", "all"), default="all")
+    parser.add_argument("--suite", choices=("speed", "curve", "all", "policy",
+                        "survivors", "latency"), default="all",
+                        help="all: speed and curve; the others only by name")
     parser.add_argument("--only", type=words, default=[], metavar="CASE,...")
     parser.add_argument("--rounds", type=int, metavar="N")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PATH",
@@ -80,8 +87,11 @@ def complete(options):
     """complete fills in what depends on the size of the run."""
     small = options.quick or options.smoke
     options.size = "smoke" if options.smoke else "quick" if options.quick else "full"
+    # A round of policies takes an hour, most of it asleep.
+    options.policy_rounds = options.rounds or (1 if small else 3)
     options.rounds = options.rounds or (1 if options.smoke else 3 if options.quick else 15)
     options.seed = random.randrange(1 << 32) if options.seed is None else options.seed
+    options.load_mib = options.curve_mib
     options.curve_mib = options.curve_mib or (16 if options.smoke else 256 if small else 1024)
     options.curve_parallel = 15 if small else 5
     options.bindir = os.path.abspath(options.bindir)
@@ -150,9 +160,34 @@ def run_curves(results, options, present, show):
     results["curves"] = curves.record(chosen, present, options, show)
 
 
-def draw(json_path, svg_path, show):
+def run_policies(results, options, all_peers, show):
+    """run_policies does the suite policy: loads under every policy and peer, then survivors."""
+    peers_run = [peer for peer in peers.lineup(all_peers, policies=True) if not peer.missing]
+    chosen = waves.loads(options.size, options.only, options.load_mib)
+    results["lineup"] = [peer.describe() for peer in peers_run]
+    results["loads"] = [load.describe() for load in chosen]
+    results["policy"] = waves.record(chosen, peers_run, options, show)
+
+
+def run_survivors(results, options, all_peers, show):
+    """run_survivors compares what 1 % of the blocks keep resident."""
+    peers_run = [peer for peer in peers.lineup(all_peers, policies=False) if not peer.missing]
+    results["survivors"] = curves.record(cases.CURVES_SURVIVORS, peers_run, options, show)
+
+
+def run_latency(results, options, all_peers, show):
+    """run_latency judges the policies of Ebb against never."""
+    ebb = [peer for peer in all_peers if peer.name == "ebb"]
+    if not ebb or ebb[0].missing:
+        results["skipped"].append({"case": "latency", "why": "no ebb to measure"})
+        return
+    results["latency"] = latency.record(ebb[0], options, show)
+    results["verdicts"] = latency.verdicts(results["latency"])
+
+
+def draw(json_path, svg_path, show, program="picture.py"):
     """draw runs picture.py; where this Python lacks matplotlib, the system's may have it."""
-    script = os.path.join(FOLDER, "picture.py")
+    script = os.path.join(FOLDER, program)
     text = "no Python"
     for python in dict.fromkeys([sys.executable, "/usr/bin/python3"]):
         try:
@@ -181,14 +216,16 @@ def main():
     """main runs the parts asked for and writes tables, JSON and picture."""
     options = read_options()
     all_peers = peers.choose(options.ebb, options.peer, options.peer_env, options.peers)
-    cases.choose(options.only)
+    if options.suite != "policy":
+        cases.choose(options.only)
     present = [peer for peer in all_peers if not peer.missing]
     show = progress.Progress(options.rounds)
     show.line(f"order seed {options.seed}; {options.rounds} rounds of size {options.size}; "
               f"peers: {', '.join(peer.name for peer in present)}")
     results = {"format": 1, "machine": machine.facts(PROJECT), "options": vars(options).copy(),
                "peers": [peer.describe() for peer in all_peers], "macro": [], "micro": [],
-               "runs": [], "failures": [], "skipped": [], "summary": {}, "curves": []}
+               "runs": [], "failures": [], "skipped": [], "summary": {}, "curves": [],
+               "policy": [], "survivors": [], "latency": []}
     load = results["machine"]["load_average"][0]
     if load > results["machine"]["processors"] / 2:
         show.note(f"the machine is busy (load average {load:.1f}): times will spread")
@@ -197,19 +234,39 @@ def main():
         run_series(results, options, present, show)
     if options.suite in ("curve", "all"):
         run_curves(results, options, present, show)
+    if options.suite == "policy":
+        run_policies(results, options, all_peers, show)
+    if options.suite == "survivors" or (options.suite == "policy" and not options.only):
+        run_survivors(results, options, all_peers, show)
+    if options.suite == "latency":
+        run_latency(results, options, all_peers, show)
+    return finish(results, options, show)
+
+
+def finish(results, options, show):
+    """finish writes tables, JSON and pictures; returns the exit status."""
+    results["load_average_end"] = os.getloadavg()
     os.makedirs(options.out, exist_ok=True)
     json_path = os.path.join(options.out, "results.json")
     with open(json_path, "w", encoding="utf-8") as file:
         json.dump(results, file, indent=1)
         file.write("\n")
     show.clear()
-    print(tables.report(results))
+    print("\n\n".join(text for text in (tables.report(results), waves_tables.report(results))
+                      if text))
     print(f"\nresults: {json_path}")
     if results["curves"]:
         svg_path = draw(json_path, os.path.join(options.out, "curves.svg"), show)
         if svg_path:
             print(f"picture: {svg_path}")
-    broken = results["failures"] or any(curve["failure"] for curve in results["curves"])
+    if results["policy"]:
+        svg_path = draw(json_path, os.path.join(options.out, "policies.svg"), show,
+                        "waves_picture.py")
+        if svg_path:
+            print(f"picture: {svg_path}")
+    broken = results["failures"] or any(
+        run.get("failure")
+        for part in ("curves", "policy", "survivors", "latency") for run in results[part])
     return 1 if broken else 0
 
 

@@ -56,6 +56,7 @@ static const struct curve_kind curve_kinds[] = {
     {"small", 16, 64},
     {"mixed", 16, 1024},
     {"big", 4096, 256 * 1024},
+    {"word", 64, 64},
 };
 
 struct curve_options {
@@ -64,6 +65,7 @@ struct curve_options {
     unsigned thread_count;
     unsigned survivor_percent;
     unsigned idle_ms;
+    int trim; // malloc_trim(0) is called when all have freed
 };
 
 struct curve_thread {
@@ -264,18 +266,21 @@ static const struct curve_kind *curve_kind_find(const char *word)
             return &curve_kinds[i];
         }
     }
-    fprintf(stderr, "curve: --blocks is small, mixed or big\n");
+    fprintf(stderr, "curve: --blocks is small, mixed, big or word\n");
     exit(2);
 }
 
 static struct curve_options curve_read_options(int argc, char **argv)
 {
-    struct curve_options options = {1024ULL << 20, &curve_kinds[1], 1, 0, 10000};
+    struct curve_options options = {1024ULL << 20, &curve_kinds[1], 1, 0, 10000, 0};
     for (int i = 1; i < argc; i += 2) {
         const char *name = argv[i];
         const char *word = argv[i + 1];
         if (strcmp(name, "--smoke") == 0) {
-            options = (struct curve_options){8ULL << 20, &curve_kinds[1], 2, 10, 20};
+            options = (struct curve_options){8ULL << 20, &curve_kinds[1], 2, 10, 20, 0};
+            i--;
+        } else if (strcmp(name, "--trim") == 0) {
+            options.trim = 1;
             i--;
         } else if (strcmp(name, "--mib") == 0) {
             options.peak_bytes = curve_number(name, word, 1 << 16) << 20;
@@ -289,7 +294,7 @@ static struct curve_options curve_read_options(int argc, char **argv)
             options.idle_ms = (unsigned)curve_number(name, word, 3600000);
         } else {
             fprintf(stderr,
-                    "curve: cannot read '%s'; known: --smoke --mib N --blocks KIND "
+                    "curve: cannot read '%s'; known: --smoke --trim --mib N --blocks KIND "
                     "--threads N --survivors PERCENT --idle-ms N\n",
                     name);
             exit(2);
@@ -326,6 +331,9 @@ static void curve_run(struct curve_thread *threads, const struct curve_options *
     if (count > 1) {
         pthread_barrier_wait(&loaded);
         pthread_barrier_wait(&thinned);
+    }
+    if (options->trim) {
+        malloc_trim(0);
     }
     uint64_t live_bytes = 0;
     uint64_t live_count = 0;

@@ -101,6 +101,26 @@ EBB_TEST(look, holes_are_made_of_what_is_at_rest_and_given_when_asked)
     cr_assert(look.given_bytes == left && candidates() == 0);
 }
 
+EBB_TEST(look, giving_while_others_are_fresh_does_not_hide_them)
+{
+    // The first half comes to rest a look before the second, and is given in between.
+    open_box();
+    blocks_make();
+    for (size_t i = 0; i < BLOCK_COUNT / 2; i++) {
+        if (i % 100 != 0) {
+            ebb_free(blocks[i]);
+            blocks[i] = NULL;
+        }
+    }
+    look_all_of(LOOK_REST);
+    blocks_free(1, 100);
+    cr_assert(look_all_of(LOOK_REST).fresh_count != 0);
+    cr_assert(candidates() > MIB && look_all_of(LOOK_GIVE).given_bytes > MIB);
+    cr_assert(look_all_of(LOOK_REST).fresh_count == 0);
+    cr_assert(candidates() > MIB, "%llu KiB of the second half found",
+              (unsigned long long)candidates() / KIB);
+}
+
 EBB_TEST(look, what_is_in_use_all_the_time_is_left_alone)
 {
     open_box();
