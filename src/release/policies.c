@@ -8,7 +8,7 @@
 const struct release_policy release_policies[RELEASE_POLICY_COUNT] = {
     {
         .name = "go1.16",
-        .help = "gives back, paced, what is retained above the use at the last epoch's end + 10 %",
+        .help = "gives back, paced, what is retained above the use + 10 %; at rest, above the use",
         .plan = release_plan_go116,
         .ring_bytes = 0,
         .advice = VM_ADVICE_DONTNEED,

@@ -397,8 +397,11 @@ void round_release_all(const char *why, struct release_report *report)
     report->skipped_count = look.skipped_count;
     report->pause_ns_max = look.pause_ns_max;
     struct release_plan plan = {.bytes = UINT64_MAX, .unpaced = true, .why = why};
+    // At once, whatever the policy: who asks wants to see it gone.
+    enum vm_advice advice = round_main.advice;
+    round_main.advice = VM_ADVICE_DONTNEED;
     runs_release(&plan, &meter, &done);
-    if (round_main.advice == VM_ADVICE_DONTNEED && lazy_bytes() != 0) {
+    if (lazy_bytes() != 0) {
         report->lazy_bytes = lazy_release();
     }
     look_begin(&heap_main, &look, LOOK_GIVE);
@@ -419,6 +422,7 @@ void round_release_all(const char *why, struct release_report *report)
         round_main.trace_count++;
         trace(&done, why);
     }
+    round_main.advice = advice;
 }
 
 void round_set_policy(const struct release_policy *policy, uint64_t now_ns)

@@ -106,6 +106,26 @@ EBB_TEST(release_policy, go116_at_the_borders_of_the_goal)
     }
 }
 
+// At rest for two seconds the 10 % go too.
+EBB_TEST(release_policy, go116_at_rest)
+{
+    const uint64_t rest_all[] = {0, 2 * NS_PER_S - 1, 2 * NS_PER_S, 2 * NS_PER_S + 1,
+                                 3600 * NS_PER_S};
+    for (size_t p = 0; p < ARRAY_COUNT(page_bytes_all); p++) {
+        uint64_t page = page_bytes_all[p];
+        for (size_t i = 0; i < ARRAY_COUNT(rest_all); i++) {
+            uint64_t used = 100 * MIB + 1;
+            bool rest = rest_all[i] >= 2 * NS_PER_S;
+            uint64_t goal = rest ? (used + page - 1) / page * page : goal_of(used, page);
+            for (uint64_t over = page - 1; over <= page + 1; over++) {
+                struct release_view view = view_of(used, goal + over, GIB, page);
+                view.rest_ns = rest_all[i];
+                cr_assert(release_plan_go116(&view).bytes == (over < page ? 0 : over));
+            }
+        }
+    }
+}
+
 EBB_TEST(release_policy, go116_goal_is_exact_for_every_number_of_pages)
 {
     for (size_t p = 0; p < ARRAY_COUNT(page_bytes_all); p++) {
