@@ -221,6 +221,16 @@ EBB_TEST(limit_hard, what_caches_hold_is_room)
         cr_assert(block != NULL, "turn %u: %llu of %llu in use", turn,
                   (unsigned long long)limit_now().used, (unsigned long long)LIMIT);
         ebb_free(block);
+        // A little of much, right after a refusal has flushed all caches.
+        fill(HOW_MALLOC, 1000);
+        cr_assert(block_get(HOW_MALLOC, 5 * MIB / 4) == NULL);
+        for (unsigned i = 0; i < 1600; i++) {
+            ebb_free(blocks[--block_count]);
+        }
+        block = block_get(HOW_MALLOC, 5 * MIB / 4);
+        cr_assert(block != NULL, "turn %u", turn);
+        ebb_free(block);
+        blocks_free(0, 1);
     }
     heap_main_end("at the end");
 }
