@@ -10,9 +10,11 @@
 //     over      mapped is above the limit: all caches are flushed, down to the goal
 //     near      the cgroup's charge is at 85 % of its limit: everything ready goes, all caches too
 //     pressure  tasks wait for memory a tenth of the time: everything ready goes
-//     goal      mapped is above the goal, 95 % of the limit: down to the goal
-//     shared    others hold an eighth of the cgroup's limit, and it is half full: they may grow
-//               faster than we can look, so at most a sixteenth of the limit stays ready
+//     goal      mapped is above the goal, 95 % of the limit: down to the goal, caches too if what
+//               is ready does not suffice
+//     shared    others hold more than an eighth of the cgroup's limit, and it is more than half
+//               full: they may grow faster than we can look, so at most a sixteenth of the limit
+//               stays ready
 //     rest      the heap is at rest for a second: the same, because it will not look again
 //   What the limit asks for is not paced by the policy's budget but by a bucket of its own: 100 ms
 //   of CPU time that fill up and leak at 45 %, so that in any two seconds at most half of one

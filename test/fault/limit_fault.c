@@ -139,6 +139,25 @@ EBB_TEST(limit_hard, refuses_at_the_limit_and_not_before)
     heap_main_end("at the end");
 }
 
+// The tables grow with the heap, and count: over several arenas the whole stays below the limit,
+// but for what the last arena has brought.
+EBB_TEST(limit_hard, tables_count)
+{
+    machine_open(OPTION_LIMIT_ACTION_ENOMEM);
+    ebb_limit_set(8 * LIMIT);
+    uint64_t tables = tables_bytes();
+    void *first = ebb_malloc(MIB);
+    uint64_t arena_tables = tables_bytes() - tables;
+    fill(HOW_MALLOC, MIB);
+    cr_assert(tables_bytes() >= tables + 7 * arena_tables);
+    cr_assert(limit_now().mapped <= 8 * LIMIT + 2 * arena_tables, "%llu mapped",
+              (unsigned long long)limit_now().mapped);
+    cr_assert(limit_now().used + tables_bytes() <= 8 * LIMIT + arena_tables);
+    ebb_free(first);
+    blocks_free(0, 1);
+    heap_main_end("at the end");
+}
+
 EBB_TEST(limit_hard, realloc_leaves_the_block_as_it_was)
 {
     machine_open(OPTION_LIMIT_ACTION_ENOMEM);
@@ -202,6 +221,16 @@ EBB_TEST(limit_hard, what_caches_hold_is_room)
         cr_assert(block != NULL, "turn %u: %llu of %llu in use", turn,
                   (unsigned long long)limit_now().used, (unsigned long long)LIMIT);
         ebb_free(block);
+        // A little of much, right after a refusal has flushed all caches.
+        fill(HOW_MALLOC, 1000);
+        cr_assert(block_get(HOW_MALLOC, 5 * MIB / 4) == NULL);
+        for (unsigned i = 0; i < 1600; i++) {
+            ebb_free(blocks[--block_count]);
+        }
+        block = block_get(HOW_MALLOC, 5 * MIB / 4);
+        cr_assert(block != NULL, "turn %u", turn);
+        ebb_free(block);
+        blocks_free(0, 1);
     }
     heap_main_end("at the end");
 }
@@ -520,6 +549,43 @@ EBB_TEST(limit_threads, one_of_several_calls)
     }
     pthread_barrier_destroy(&at_once);
     blocks_free(0, 1);
+    heap_main_end("at the end");
+}
+
+static void *hoard_main(void *arg)
+{
+    static unsigned char *hoard[8000];
+    for (size_t i = 0; i < ARRAY_COUNT(hoard); i++) {
+        hoard[i] = ebb_malloc(1000);
+        FRAME_CHECK(hoard[i] != NULL);
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(hoard); i++) {
+        ebb_free(hoard[i]);
+    }
+    pthread_barrier_wait(&at_once); // the other one allocates now
+    pthread_barrier_wait(&at_once);
+    return arg;
+}
+
+EBB_TEST(limit_threads, what_the_cache_of_another_thread_holds_is_room)
+{
+    pthread_t thread;
+    frame_allow_mappings(2000);
+    machine_open(OPTION_LIMIT_ACTION_ENOMEM);
+    ebb_limit_set(LIMIT);
+    ebb_free(ebb_malloc(LIMIT / 2)); // the tables grow no more
+    ebb_free(ebb_malloc(LIMIT / 2 + LIMIT / 4));
+    ebb_limit_set(LIMIT);
+    pthread_barrier_init(&at_once, NULL, 2);
+    FRAME_CHECK(pthread_create(&thread, NULL, hoard_main, NULL) == 0);
+    pthread_barrier_wait(&at_once);
+    cr_assert(limit_now().used > 3 * MIB / 2, "%llu", (unsigned long long)limit_now().used);
+    void *block = block_get(HOW_MALLOC, LIMIT - tables_bytes() - MIB);
+    cr_assert(block != NULL);
+    ebb_free(block);
+    pthread_barrier_wait(&at_once);
+    pthread_join(thread, NULL);
+    pthread_barrier_destroy(&at_once);
     heap_main_end("at the end");
 }
 
