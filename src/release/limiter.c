@@ -467,6 +467,7 @@ static bool limiter_full(unsigned attempt, size_t page_count)
     }
     if (attempt == 0) {
         caches_flush();
+        gate_renew(); // holes made since it was set are room too
         return true;
     }
     struct release_view view;
