@@ -184,6 +184,9 @@ void limiter_fork_child(void);
 // far as the limiter's bucket allows. From inside a bracket. False: a round is under way elsewhere.
 bool releaser_assist_limit(uint64_t bytes, uint64_t most_ns, const char *why, uint64_t *released);
 
+// releaser_may_start tells whether there may be a thread that looks; else rings do its work.
+bool releaser_may_start(void);
+
 // releaser_wake makes the releaser look now, starting its thread if need be. From inside a bracket.
 void releaser_wake(void);
 

@@ -393,6 +393,9 @@ static void limiter_grown(void)
         releaser_wake();
     }
     yield_if_full(&limits);
+    if (!releaser_may_start()) {
+        stuck_check(&view, &limits); // inside a bracket, for want of anybody who is not
+    }
     gate_set(&limits);
 }
 

@@ -138,6 +138,11 @@ static void releaser_assist(void)
     round_end();
 }
 
+bool releaser_may_start(void)
+{
+    return releaser.thread_allowed && load_relaxed(&releaser.restricted) == 0;
+}
+
 // Starts the thread, or lets it know; urgent wakes it if it sleeps.
 static void releaser_call(bool urgent)
 {
@@ -145,7 +150,7 @@ static void releaser_call(bool urgent)
         return; // another library's fork handler: a thread started now would be lost in the child
     }
     add_seq(&releaser.bell, 1);
-    if (!releaser.thread_allowed || load_relaxed(&releaser.restricted) != 0) {
+    if (!releaser_may_start()) {
         releaser_assist();
         return;
     }
