@@ -409,9 +409,14 @@ static void grow_for_seconds(void)
 }
 
 // The sanitizer does not know the releaser's thread, and crashes where that ends the program.
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
 #define THREAD_MAY_END false
-#else
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define THREAD_MAY_END false
+#endif
+#if !defined(THREAD_MAY_END)
 #define THREAD_MAY_END true
 #endif
 
