@@ -6,8 +6,8 @@
 #
 # Flow
 #   test: for each build of VARIANTS that the tier has: configure, compile, choose the tests by tier
-#   and pattern, run them with Meson, read Meson's log; then one line per failed and skipped test
-#   and the counts.
+#   and pattern, run them with Meson, read Meson's log; then the end of what each failed test said,
+#   one line per failed and skipped test, and the counts.
 
 import glob
 import json
@@ -24,6 +24,7 @@ TIERS = ["quick", "commit", "long"]
 CXX = {"gcc": "g++", "clang": "clang++"}
 COMPILE_LOG = "meson-logs/compile.log"
 SANITIZE = ["-Db_lundef=false"]
+TAIL_LINES = 40  # of a failed test's output are shown at the end: its log may be out of reach
 
 # folder, compiler, options, suites (None: all that the build has), first tier that runs it
 INTERNALS = ["support", "unit", "policy", "model", "fault", "race"]
@@ -102,10 +103,14 @@ class Tally:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
         self.lines = []
+        self.tails = []
 
-    def fail(self, name, folder, log):
+    def fail(self, name, folder, log, said=""):
         self.failed += 1
         self.lines.append("FAILED  %s (%s)  log: %s" % (name, folder, log))
+        tail = said.rstrip().splitlines()[-TAIL_LINES:]
+        if tail:
+            self.tails.append("\n-- %s (%s) said\n%s" % (name, folder, "\n".join(tail)))
 
     def read(self, folder, names):
         """Adds what Meson logged for the tests named; one it did not log has failed."""
@@ -133,10 +138,11 @@ class Tally:
         else:
             log = "%s/meson-logs/%s.log" % (folder, re.sub(r"[^\w.-]", "_", name))
             with open(os.path.join(ROOT, log), "w", encoding="utf-8") as file:
-                file.write("$ %s\n%s\n%s, status %s, %.1f s\n" % (
+                said = "$ %s\n%s\n%s, status %s, %.1f s\n" % (
                     " ".join(test["command"]), text, result, test.get("returncode"),
-                    test.get("duration", 0)))
-            self.fail("%s: %s" % (name, result.lower()), folder, log)
+                    test.get("duration", 0))
+                file.write(said)
+            self.fail("%s: %s" % (name, result.lower()), folder, log, said)
 
 
 def chosen(folder, tier, suites, pattern):
@@ -187,6 +193,8 @@ def test(tier, pattern):
     for folder, compiler, options, suites, first in VARIANTS:
         if TIERS.index(first) <= TIERS.index(tier):
             test_one(folder, compiler, options, suites, tier, pattern, tally)
+    for tail in tally.tails:
+        print(tail)
     print("\n== tier %s, %.0f s" % (tier, time.monotonic() - began))
     for line in tally.lines:
         print(line)

@@ -82,7 +82,7 @@ void control_init(const char *runtime_dir);
 // control_fork_child makes the child a process of its own: without the parent's door.
 void control_fork_child(void);
 
-// control_pause closes the door and waits for that, at most 100 ms: before the program changes its
+// control_pause closes the door and waits for that, at most 5 s: before the program changes its
 // credentials or namespaces. Until
 // control_resume nobody opens it.
 void control_pause(void);

@@ -39,8 +39,12 @@ struct control_page control_page = {
 #define SIGNAL_JAVA 62
 #define SIGNAL_LAST 40
 
-#define PAUSE_NS (100 * NS_PER_MS)
-#define RESTRICT_NS (5 * NS_PER_S)
+// How long the program waits for the server to go. At its end, shortly. Before it loses privileges,
+// or may no longer do what the server does, as long as a busy machine needs to run a thread that
+// has nothing left to do (117 ms seen with three spinning processes on two processors), or a
+// request to come to its end.
+#define END_NS (100 * NS_PER_MS)
+#define LEAVE_NS (5 * NS_PER_S)
 #define GONE_NS (100 * NS_PER_MS)
 
 // What rt_sigaction takes; the same on both processors.
@@ -72,8 +76,7 @@ void control_state_set(enum control_state state)
 }
 
 // Is there a door of this process to act on? Not in a child of vfork, or of a fork that libc does
-// not
-// know: there this memory is another's. The order matters: getpid may be forbidden by a filter.
+// not know: there this memory is another's. The order matters: getpid may be forbidden by a filter.
 static bool door_is_ours(void)
 {
     return options_main.control != OPTION_CONTROL_OFF &&
@@ -290,7 +293,7 @@ void control_fork_child(void)
 void control_pause(void)
 {
     if (door_is_ours()) {
-        server_stop(PAUSE_NS);
+        server_stop(LEAVE_NS);
     }
 }
 
@@ -308,12 +311,12 @@ void control_restrict(void)
     }
     store_seq(&control_main.restricted, 1); // pairs with the looks in the handler and state_set
     store_seq(&control_page.state, CONTROL_RESTRICTED);
-    server_stop(RESTRICT_NS);
+    server_stop(LEAVE_NS);
 }
 
 void control_end(void)
 {
-    if (door_is_ours() && !server_stop(PAUSE_NS)) {
+    if (door_is_ours() && !server_stop(END_NS)) {
         // A request under way keeps it; what it leaves behind in the file system goes here.
         sys_call3(SYS_unlinkat, AT_FDCWD, control_page.path, 0);
     }

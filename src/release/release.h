@@ -243,7 +243,7 @@ struct limiter_report {
 };
 void limiter_report(struct limiter_report *out);
 
-// releaser_pause ends the thread and waits for that, at most 100 ms: before the program changes its
+// releaser_pause ends the thread and waits for that, at most 5 s: before the program changes its
 // credentials or namespaces, which are per thread. It comes back at the next ring.
 void releaser_pause(void);
 

@@ -35,6 +35,9 @@ enum { RELEASER_NONE, RELEASER_RUNNING };
 // Where there is no thread, whoever rings releases so much at a time: about half a millisecond.
 #define ASSIST_BYTES CHUNK_BYTES
 
+// How long releaser_pause waits: a busy machine may need this long to run the thread to its end.
+#define PAUSE_NS (5 * NS_PER_S)
+
 static struct releaser {
     bool thread_allowed;       // (C) but for releaser_restrict
     atomic_u32 restricted;     // (A) no thread: a filter may be in force
@@ -260,7 +263,9 @@ void releaser_pause(void)
     store_seq(&releaser.stop, 1); // pairs with the looks at stop in the thread
     add_seq(&releaser.bell, 1);
     futex_wake(&releaser.bell, 1);
-    for (int i = 0; i < 1000 && load_acquire(&releaser.thread.alive) != 0; i++) {
+    uint64_t until_ns = clock_now_ns() + PAUSE_NS;
+    // The kernel clears alive and wakes; pairs with nothing of ours.
+    while (load_acquire(&releaser.thread.alive) != 0 && clock_now_ns() < until_ns) {
         futex_wait(&releaser.thread.alive, 1, NS_PER_MS / 10);
     }
     store_seq(&releaser.stop, 0);

@@ -520,8 +520,10 @@ def turncoat():
     finally:
         over.set()
         ringer.join()
-    require(word[:1] == ['ready'], 'it says %s; %s'
-            % (word, sysutil.ended(program.process.poll())))
+    if word[:1] != ['ready']:
+        status = program.process.wait(10)
+        raise Fail('it says %s; %s; %s' % (word, sysutil.ended(status),
+                                           sysutil.tail(program.process.stderr.read())))
     time.sleep(0.3)
     for path in glob.glob('/proc/%d/task/*/status' % program.pid):
         with open(path) as file:
