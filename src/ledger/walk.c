@@ -307,10 +307,13 @@ static void records_walk(struct walk *walk, uint64_t arena_addr)
     size_t left = walk->arena->record_high - 1; // number 0 is never used
     while (left != 0) {
         size_t count = min_size(left, RECORD_BATCH);
-        if (!walk_get(walk, walk->records, addr, count * sizeof(struct span))) {
+        size_t first = walk->arena->record_high - left;
+        // Records of which none is in use may have gone back: not even looked at.
+        bool any = bits_any_in_range(walk->arena->record_used, first, count);
+        if (any && !walk_get(walk, walk->records, addr, count * sizeof(struct span))) {
             return;
         }
-        for (size_t i = 0; i < count; i++) {
+        for (size_t i = 0; any && i < count; i++) {
             record_walk(walk, &walk->records[i], addr + i * sizeof(struct span));
         }
         addr += count * sizeof(struct span);

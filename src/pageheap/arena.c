@@ -21,6 +21,8 @@ static struct arena *arena_make(struct pageheap *heap, size_t index)
     arena->start = heap->window_start + (index << ARENA_SHIFT);
     arena->index = (uint32_t)index;
     arena->record_high = 1;
+    bits_set(arena->record_used, 0);
+    bits_set_range(arena->record_used, ARENA_PAGES + 1, RECORD_WORDS * 64 - ARENA_PAGES - 1);
     bits_set_range(arena->allocated, 0, ARENA_PAGES); // absent
     // Whoever looks a block up got it from somebody who got it after this store.
     heap->maps[index] = (atomic_u64 *)((uintptr_t)arena->map -

@@ -109,31 +109,34 @@ static void record_clear(struct span *span)
     span->block_bytes = 0;
 }
 
-// record_alloc takes a record of the arena: a used one first, so that few are ever touched.
+// record_alloc takes the lowest record of the arena that is free, so that few are touched. There is
+// one: an arena has one more than pages.
 static struct span *record_alloc(struct arena *arena)
 {
-    uint32_t index = arena->record_free;
-    if (index != 0) {
-        arena->record_free = arena->records[index].threaded; // link of the free list
-    } else {
-        index = arena->record_high++;
+    size_t word = arena->record_hint;
+    while (arena->record_used[word] == UINT64_MAX) {
+        word++;
     }
+    arena->record_hint = (uint32_t)word;
+    size_t index = word * 64 + bit_ctz(~arena->record_used[word]);
+    bits_set(arena->record_used, index);
+    bits_set(arena->table_touched, TABLE_RECORDS + index / TABLE_UNIT_RECORDS);
+    arena->record_high = (uint32_t)max_size(arena->record_high, index + 1);
     struct span *span = &arena->records[index];
     record_clear(span);
     span->record_index = (uint16_t)index;
     span->arena = arena;
     arena->span_count++;
-    arena->tables_used = true;
     return span;
 }
 
 static void record_free(struct span *span)
 {
     struct arena *arena = span->arena;
-    uint16_t index = span->record_index;
+    size_t index = span->record_index;
     record_clear(span);
-    span->threaded = arena->record_free;
-    arena->record_free = index;
+    bits_clear(arena->record_used, index);
+    arena->record_hint = (uint32_t)min_size(arena->record_hint, index / 64);
     arena->span_count--;
 }
 
@@ -193,6 +196,9 @@ static void pages_give(struct pageheap *heap, uintptr_t addr, uintptr_t end)
         }
         arena->ready_pages += (uint32_t)piece.count;
         memset(&arena->freed_tick[piece.first], tick, piece.count);
+        size_t last = piece.first + piece.count - 1;
+        bits_set(arena->table_touched, TABLE_TICKS + piece.first / TABLE_UNIT_BYTES);
+        bits_set(arena->table_touched, TABLE_TICKS + last / TABLE_UNIT_BYTES);
         summary_update(heap, arena, piece.first, piece.count);
     }
 }
@@ -221,6 +227,8 @@ static void map_set(struct span *span, uintptr_t addr, size_t page_count, const 
     for (size_t page = first; page < first + page_count; page++) {
         store_relaxed(&span->arena->map[page], value);
     }
+    bits_set(span->arena->table_touched, TABLE_MAP + first / CHUNK_PAGES);
+    bits_set(span->arena->table_touched, TABLE_MAP + (first + page_count - 1) / CHUNK_PAGES);
 }
 
 static void stats_take(struct pageheap *heap, size_t page_count, struct taken taken)
@@ -463,9 +471,8 @@ void pageheap_walk(struct pageheap *heap, void (*visit)(struct span *span, void 
             continue;
         }
         for (uint32_t record = 1; record < arena->record_high; record++) {
-            struct span *span = &arena->records[record];
-            if (span->page_count != 0) {
-                visit(span, arg);
+            if (bits_test(arena->record_used, record)) {
+                visit(&arena->records[record], arg);
             }
         }
     }

@@ -106,26 +106,44 @@ struct span {
 
 _Static_assert(sizeof(struct span) == 128, "two cache lines");
 
+#define ATTR_TABLE __attribute__((aligned(4096)))
+#define RECORD_WORDS (ARENA_PAGES / 64 + 1)
+
+// An arena's tables, in units of a small kernel page: what goes back when nothing needs it
+// (pageheap/tables.c). The ticks count while pages are ready; a unit of the map describes a chunk.
+#define TABLE_UNIT_BYTES ((size_t)4096)
+#define TABLE_UNIT_RECORDS (TABLE_UNIT_BYTES / sizeof(struct span))
+enum {
+    TABLE_TICKS = 0,
+    TABLE_MAP = ARENA_PAGES / TABLE_UNIT_BYTES,
+    TABLE_RECORDS = TABLE_MAP + ARENA_CHUNKS,
+    TABLE_UNITS = TABLE_RECORDS + ARENA_PAGES / TABLE_UNIT_RECORDS + 1,
+    TABLE_WORDS = (TABLE_UNITS + 63) / 64,
+};
+
 struct arena {
     uintptr_t start;          // (C)
     uint32_t index;           // (C) in the window
     uint32_t span_count;      // (L) records in use
-    uint32_t record_high;     // (L) records ever used, plus one
-    uint32_t record_free;     // (L) first free record, 0: none
+    uint32_t record_high;     // (L) no record from here on is in use
+    uint32_t record_hint;     // (L) no word of record_used before this one has a clear bit
     uint32_t ready_pages;     // (L)
     uint32_t prepared_chunks; // (L) a bit for each
-    bool hidden;              // (L) its tables are being given back: allocate nothing here
-    bool tables_used;         // (L) map or records touched since they were last given back
+    bool hidden;              // (L) tables are being given back: allocate nothing here
     uint16_t chunk_ready[ARENA_CHUNKS];         // (L) ready pages by chunk
     uint64_t chunk_summary[ARENA_CHUNKS];       // (L) summary.c
     uint64_t summary;                           // (L)
+    uint64_t table_touched[TABLE_WORDS];        // (L) units touched since they were last given back
+    uint64_t record_used[RECORD_WORDS];         // (L)
     uint64_t allocated[ARENA_WORDS];            // (L)
     uint64_t released[ARENA_WORDS];             // (L)
-    uint64_t lazy[ARENA_WORDS];                 // (L)
-    uint8_t freed_tick[ARENA_PAGES];            // (L) of ready pages: when they became so
-    ATTR_CACHELINE atomic_u64 map[ARENA_PAGES]; // (A) the page's span minus &span_none; 0: none
+    ATTR_TABLE uint64_t lazy[ARENA_WORDS];      // (L)
+    ATTR_TABLE uint8_t freed_tick[ARENA_PAGES]; // (L) of ready pages: when they became so
+    ATTR_TABLE atomic_u64 map[ARENA_PAGES];     // (A) the page's span minus &span_none; 0: none
     struct span records[ARENA_PAGES + 1];       // [0] is never used
 };
+
+_Static_assert(sizeof(uint64_t) * CHUNK_PAGES == TABLE_UNIT_BYTES, "a unit of the map is a chunk");
 
 struct pageheap_stats {
     uint64_t sys_pages;  // prepared
@@ -291,8 +309,10 @@ struct pageheap_sample {
 // none, or nothing can be known. One thread at a time.
 bool pageheap_sample_released(struct pageheap *heap, struct pageheap_sample *sample);
 
-// pageheap_release_tables gives back page map and records of empty arenas; returns bytes, an upper
-// bound. One thread at a time (the release round).
+// pageheap_release_tables gives back what no span needs of the arenas' tables: ages where nothing
+// is ready, the map of chunks without spans, pages of records without one in use. Returns bytes.
+// Whoever needs a page of an arena whose tables are on their way, and finds none elsewhere, waits
+// for some ten microseconds. One thread at a time (the release round).
 size_t pageheap_release_tables(struct pageheap *heap);
 
 // pageheap_owed is what is owed after memory has grown, by new pages or by released ones taken

@@ -52,20 +52,47 @@ static const char *verify_chunk(const struct arena *arena, size_t chunk, struct 
     return NULL;
 }
 
+// The bits of records and touched units against the spans. Every unit with something in it counts
+// as touched, else it would not go back later.
+static const char *verify_tables(const struct arena *arena)
+{
+    for (size_t record = 1; record <= ARENA_PAGES; record++) {
+        bool used = bits_test(arena->record_used, record);
+        if (used && record >= arena->record_high) {
+            return "pageheap: a record in use lies above the highest";
+        }
+        if (!used && record / 64 < arena->record_hint) {
+            return "pageheap: a free record lies below the hint";
+        }
+        if (used && !bits_test(arena->table_touched, TABLE_RECORDS + record / TABLE_UNIT_RECORDS)) {
+            return "pageheap: a record in use lies in an untouched unit";
+        }
+    }
+    bool ticks = bits_any_in_range(arena->table_touched, TABLE_TICKS, TABLE_MAP - TABLE_TICKS);
+    return arena->ready_pages != 0 && !ticks ? "pageheap: ages in untouched units" : NULL;
+}
+
 static const char *verify_spans(const struct pageheap *heap, const struct arena *arena,
                                 struct tally *tally)
 {
     size_t count = 0;
     for (uint32_t record = 1; record < arena->record_high; record++) {
+        if (!bits_test(arena->record_used, record)) {
+            continue;
+        }
         const struct span *span = &arena->records[record];
         if (span->page_count == 0) {
-            continue;
+            return "pageheap: a record in use has no pages";
         }
         count++;
         tally->span_pages += span->page_count;
         size_t first = (span->base >> PAGE_SHIFT) & (ARENA_PAGES - 1);
         bool large = span->size_class == 0;
         size_t mapped = large ? 1 : span->page_count;
+        if (!bits_test(arena->table_touched, TABLE_MAP + first / CHUNK_PAGES) ||
+            !bits_test(arena->table_touched, TABLE_MAP + (first + mapped - 1) / CHUNK_PAGES)) {
+            return "pageheap: a span is mapped in an untouched unit";
+        }
         for (size_t page = first; page < first + mapped; page++) {
             if (load_relaxed(&arena->map[page]) != (uintptr_t)span - (uintptr_t)&span_none) {
                 return "pageheap: a page does not map to its span";
@@ -98,7 +125,8 @@ static const char *verify_arena(struct pageheap *heap, struct arena *arena, stru
     if (arena->summary != summary_merge(arena->chunk_summary, ARENA_CHUNKS, CHUNK_PAGES)) {
         return "pageheap: summary of an arena differs from its chunks";
     }
-    return verify_spans(heap, arena, tally);
+    const char *wrong = verify_tables(arena);
+    return wrong != NULL ? wrong : verify_spans(heap, arena, tally);
 }
 
 static const char *verify_locked(struct pageheap *heap)

@@ -266,7 +266,10 @@ static void publish(struct pageheap *heap, const struct withdrawal *w, bool was_
         arena->allocated[word] &= ~w->mask[i];
         // What was lazy and is refused stays lazy.
         arena->released[word] |= was_lazy ? w->mask[i] : done;
-        arena->lazy[word] |= (advice == VM_ADVICE_FREE ? done : 0) | (was_lazy ? refused : 0);
+        uint64_t now_lazy = (advice == VM_ADVICE_FREE ? done : 0) | (was_lazy ? refused : 0);
+        if (now_lazy != 0) { // else the bits need no memory
+            arena->lazy[word] |= now_lazy;
+        }
         refused_count += bit_popcount(refused);
     }
     size_t done_count = w->count - refused_count;
@@ -315,51 +318,4 @@ bool pageheap_release(struct pageheap *heap, struct pageheap_cursor *cursor,
     }
     lock_release(&heap->lock);
     return true;
-}
-
-// Hides an arena that holds no span, so that the lock need not be held while its tables go back.
-static struct arena *arena_hide_next(struct pageheap *heap, size_t *index)
-{
-    struct arena *found = NULL;
-    lock_acquire(&heap->lock);
-    size_t end = heap->arena_hi;
-    for (; *index < end && found == NULL; (*index)++) {
-        struct arena *arena = pageheap_arena(heap, *index);
-        if (arena == NULL || arena->span_count != 0 || !arena->tables_used) {
-            continue;
-        }
-        arena->hidden = true;
-        heap->hidden_count++;
-        summary_update(heap, arena, 0, ARENA_PAGES);
-        found = arena;
-    }
-    lock_release(&heap->lock);
-    return found;
-}
-
-size_t pageheap_release_tables(struct pageheap *heap)
-{
-    size_t bytes = 0;
-    size_t index = heap->arena_lo;
-    struct arena *arena;
-    while ((arena = arena_hide_next(heap, &index)) != NULL) {
-        // From the first whole kernel page of the map to the end of the records in use.
-        uintptr_t start = align_up((uintptr_t)arena->map, heap->vm->page_bytes);
-        uintptr_t end =
-            align_up((uintptr_t)&arena->records[arena->record_high], heap->vm->page_bytes);
-        bool done = vm_unused(heap->vm, (void *)start, end - start, VM_ADVICE_DONTNEED) == 0;
-        lock_acquire(&heap->lock);
-        if (done) {
-            bytes += end - start;
-            // The free list of records is gone with them; those before start stay zero or unused.
-            arena->record_high = 1;
-            arena->record_free = 0;
-        }
-        arena->tables_used = false;
-        arena->hidden = false;
-        heap->hidden_count--;
-        summary_update(heap, arena, 0, ARENA_PAGES);
-        lock_release(&heap->lock);
-    }
-    return bytes;
 }

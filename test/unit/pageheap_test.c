@@ -361,29 +361,124 @@ EBB_TEST(pageheap, a_pass_ends_if_the_kernel_refuses)
     }
 }
 
-EBB_TEST(pageheap, tables_of_empty_arenas_go_back)
+// One arena full of spans, of which every keep_every-th stays; none for 0. What is left of the
+// tables is what those need, on kernel pages of any size.
+static void thin_out(size_t page_bytes, size_t keep_every, size_t most_left)
 {
+    enum { SPANS = 4000 };
     struct heapbox box;
-    static struct span *spans[4000];
-    heapbox_open(&box, 4 * KIB, 256 * MIB, 1);
-    for (size_t i = 0; i < 4000; i++) {
-        spans[i] = pageheap_alloc(box.pages, 2, 1, PAGEHEAP_LARGE);
+    static struct span *spans[SPANS];
+    heapbox_open(&box, page_bytes, 256 * MIB, 1);
+    for (size_t i = 0; i < SPANS; i++) {
+        spans[i] = pageheap_alloc(box.pages, 2, 1, i % 2 == 0 ? PAGEHEAP_LARGE : PAGEHEAP_SMALL);
     }
     const struct arena *arena = spans[0]->arena;
-    size_t bytes = align_down(sizeof(*arena), 4 * KIB);
-    size_t before = vm_sim_resident_bytes(&box.sim, arena, bytes);
-    cr_assert(before > 500 * KIB, "128 bytes for each span");
-    for (size_t i = 1; i < 4000; i++) {
-        pageheap_free(box.pages, spans[i]);
+    size_t bytes = align_down(sizeof(*arena), page_bytes);
+    cr_assert(vm_sim_resident_bytes(&box.sim, arena, bytes) > 500 * KIB, "128 bytes for each span");
+    cr_assert(pageheap_release_tables(box.pages) <= 4 * KIB, "all in use but the ages");
+    for (size_t i = 0; i < SPANS; i++) {
+        if (keep_every == 0 || i % keep_every != 7) {
+            pageheap_free(box.pages, spans[i]);
+            spans[i] = NULL;
+        }
     }
-    cr_assert(pageheap_release_tables(box.pages) == 0, "a span is left");
-    pageheap_free(box.pages, spans[0]);
-    cr_assert(pageheap_release_tables(box.pages) > 500 * KIB);
-    cr_assert(vm_sim_resident_bytes(&box.sim, arena, bytes) < 32 * KIB);
+    struct pageheap_cursor cursor = pageheap_cursor_top(box.pages);
+    struct pageheap_filter all = {.max_pages = SIZE_MAX};
+    struct pageheap_release_result result = {0};
+    while (pageheap_release(box.pages, &cursor, &all, VM_ADVICE_DONTNEED, &result)) {
+    }
+    cr_assert(pageheap_release_tables(box.pages) > 0);
+    size_t left = vm_sim_resident_bytes(&box.sim, arena, bytes);
+    cr_assert(left <= most_left, "kernel pages of %zu, every %zuth kept: %zu left", page_bytes,
+              keep_every, left);
     heapbox_verify(&box, "without tables");
     cr_assert(pageheap_release_tables(box.pages) == 0, "they are gone already");
-    cr_assert(pageheap_alloc(box.pages, 2, 1, PAGEHEAP_SMALL) != NULL);
+    for (size_t i = 0; i < SPANS; i++) {
+        if (spans[i] != NULL) {
+            cr_assert(span_of(box.pages, (void *)spans[i]->base) == spans[i]);
+            cr_assert(spans[i]->page_count == 2 && spans[i]->arena == arena);
+        } else {
+            spans[i] = pageheap_alloc(box.pages, 2, 1, PAGEHEAP_SMALL);
+            cr_assert(span_of(box.pages, (void *)spans[i]->base) == spans[i]);
+        }
+    }
     heapbox_verify(&box, "with tables again");
+    heapbox_close(&box);
+}
+
+EBB_TEST(pageheap, tables_that_nothing_needs_go_back)
+{
+    // The head alone; with four spans besides, a page of map and one of records for each.
+    thin_out(4 * KIB, 0, 4 * KIB);
+    thin_out(4 * KIB, 1000, 4 * KIB + 4 * 8 * KIB);
+    thin_out(4 * KIB, 100, 4 * KIB + 16 * 4 * KIB + 40 * 4 * KIB);
+    thin_out(16 * KIB, 0, 2 * 16 * KIB);
+    thin_out(16 * KIB, 1000, 2 * 16 * KIB + 4 * 2 * 16 * KIB);
+    thin_out(64 * KIB, 0, 3 * 64 * KIB);
+    thin_out(64 * KIB, 1000, 3 * 64 * KIB + 4 * 2 * 64 * KIB);
+}
+
+static size_t page_of_span(const struct span *span)
+{
+    return (span->base >> PAGE_SHIFT) % ARENA_PAGES;
+}
+
+// Three spans stay: on the last page of a chunk, across a border of chunks, and with the last
+// record of a unit.
+EBB_TEST(pageheap, tables_stay_for_what_lies_at_their_borders)
+{
+    enum { SPANS = 3000 };
+    struct heapbox box;
+    static struct span *spans[SPANS];
+    heapbox_open(&box, 4 * KIB, 256 * MIB, 1);
+    size_t kept = 0;
+    for (size_t i = 0; i < SPANS; i++) {
+        // Pages one by one up to the last but one of the second chunk, then two at a time.
+        size_t pages = i < 2 * CHUNK_PAGES - 1 ? 1 : 2;
+        spans[i] = pageheap_alloc(box.pages, pages, 1, PAGEHEAP_SMALL);
+    }
+    for (size_t i = 0; i < SPANS; i++) {
+        size_t page = page_of_span(spans[i]);
+        bool last_page = page == CHUNK_PAGES - 1;
+        bool across = page == 2 * CHUNK_PAGES - 1 && spans[i]->page_count == 2;
+        bool last_record = page > 3 * CHUNK_PAGES && page < 3 * CHUNK_PAGES + 128 &&
+                           spans[i]->record_index % TABLE_UNIT_RECORDS == TABLE_UNIT_RECORDS - 1;
+        if (last_page || across || last_record) {
+            spans[kept++] = spans[i];
+        } else {
+            pageheap_free(box.pages, spans[i]);
+        }
+    }
+    cr_assert(kept >= 3 && kept < 10, "%zu spans at borders", kept);
+    cr_assert(pageheap_release_tables(box.pages) > 300 * KIB);
+    heapbox_verify(&box, "without tables");
+    for (size_t i = 0; i < kept; i++) {
+        cr_assert(span_of(box.pages, (void *)spans[i]->base) == spans[i]);
+        pageheap_free(box.pages, spans[i]);
+    }
+    cr_assert(pageheap_release_tables(box.pages) > 0);
+    cr_assert(pageheap_release_tables(box.pages) == 0);
+    heapbox_verify(&box, "with nothing");
+    heapbox_close(&box);
+}
+
+EBB_TEST(pageheap, lowest_record_first)
+{
+    struct heapbox box;
+    struct span *spans[200];
+    heapbox_open(&box, 4 * KIB, 256 * MIB, 1);
+    for (size_t i = 0; i < 200; i++) {
+        spans[i] = pageheap_alloc(box.pages, 1, 1, PAGEHEAP_LARGE);
+        cr_assert(spans[i]->record_index == i + 1);
+    }
+    pageheap_free(box.pages, spans[150]);
+    pageheap_free(box.pages, spans[20]);
+    pageheap_free(box.pages, spans[80]);
+    size_t expected[] = {21, 81, 151, 201};
+    for (size_t i = 0; i < ARRAY_COUNT(expected); i++) {
+        cr_assert(pageheap_alloc(box.pages, 1, 1, PAGEHEAP_LARGE)->record_index == expected[i]);
+    }
+    heapbox_verify(&box, "records used again");
     heapbox_close(&box);
 }
 
