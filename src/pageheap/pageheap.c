@@ -249,29 +249,20 @@ void pageheap_repay(struct pageheap *heap, int64_t pages)
     lock_release(&heap->lock);
 }
 
-// find_aligned returns the lowest fitting run, aligned; the pages before it stay free. A small span
-// never crosses an arena, because its record and map are of one arena.
+// find_run returns the lowest fitting run, aligned; the pages before it stay free. A small span
+// never crosses an arena, because its record and map are of one arena. So if the lowest run lies
+// across a border, those behind the border come next: growing instead would leave them unused for
+// as long as that run lies there.
 static uintptr_t find_run(struct pageheap *heap, size_t page_count, size_t align_pages,
                           enum pageheap_kind kind)
 {
-    uintptr_t addr = summary_find(heap, page_count + align_pages - 1);
-    if (addr == 0) {
-        return 0;
+    size_t need = page_count + align_pages - 1;
+    uintptr_t addr = summary_find(heap, need);
+    uintptr_t last = addr + (need << PAGE_SHIFT) - 1;
+    if (addr != 0 && kind == PAGEHEAP_SMALL && (addr >> ARENA_SHIFT) != (last >> ARENA_SHIFT)) {
+        addr = summary_find_inside(heap, (last - heap->window_start) >> ARENA_SHIFT, need);
     }
-    addr = align_up(addr, align_pages << PAGE_SHIFT);
-    uintptr_t last = addr + (page_count << PAGE_SHIFT) - 1;
-    if (kind == PAGEHEAP_SMALL && (addr >> ARENA_SHIFT) != (last >> ARENA_SHIFT)) {
-        // Twice the pages contain a run on one side of the border.
-        addr = summary_find(heap, 2 * page_count);
-        if (addr == 0) {
-            return 0;
-        }
-        last = addr + (page_count << PAGE_SHIFT) - 1;
-        if ((addr >> ARENA_SHIFT) != (last >> ARENA_SHIFT)) {
-            addr = align_down(last, ARENA_BYTES);
-        }
-    }
-    return addr;
+    return align_up(addr, align_pages << PAGE_SHIFT);
 }
 
 static struct span *alloc_locked(struct pageheap *heap, size_t page_count, size_t align_pages,
@@ -282,7 +273,9 @@ static struct span *alloc_locked(struct pageheap *heap, size_t page_count, size_
         if (heap->hidden_count != 0) {
             return NULL; // growing could mean the hidden arena: the caller waits
         }
-        size_t want = kind == PAGEHEAP_SMALL ? 2 * page_count : page_count + align_pages - 1;
+        // Twice the pages contain a run on one side of a border.
+        size_t want = page_count + align_pages - 1;
+        want = kind == PAGEHEAP_SMALL ? 2 * want : want;
         if (want < page_count || !arena_grow(heap, want)) {
             return NULL;
         }

@@ -48,6 +48,10 @@ void summary_update(struct pageheap *heap, struct arena *arena, size_t first_pag
 // summary_find returns the address of the lowest run of page_count free pages, or 0.
 uintptr_t summary_find(struct pageheap *heap, size_t page_count);
 
+// summary_find_inside returns the address of the lowest run of page_count free pages that lies in
+// one arena, of those from index arena_index on, or 0.
+uintptr_t summary_find_inside(struct pageheap *heap, size_t arena_index, size_t page_count);
+
 // pageheap_tick is the present time in ticks of page ages.
 ATTR_INLINE uint8_t pageheap_tick(const struct pageheap *heap)
 {

@@ -163,3 +163,20 @@ uintptr_t summary_find(struct pageheap *heap, size_t need)
     }
     return 0;
 }
+
+uintptr_t summary_find_inside(struct pageheap *heap, size_t arena_index, size_t need)
+{
+    size_t index = max_size(arena_index, heap->arena_lo);
+    while (index < heap->arena_hi) {
+        if (summary_longest(heap->group_summary[index / GROUP_ARENAS]) < need) {
+            index = (index / GROUP_ARENAS + 1) * GROUP_ARENAS;
+            continue;
+        }
+        const struct arena *arena = pageheap_arena(heap, index);
+        if (arena != NULL && !arena->hidden && summary_longest(arena->summary) >= need) {
+            return find_in_arena(heap, arena, need);
+        }
+        index++;
+    }
+    return 0;
+}

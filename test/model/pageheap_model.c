@@ -128,6 +128,20 @@ static size_t naive_find(size_t need)
     return SPACE_PAGES;
 }
 
+// The same for a run that crosses no border.
+static size_t naive_find_inside(size_t need)
+{
+    size_t run = 0;
+    for (size_t page = 0; page < SPACE_PAGES; page++) {
+        run = page % ARENA_PAGES == 0 ? 0 : run;
+        run = m.state[page] == PAGE_FREE ? run + 1 : 0;
+        if (run == need) {
+            return page + 1 - need;
+        }
+    }
+    return SPACE_PAGES;
+}
+
 static bool crosses_arena(size_t first, size_t count)
 {
     return first / ARENA_PAGES != (first + count - 1) / ARENA_PAGES;
@@ -144,11 +158,7 @@ static size_t naive_place(size_t count, size_t align, enum pageheap_kind kind)
     if (kind == PAGEHEAP_LARGE || !crosses_arena(first, count)) {
         return first;
     }
-    first = naive_find(2 * count); // one side of the border is large enough
-    if (first != SPACE_PAGES && crosses_arena(first, count)) {
-        first = align_up(first, ARENA_PAGES);
-    }
-    return first;
+    return naive_find_inside(count);
 }
 
 // The words of a page are what the model says. Reads only pages that were once written.

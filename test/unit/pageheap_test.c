@@ -163,6 +163,37 @@ EBB_TEST(pageheap, large_spans_cross_arenas_and_small_do_not)
     heapbox_close(&box);
 }
 
+// A run that only a large span could take must not hide those above it.
+EBB_TEST(pageheap, small_spans_pass_over_a_run_across_a_border)
+{
+    struct heapbox box;
+    struct pageheap_stats before;
+    struct pageheap_stats after;
+    struct span *above[40];
+    heapbox_open(&box, 4 * KIB, 512 * MIB, 1);
+    struct span *below = pageheap_alloc(box.pages, ARENA_PAGES - 4, 1, PAGEHEAP_LARGE);
+    struct span *across = pageheap_alloc(box.pages, 8, 1, PAGEHEAP_LARGE);
+    cr_assert(below != NULL && across != NULL);
+    for (size_t i = 0; i < ARRAY_COUNT(above); i++) {
+        above[i] = pageheap_alloc(box.pages, 8, 1, PAGEHEAP_LARGE);
+    }
+    pageheap_stats_read(box.pages, &before);
+    uint64_t rest = before.sys_pages - before.used_pages;
+    cr_assert(rest != 0 && pageheap_alloc(box.pages, rest, 1, PAGEHEAP_LARGE) != NULL, "all used");
+    pageheap_free(box.pages, across);
+    for (size_t i = 1; i < ARRAY_COUNT(above); i += 2) {
+        uintptr_t base = above[i]->base;
+        pageheap_free(box.pages, above[i]);
+        struct span *small = pageheap_alloc(box.pages, 8, 1, PAGEHEAP_SMALL);
+        cr_assert(small != NULL && small->base == base, "the run above the border");
+        small->size_class = 1;
+    }
+    pageheap_stats_read(box.pages, &after);
+    cr_assert(after.sys_pages == before.sys_pages, "nothing had to grow");
+    heapbox_verify(&box, "at the end");
+    heapbox_close(&box);
+}
+
 EBB_TEST(pageheap, alignment_up_to_an_arena)
 {
     struct heapbox box;
