@@ -143,7 +143,7 @@ static void hand_check(const struct hand *hand, const char *when)
     uint64_t resident = mask_bytes(hand->resident);
     cr_assert(hole_bytes_given(&heap_main, span) == given);
     cr_assert(hole_bytes_resident(&heap_main, span) == resident);
-    cr_assert(load_relaxed(&heap_main.hole_bytes) == given, "%s", when);
+    cr_assert(load_relaxed(&pageheap_main.hole_bytes) == given, "%s", when);
     cr_assert(load_relaxed(&heap_main.candidate_bytes) == resident, "%s", when);
 }
 
@@ -345,13 +345,15 @@ static void hand_end(struct hand *hand)
             hand_put(hand, i);
         }
     }
-    uint32_t mask = hole_forget(&heap_main, span);
+    uint64_t given_bytes = 0;
+    uint32_t mask = hole_forget(&heap_main, span, &given_bytes);
     cr_assert(mask == expected, "class %u: pages %#x, not %#x", span->size_class, mask, expected);
     hand->holes = 0;
     hand->resident = 0;
-    cr_assert(load_relaxed(&heap_main.hole_bytes) == 0);
+    cr_assert(given_bytes == mask_bytes(given));
     cr_assert(load_relaxed(&heap_main.candidate_bytes) == 0);
-    pageheap_free_holed(&pageheap_main, span, mask);
+    pageheap_free_holed(&pageheap_main, span, mask, given_bytes);
+    cr_assert(load_relaxed(&pageheap_main.hole_bytes) == 0);
     cr_assert(pageheap_verify(&pageheap_main) == NULL, "%s", pageheap_verify(&pageheap_main));
 }
 
