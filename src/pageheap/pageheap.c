@@ -81,9 +81,9 @@ static uint64_t pages_bytes(size_t page_count)
 bool pageheap_gate_refuses(struct pageheap *heap, size_t page_count)
 {
     lock_acquire(&heap->lock);
-    bool refuses = heap->hard_bytes != UINT64_MAX &&
-                   gate_sum(heap, heap->stats.used_pages, pages_bytes(page_count)) >
-                       heap->hard_bytes;
+    bool refuses =
+        heap->hard_bytes != UINT64_MAX &&
+        gate_sum(heap, heap->stats.used_pages, pages_bytes(page_count)) > heap->hard_bytes;
     lock_release(&heap->lock);
     return refuses;
 }

@@ -7,6 +7,8 @@
 //   setting  what was asked for: option limit, GOMEMLIMIT, ebb_limit_set. OPTION_LIMIT_AUTO or a
 //            number; OPTION_LIMIT_OFF: none.
 //   limit    what is in force: the number, or nine tenths of the cgroup's limit.
+//   The gate is set in bytes, as limit.c has them: what the tables and the holes come to is the
+//   page heap's to count when it asks, since both move between two looks.
 //   The place of the cgroup is looked up once, when auto is set. Its usage is read when the heap
 //   grows, every 2 ms at most; its limits once a second at most; memory.stat and PSI only by the
 //   releaser's thread, once a second at most. A process at rest reads nothing.
@@ -19,7 +21,7 @@
 //   See limit_int.h.
 //
 // Go       1.22 mheap.go allocSpan (overage), mgclimit.go; debug.SetMemoryLimit.
-// Tests    none yet
+// Tests    test/policy/limit_test.c  test/fault/limit_fault.c  test/system/container.py
 #include <unistd.h>
 
 #include "base/fatal.h"

@@ -24,7 +24,7 @@
 //
 // Flow
 //   span/look.c LOOK_REST -> hole_make; LOOK_GIVE -> hole_ranges -> vm_unused_batch -> hole_given.
-//   span/cache.c refill -> hole_reopen.
+//   span/cache.c refill -> hole_reopen -> pageheap_fill -> (memory limit: release/limiter.c).
 //
 // Why this way
 //   After a peak with one survivor in a hundred blocks nearly all memory is here, not in free runs.

@@ -56,8 +56,8 @@ void span_list_remove(struct span_list *list, struct span *span);
 struct span *span_new(struct heap *heap, struct cache *cache, unsigned size_class);
 // span_delete gives an empty span, unlinked, to the page heap.
 void span_delete(struct heap *heap, struct span *span);
-// span_extend threads some more blocks; false if all are threaded, or they lie in holes and the gate
-// refuses to fill them.
+// span_extend threads some more blocks; false if all are threaded, or they lie in holes and the
+// gate refuses to fill them.
 bool span_extend(struct heap *heap, struct span *span);
 
 // hole.c. See there. Called by the owner in its bracket, or by who has claimed the cache, or under
