@@ -31,7 +31,8 @@ void pageheap_init(struct pageheap *heap, const struct vm *vm, struct meta *meta
     heap->meta = meta;
     heap->hint = hint;
     heap->ring_ready_pages = UINT64_MAX;
-    heap->gate_pages = heap->look_pages = heap->hard_pages = UINT64_MAX;
+    heap->look_bytes = heap->hard_bytes = UINT64_MAX;
+    store_relaxed(&heap->gate_bytes, UINT64_MAX);
     heap->clock_ns = clock_coarse_ns;
     heap->unit_pages = (uint32_t)max_size(vm->page_bytes >> PAGE_SHIFT, 1);
 }
@@ -53,43 +54,87 @@ void pageheap_set_gate_hook(struct pageheap *heap, void (*hook)(void))
     heap->gate_hook = hook;
 }
 
-void pageheap_set_gate(struct pageheap *heap, uint64_t look_pages, uint64_t hard_pages)
+void pageheap_set_gate(struct pageheap *heap, uint64_t look_bytes, uint64_t hard_bytes)
 {
     lock_acquire(&heap->lock);
-    heap->look_pages = look_pages;
-    heap->hard_pages = hard_pages;
-    heap->gate_pages = min_u64(look_pages, hard_pages);
+    heap->look_bytes = look_bytes;
+    heap->hard_bytes = hard_bytes;
+    store_relaxed(&heap->gate_bytes, min_u64(look_bytes, hard_bytes));
     lock_release(&heap->lock);
+}
+
+// What so many pages and more bytes come to as the gate counts: with our tables, without holes.
+// Holes are made without the lock, but while there is a gate they end under it only, and with a
+// span only together with its pages; so what is read is never too much.
+static uint64_t gate_sum(struct pageheap *heap, uint64_t pages, uint64_t more_bytes)
+{
+    uint64_t bytes = (pages << PAGE_SHIFT) - load_relaxed(&heap->hole_bytes);
+    bytes += load_relaxed(&heap->meta->reserved_bytes) + heap->meta->first_bytes;
+    return more_bytes > UINT64_MAX - bytes ? UINT64_MAX : bytes + more_bytes;
+}
+
+static uint64_t pages_bytes(size_t page_count)
+{
+    return page_count > UINT64_MAX >> PAGE_SHIFT ? UINT64_MAX : (uint64_t)page_count << PAGE_SHIFT;
 }
 
 bool pageheap_gate_refuses(struct pageheap *heap, size_t page_count)
 {
     lock_acquire(&heap->lock);
-    bool refuses = heap->stats.used_pages + page_count > heap->hard_pages;
+    bool refuses =
+        heap->hard_bytes != UINT64_MAX &&
+        gate_sum(heap, heap->stats.used_pages, pages_bytes(page_count)) > heap->hard_bytes;
     lock_release(&heap->lock);
     return refuses;
 }
 
 enum gate { GATE_PASS, GATE_LOOK, GATE_REFUSE };
 
-// What the gate says to page_count more pages in use. Caller holds the lock.
-static ATTR_NOINLINE enum gate gate_ask(struct pageheap *heap, size_t page_count)
+// What the gate says to so many more bytes in use. Caller holds the lock.
+static ATTR_NOINLINE enum gate gate_ask(struct pageheap *heap, uint64_t bytes)
 {
-    if (heap->stats.used_pages + page_count > heap->hard_pages) {
+    const struct pageheap_stats *stats = &heap->stats;
+    if (heap->hard_bytes != UINT64_MAX &&
+        gate_sum(heap, stats->used_pages, bytes) > heap->hard_bytes) {
         heap->stats.gate_refused_count++;
         return GATE_REFUSE;
     }
     // As if all came from released memory; the hook looks again when they have been taken.
-    bool look = pageheap_mapped_pages(&heap->stats) + page_count > heap->look_pages;
+    bool look = gate_sum(heap, pageheap_mapped_pages(stats), bytes) > heap->look_bytes;
     return look ? GATE_LOOK : GATE_PASS;
 }
 
 ATTR_INLINE enum gate gate_check(struct pageheap *heap, size_t page_count)
 {
-    if (likely(pageheap_mapped_pages(&heap->stats) + page_count <= heap->gate_pages)) {
+    if (likely(load_relaxed(&heap->gate_bytes) == UINT64_MAX)) {
         return GATE_PASS;
     }
-    return gate_ask(heap, page_count);
+    return gate_ask(heap, pages_bytes(page_count));
+}
+
+static void gate_look_if(struct pageheap *heap, enum gate gate)
+{
+    if (unlikely(gate == GATE_LOOK) && heap->gate_hook != NULL) {
+        heap->gate_hook(); // before the pages are touched
+    }
+}
+
+// Who has seen no gate counts without the lock: that was before the gate was set, and an allocation
+// that asks the gate in the same moment may see these holes still.
+bool pageheap_fill(struct pageheap *heap, uint64_t bytes)
+{
+    if (likely(load_relaxed(&heap->gate_bytes) == UINT64_MAX)) {
+        sub_relaxed(&heap->hole_bytes, bytes);
+        return true;
+    }
+    lock_acquire(&heap->lock);
+    enum gate gate = gate_ask(heap, bytes);
+    if (gate != GATE_REFUSE) {
+        sub_relaxed(&heap->hole_bytes, bytes);
+    }
+    lock_release(&heap->lock);
+    gate_look_if(heap, gate);
+    return gate != GATE_REFUSE;
 }
 
 // record_clear zeroes a record, the atomic fields as such: a thread that has just pushed the last
@@ -318,9 +363,7 @@ struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t ali
                     page_count <= POPULATE_MAX_PAGES &&
                     heap->stats.used_pages >= POPULATE_HEAP_PAGES;
     lock_release(&heap->lock);
-    if (unlikely(gate == GATE_LOOK) && heap->gate_hook != NULL) {
-        heap->gate_hook(); // before the pages are touched
-    }
+    gate_look_if(heap, gate);
     if (populate) {
         vm_used(heap->vm, (void *)span->base, page_count << PAGE_SHIFT);
     }
@@ -349,7 +392,8 @@ static bool ring_due_locked(struct pageheap *heap)
     return true;
 }
 
-void pageheap_free_holed(struct pageheap *heap, struct span *span, uint32_t released_mask)
+void pageheap_free_holed(struct pageheap *heap, struct span *span, uint32_t released_mask,
+                         uint64_t hole_bytes)
 {
     struct arena *arena = span->arena;
     uintptr_t addr = span->base;
@@ -362,6 +406,9 @@ void pageheap_free_holed(struct pageheap *heap, struct span *span, uint32_t rele
     heap->stats.used_pages -= page_count;
     heap->stats.ready_pages += page_count;
     heap->stats.freed_total_pages += page_count;
+    if (unlikely(hole_bytes != 0)) {
+        sub_relaxed(&heap->hole_bytes, hole_bytes);
+    }
     pages_mark_released(heap, arena, addr, released_mask);
     heap->stats.span_count--;
     heap->stats.ops_count++;
@@ -400,9 +447,7 @@ bool pageheap_extend(struct pageheap *heap, struct span *span, size_t page_count
         done = true;
     }
     lock_release(&heap->lock);
-    if (unlikely(gate == GATE_LOOK) && heap->gate_hook != NULL) {
-        heap->gate_hook();
-    }
+    gate_look_if(heap, gate);
     return done;
 }
 

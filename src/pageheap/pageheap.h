@@ -158,7 +158,7 @@ struct pageheap_stats {
     uint64_t released_total_pages; // ever given back
     uint64_t refused_total_pages;  // ever refused by the kernel (locked memory)
     int64_t owed_pages;            // grown and not offset (pageheap_owed); below 0: credit
-    uint64_t gate_refused_count;   // allocations refused by the gate
+    uint64_t gate_refused_count;   // times the gate refused pages or holes
 };
 
 struct pageheap {
@@ -176,9 +176,10 @@ struct pageheap {
     struct pageheap_stats stats; // (L)
     uint64_t ring_ready_pages;   // (L) the hook rings when so many pages are ready
     void (*grow_hook)(void);     // (C) see pageheap_set_grow_hook
-    uint64_t gate_pages;         // (L) the lower of the two: see pageheap_set_gate
-    uint64_t look_pages;         // (L)
-    uint64_t hard_pages;         // (L)
+    atomic_u64 gate_bytes;       // (A) written under the lock, the lower of the two below
+    uint64_t look_bytes;         // (L) see pageheap_set_gate
+    uint64_t hard_bytes;         // (L)
+    atomic_u64 hole_bytes;       // (A) given back inside spans in use; falls as pageheap_fill says
     void (*gate_hook)(void);     // (C)
     uint64_t (*clock_ns)(void);  // (C) coarse: for the ages of ready pages
     uint32_t unit_pages;         // (C) what goes back together: a kernel page, or a huge one
@@ -218,16 +219,30 @@ ATTR_INLINE uint64_t pageheap_mapped_pages(const struct pageheap_stats *stats)
     return stats->sys_pages - stats->released_pages;
 }
 
-// The gate, for a memory limit: an allocation or extension that leaves more than look_pages mapped
-// calls the hook, after the pages are taken and before anybody has touched them; one that would
-// leave more than hard_pages in use is refused. UINT64_MAX: no such limit. One compare where there
-// is none. The hook runs without the page heap's lock but with whatever the caller holds: it may
-// take this lock, and waits for nothing above it (release/limiter.c).
-void pageheap_set_gate(struct pageheap *heap, uint64_t look_pages, uint64_t hard_pages);
+// The gate, for a memory limit. Both numbers count our own tables and count no holes. An
+// allocation, an extension or a filling of holes that leaves more than look_bytes mapped calls the
+// hook, after the pages are taken and before anybody has touched them; one that would leave more
+// than hard_bytes in use is refused. UINT64_MAX: no such limit. One compare where there is none.
+// The hook runs without the page heap's lock but with whatever the caller holds: it may take this
+// lock, and waits for nothing above it (release/limiter.c).
+//
+// What the allocation itself adds to the tables comes after the question: the tables of the arenas
+// that it has to make (struct arena, for each 64 MiB of address space).
+void pageheap_set_gate(struct pageheap *heap, uint64_t look_bytes, uint64_t hard_bytes);
 void pageheap_set_gate_hook(struct pageheap *heap, void (*hook)(void));
 
 // pageheap_gate_refuses tells whether the gate would refuse page_count more pages now.
 bool pageheap_gate_refuses(struct pageheap *heap, size_t page_count);
+
+// pageheap_fill asks the gate for bytes of holes that are about to be filled again, and counts them
+// as holes no more. False: the gate refuses, and they still are. Takes the lock where there is a
+// gate; may call its hook. pageheap_unfill takes it back: they have not been touched, or have been
+// given back.
+bool pageheap_fill(struct pageheap *heap, uint64_t bytes);
+ATTR_INLINE void pageheap_unfill(struct pageheap *heap, uint64_t bytes)
+{
+    add_relaxed(&heap->hole_bytes, bytes);
+}
 
 // pageheap_alloc returns a span of page_count pages whose first page is a multiple of align_pages
 // (a power of two), or NULL when address space or commit ends, or the gate refuses. Filled: base,
@@ -237,12 +252,14 @@ struct span *pageheap_alloc(struct pageheap *heap, size_t page_count, size_t ali
 
 // pageheap_free_holed takes the span's pages back. The caller has unlinked it from everywhere. Bit
 // i of released_mask: the i-th page (of the first 32) has been given back while the span was in
-// use.
-void pageheap_free_holed(struct pageheap *heap, struct span *span, uint32_t released_mask);
+// use. hole_bytes: what of it counts as holes, and goes with it in one step, so that the gate sees
+// neither without the other.
+void pageheap_free_holed(struct pageheap *heap, struct span *span, uint32_t released_mask,
+                         uint64_t hole_bytes);
 
 ATTR_INLINE void pageheap_free(struct pageheap *heap, struct span *span)
 {
-    pageheap_free_holed(heap, span, 0);
+    pageheap_free_holed(heap, span, 0, 0);
 }
 
 // pageheap_extend grows a large span in place to page_count pages; false if the next run is not

@@ -163,7 +163,7 @@ struct limit_gate limit_gate(const struct limit_view *view, bool hard)
         // Over the limit nobody should be asked at every page.
         bool over = view->mapped_bytes >= view->limit_bytes;
         gate.look_bytes = over ? view->mapped_bytes + STEP_MIN_BYTES : view->limit_bytes;
-        // Our tables count and grow with the heap: a hard gate is set anew before it refuses.
+        // Before a hard gate refuses, the releaser is woken: what caches give up is room.
         uint64_t goal = limit_goal(view->limit_bytes);
         gate.look_bytes = hard && view->mapped_bytes < goal ? goal : gate.look_bytes;
     }

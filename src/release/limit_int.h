@@ -19,8 +19,13 @@
 //   What the limit asks for is not paced by the policy's budget but by a bucket of its own: 100 ms
 //   of CPU time that fill up and leak at 45 %, so that in any two seconds at most half of one
 //   processor goes into releasing. When it is full the limit may be exceeded: no death spiral.
-//   The gate is what the page heap compares with: pages from which on it calls limiter_grown, and
-//   pages in use that are refused.
+//   The gate is what the page heap compares with when pages are taken or holes are filled again:
+//   bytes mapped from which on it calls limiter_grown, and bytes in use that are refused. Our
+//   tables count in both and holes do not, as they are at that moment. So with a hard limit the sum
+//   of what is in use and of the tables does not pass it, but for tables that come after the
+//   question: those of the arenas that the allocation itself makes (1.1 MiB for 64 MiB of address
+//   space, counted whole, resident only where touched), and the caches of threads that begin at the
+//   limit.
 //
 // Locking
 //   limiter_reread has a try-flag of its own; the bucket belongs to the release round.
@@ -28,7 +33,8 @@
 //   never WORLD. limiter_full runs outside of all brackets and locks.
 //
 // Flow
-//   pageheap_alloc -> gate -> limiter_grown -> limit_plan -> releaser_assist_limit, releaser_wake.
+//   pageheap_alloc, pageheap_fill -> gate -> limiter_grown -> limit_plan -> releaser_assist_limit,
+//   releaser_wake.
 //   releaser look  -> limiter_begin -> (policy) -> limiter_harden -> release -> limiter_end.
 //   an allocation that found no memory -> heap_full -> limiter_full: flush, callback or abort.
 //
@@ -39,7 +45,7 @@
 // Go       1.22 mgcscavenge.go gcPaceScavenger (reduceExtraPercent), mheap.go allocSpan (the
 //          assist), mgclimit.go (the leaky bucket). Unlike Go: nothing is collected, the cgroup's
 //          own charge counts, and there are hard limits.
-// Tests    none yet
+// Tests    test/policy/limit_test.c  test/fault/limit_fault.c
 #ifndef EBB_RELEASE_LIMIT_INT_H
 #define EBB_RELEASE_LIMIT_INT_H
 

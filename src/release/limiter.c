@@ -7,6 +7,8 @@
 //   setting  what was asked for: option limit, GOMEMLIMIT, ebb_limit_set. OPTION_LIMIT_AUTO or a
 //            number; OPTION_LIMIT_OFF: none.
 //   limit    what is in force: the number, or nine tenths of the cgroup's limit.
+//   The gate is set in bytes, as limit.c has them: what the tables and the holes come to is the
+//   page heap's to count when it asks, since both move between two looks.
 //   The place of the cgroup is looked up once, when auto is set. Its usage is read when the heap
 //   grows, every 2 ms at most; its limits once a second at most; memory.stat and PSI only by the
 //   releaser's thread, once a second at most. A process at rest reads nothing.
@@ -19,7 +21,7 @@
 //   See limit_int.h.
 //
 // Go       1.22 mheap.go allocSpan (overage), mgclimit.go; debug.SetMemoryLimit.
-// Tests    none yet
+// Tests    test/policy/limit_test.c  test/fault/limit_fault.c  test/system/container.py
 #include <unistd.h>
 
 #include "base/fatal.h"
@@ -212,31 +214,18 @@ static bool is_hard(void)
     return load_relaxed(&limiter.action) != OPTION_LIMIT_ACTION_SOFT;
 }
 
-// The limit counts our own tables too, and no holes; the page heap knows neither.
-static uint64_t gate_pages(uint64_t bytes, uint64_t tables_bytes, uint64_t hole_bytes)
-{
-    if (bytes == LIMIT_NONE) {
-        return UINT64_MAX;
-    }
-    return (bytes - min_u64(bytes, tables_bytes) + hole_bytes) >> PAGE_SHIFT;
-}
-
 // A look that began under the last limit must not leave it in the gate: where there is no limit any
 // more, nobody would set the gate again. So it is looked after setting, and set once more. The page
 // heap's lock orders this with limiter_set, which stores the limit and then comes here too.
 static void gate_set(const struct limit_view *view)
 {
-    const struct meta *meta = &heap_main.meta;
     struct limit_view limits = *view;
     bool stale = true;
     while (stale) {
-        uint64_t tables_bytes = load_relaxed(&meta->reserved_bytes) + meta->first_bytes;
-        uint64_t hole_bytes = load_relaxed(&heap_main.hole_bytes);
         bool hard = is_hard();
         struct limit_gate gate = limit_gate(&limits, hard);
         store_relaxed(&limiter.alert, limit_alert(&limits));
-        pageheap_set_gate(&pageheap_main, gate_pages(gate.look_bytes, tables_bytes, hole_bytes),
-                          gate_pages(gate.hard_bytes, tables_bytes, hole_bytes));
+        pageheap_set_gate(&pageheap_main, gate.look_bytes, gate.hard_bytes);
         uint64_t limit_bytes = load_relaxed(&limiter.limit_bytes);
         uint64_t group_bytes = load_relaxed(&limiter.group_limit_bytes);
         stale = limit_bytes != limits.limit_bytes || group_bytes != limits.group_limit_bytes ||
@@ -470,7 +459,6 @@ static bool limiter_full(unsigned attempt, size_t page_count)
     }
     if (attempt == 0) {
         caches_flush();
-        gate_renew(); // holes made since it was set are room too
         return true;
     }
     struct release_view view;

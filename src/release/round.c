@@ -44,7 +44,7 @@ void release_view_read(struct release_view *view)
     const struct meta *meta = &heap_main.meta;
     struct pageheap_stats stats;
     pageheap_stats_read(&pageheap_main, &stats);
-    uint64_t hole_bytes = load_relaxed(&heap_main.hole_bytes);
+    uint64_t hole_bytes = load_relaxed(&pageheap_main.hole_bytes);
     uint64_t candidate_bytes = load_relaxed(&heap_main.candidate_bytes);
     uint64_t span_bytes = stats.used_pages << PAGE_SHIFT;
     uint64_t ready_bytes = stats.ready_pages << PAGE_SHIFT;
@@ -116,7 +116,7 @@ static void trace(const struct done *done, const char *why)
     fmt_str(&line, " ms, ");
     fmt_str(&line, round->advice == VM_ADVICE_FREE ? "lazily" : "at once");
     fmt_str(&line, "; ");
-    uint64_t hole_bytes = load_relaxed(&heap_main.hole_bytes);
+    uint64_t hole_bytes = load_relaxed(&pageheap_main.hole_bytes);
     fmt_u64(&line, ((stats.released_pages << PAGE_SHIFT) + hole_bytes) / KIB);
     fmt_str(&line, " KiB total, ");
     uint64_t used_bytes = (stats.used_pages << PAGE_SHIFT) - hole_bytes;

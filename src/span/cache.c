@@ -113,6 +113,12 @@ static void span_to_full(struct cache *cache, struct span *span)
     span_list_push(&cache->full, span);
 }
 
+static void span_to_holey(struct cache *cache, struct span *span)
+{
+    span_set_state(span, SPAN_HOLEY);
+    span_list_append(&cache->holey[span->size_class], span);
+}
+
 // Makes sure that the span has a free block, or files it as holey or full. The span is on no list.
 static bool span_ready(struct heap *heap, struct cache *cache, struct span *span)
 {
@@ -121,8 +127,7 @@ static bool span_ready(struct heap *heap, struct cache *cache, struct span *span
         return true;
     }
     if (load_relaxed(&span->holes) != 0) {
-        span_set_state(span, SPAN_HOLEY);
-        span_list_append(&cache->holey[span->size_class], span);
+        span_to_holey(cache, span);
         return false;
     }
     if (!remote_mark_full(span)) {
@@ -148,20 +153,27 @@ static struct span *span_grow(struct heap *heap, struct cache *cache, unsigned s
 }
 
 // The first holey span: with blocks on resident pages, or, if any is wanted, with none but holes.
-// What else has come back to the first one by other threads' frees is noticed here too.
+// What else has come back to the first one by other threads' frees is noticed here too. It has a
+// free block. Where a memory limit forbids to fill holes, all are looked through once, for what
+// frees have brought; those without go to the end, so that the next search begins with others.
 static struct span *span_from_holes(struct heap *heap, struct cache *cache, unsigned size_class,
                                     enum hole_reopen which)
 {
-    struct span *span = cache->holey[size_class].head;
-    if (span == NULL || (span->free == NULL && !remote_collect(span) && span->resident == 0 &&
-                         which == HOLE_REOPEN_RESIDENT)) {
-        return NULL;
+    const struct span *last = cache->holey[size_class].tail;
+    struct span *span = NULL;
+    while (span != last) {
+        span = cache->holey[size_class].head;
+        if (span->free == NULL && !remote_collect(span) && span->resident == 0 &&
+            which == HOLE_REOPEN_RESIDENT) {
+            return NULL;
+        }
+        cache_unlist(cache, span);
+        if (span->free != NULL || hole_reopen(heap, span, which) || span_extend(heap, span)) {
+            return span;
+        }
+        span_to_holey(cache, span);
     }
-    cache_unlist(cache, span);
-    if (span->free == NULL) {
-        hole_reopen(heap, span, which);
-    }
-    return span;
+    return NULL;
 }
 
 // The next span to allocate from: what is resident first, the fuller first; holes that have been
@@ -177,14 +189,16 @@ static struct span *span_next(struct heap *heap, struct cache *cache, unsigned s
     if (span == NULL) {
         span = central_get(heap, cache, size_class);
     }
+    bool tried = false;
     if (span == NULL && cache->holey[size_class].head != NULL &&
         pageheap_must_grow(heap->pages, sizeclass_table[size_class].full_pages)) {
         span = span_from_holes(heap, cache, size_class, HOLE_REOPEN_ANY);
+        tried = true;
     }
     if (span == NULL) {
         span = span_grow(heap, cache, size_class);
     }
-    if (span == NULL) {
+    if (span == NULL && !tried) {
         span = span_from_holes(heap, cache, size_class, HOLE_REOPEN_ANY); // memory is at its end
     }
     return span;

@@ -13,7 +13,8 @@
 //   threaded, or the rest at the span's end, and takes their blocks from the free list: resident
 //   holes. hole_given: they have been given back.
 //   hole_reopen threads the blocks of some holes again; span_extend, when it comes to blocks in
-//   holes, opens theirs.
+//   holes, opens theirs. Holes that have been given back are memory in use again then: a memory
+//   limit is asked first (pageheap_fill), and may refuse.
 //   A span with holes has no tag: frees of its blocks go the slow way, where a free into a hole is
 //   found out as a double free (the key that shows it elsewhere is gone with the page).
 //
@@ -23,7 +24,7 @@
 //
 // Flow
 //   span/look.c LOOK_REST -> hole_make; LOOK_GIVE -> hole_ranges -> vm_unused_batch -> hole_given.
-//   span/cache.c refill -> hole_reopen.
+//   span/cache.c refill -> hole_reopen -> pageheap_fill -> (memory limit: release/limiter.c).
 //
 // Why this way
 //   After a peak with one survivor in a hundred blocks nearly all memory is here, not in free runs.
@@ -197,25 +198,29 @@ bool hole_possible(const struct heap *heap, const struct span *span)
 
 // --- making and opening ---
 
+static uint64_t units_bytes(const struct heap *heap, uint32_t mask)
+{
+    return (uint64_t)bit_popcount(mask) * heap->pages->vm->page_bytes;
+}
+
 uint64_t hole_bytes_given(const struct heap *heap, const struct span *span)
 {
-    uint32_t given = load_relaxed(&span->holes) & ~span->resident;
-    return (uint64_t)bit_popcount(given) * heap->pages->vm->page_bytes;
+    return units_bytes(heap, load_relaxed(&span->holes) & ~span->resident);
 }
 
 uint64_t hole_bytes_resident(const struct heap *heap, const struct span *span)
 {
-    return (uint64_t)bit_popcount(span->resident) * heap->pages->vm->page_bytes;
+    return units_bytes(heap, span->resident);
 }
 
-// holes_set is the only place where the masks change, and with them the heap's counts.
+// holes_set is the only place where the masks change, and with them the heap's candidate_bytes.
+// The page heap's hole_bytes is the caller's: it falls before the masks change, if the gate allows
+// it, and rises after.
 static void holes_set(struct heap *heap, struct span *span, uint32_t holes, uint32_t resident)
 {
-    uint64_t given_before = hole_bytes_given(heap, span);
     uint64_t resident_before = hole_bytes_resident(heap, span);
     store_relaxed(&span->holes, holes);
     span->resident = resident;
-    add_relaxed(&heap->hole_bytes, hole_bytes_given(heap, span) - given_before);
     add_relaxed(&heap->candidate_bytes, hole_bytes_resident(heap, span) - resident_before);
     store_relaxed(&span->holed, holes != 0);
     const struct cache *owner = load_relaxed(&span->owner);
@@ -264,11 +269,21 @@ void hole_given(struct heap *heap, struct span *span, const struct vm_range *ran
 {
     struct units units = units_of(heap, span);
     uint32_t mask = units_overlapped(&units, (uintptr_t)range->addr, range->bytes);
+    uint64_t bytes = units_bytes(heap, span->resident & mask);
     holes_set(heap, span, load_relaxed(&span->holes), span->resident & ~mask);
+    pageheap_unfill(heap->pages, bytes);
+}
+
+// Asks the gate for those of the holes that have been given back. True: they count as holes no
+// more.
+static bool holes_fill(struct heap *heap, const struct span *span, uint32_t mask)
+{
+    uint64_t bytes = units_bytes(heap, mask & load_relaxed(&span->holes) & ~span->resident);
+    return bytes == 0 || pageheap_fill(heap->pages, bytes);
 }
 
 // Says that the units of the mask are no holes any more, and threads the blocks that lie in none
-// now.
+// now. Those that were given back have been asked for.
 static void holes_open(struct heap *heap, struct span *span, uint32_t mask)
 {
     struct units units = units_of(heap, span);
@@ -307,26 +322,40 @@ bool hole_reopen(struct heap *heap, struct span *span, enum hole_reopen which)
     struct units units = units_of(heap, span);
     // Holes beyond the blocks that were ever threaded are span_extend's.
     uint32_t within = units_overlapped(&units, span->base, threaded_end(span) - span->base);
+    uint32_t filled = 0;
     for (unsigned opened = 0; opened < REOPEN_UNITS || span->free == NULL; opened++) {
         uint32_t holes = load_relaxed(&span->holes) & within;
         uint32_t wanted = holes & span->resident;
         wanted = wanted == 0 && which == HOLE_REOPEN_ANY ? holes : wanted;
-        if (wanted == 0) {
+        wanted &= -wanted;
+        if (wanted == 0 || !holes_fill(heap, span, wanted)) {
             break;
         }
-        holes_open(heap, span, wanted & -wanted);
+        filled |= wanted & ~span->resident;
+        holes_open(heap, span, wanted);
+    }
+    if (unlikely(span->free == NULL) && filled != 0) {
+        // The gate refused before the first block was whole. Nobody has touched the pages: they are
+        // holes again, and room for others.
+        holes_set(heap, span, load_relaxed(&span->holes) | filled, span->resident);
+        pageheap_unfill(heap->pages, units_bytes(heap, filled));
     }
     return span->free != NULL;
 }
 
-void hole_open_for(struct heap *heap, struct span *span, uint32_t count)
+bool hole_open_for(struct heap *heap, struct span *span, uint32_t count)
 {
     struct units units = units_of(heap, span);
     uint32_t mask = units_overlapped(&units, threaded_end(span), (size_t)count * span->block_bytes);
     mask &= load_relaxed(&span->holes);
-    if (mask != 0) {
-        holes_open(heap, span, mask);
+    if (mask == 0) {
+        return true;
     }
+    if (!holes_fill(heap, span, mask)) {
+        return false;
+    }
+    holes_open(heap, span, mask);
+    return true;
 }
 
 bool hole_holds(const struct heap *heap, const struct span *span, const void *addr)
@@ -355,9 +384,10 @@ uint32_t hole_blocks(const struct heap *heap, const struct span *span)
     return count;
 }
 
-uint32_t hole_forget(struct heap *heap, struct span *span)
+uint32_t hole_forget(struct heap *heap, struct span *span, uint64_t *given_bytes)
 {
     uint32_t given = load_relaxed(&span->holes) & ~span->resident;
+    *given_bytes = units_bytes(heap, given);
     if (load_relaxed(&span->holes) == 0) {
         return 0;
     }

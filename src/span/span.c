@@ -82,8 +82,9 @@ void span_delete(struct heap *heap, struct span *span)
     struct central *central = &heap->central[span->size_class];
     add_relaxed(&central->alloc_count, span->alloc_count);
     store_release(&span->state, SPAN_NONE); // before owner is wiped: pairs with central_collect
-    uint32_t released_mask = hole_forget(heap, span);
-    pageheap_free_holed(heap->pages, span, released_mask);
+    uint64_t hole_bytes = 0;
+    uint32_t released_mask = hole_forget(heap, span, &hole_bytes);
+    pageheap_free_holed(heap->pages, span, released_mask, hole_bytes);
 }
 
 bool span_extend(struct heap *heap, struct span *span)
@@ -97,8 +98,8 @@ bool span_extend(struct heap *heap, struct span *span)
         block_bytes > 512 && span->page_count >= sizeclass_table[span->size_class].full_pages;
     uint32_t count = (uint32_t)((full_size ? EXTEND_FULL_BYTES : EXTEND_BYTES) / block_bytes);
     count = count == 0 ? 1 : count < left ? count : left;
-    if (unlikely(load_relaxed(&span->holes) != 0)) {
-        hole_open_for(heap, span, count);
+    if (unlikely(load_relaxed(&span->holes) != 0) && !hole_open_for(heap, span, count)) {
+        return false;
     }
     char *pos = (char *)span->base + (size_t)span->threaded * block_bytes;
     struct block *first = (struct block *)(void *)pos;

@@ -146,8 +146,7 @@ struct heap {
     struct cache *dead;         // (L) world
     uint32_t cache_count;       // (L) world: caches ever made
     struct cache *fallback;     // (C) used under world by threads without a cache
-    atomic_u64 hole_bytes;      // (A) given back inside spans in use
-    atomic_u64 candidate_bytes; // (A) holes that are not yet given back
+    atomic_u64 candidate_bytes; // (A) holes that are not yet given back; the others: pages
     uint64_t look_count;        // (L) world: looks ever
     struct central central[SIZECLASS_COUNT];
     bool (*full_hook)(unsigned attempt, size_t page_count); // (C) see heap_set_full_hook

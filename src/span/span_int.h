@@ -56,7 +56,8 @@ void span_list_remove(struct span_list *list, struct span *span);
 struct span *span_new(struct heap *heap, struct cache *cache, unsigned size_class);
 // span_delete gives an empty span, unlinked, to the page heap.
 void span_delete(struct heap *heap, struct span *span);
-// span_extend threads some more blocks; false if all are threaded.
+// span_extend threads some more blocks; false if all are threaded, or they lie in holes and the
+// gate refuses to fill them.
 bool span_extend(struct heap *heap, struct span *span);
 
 // hole.c. See there. Called by the owner in its bracket, or by who has claimed the cache, or under
@@ -74,15 +75,18 @@ size_t hole_ranges(const struct heap *heap, const struct span *span, struct vm_r
 // hole_given says that the holes of the range have been given back.
 void hole_given(struct heap *heap, struct span *span, const struct vm_range *range);
 // hole_reopen threads blocks of the holes again, of resident ones only or of any. True if the span
-// has free blocks then.
+// has free blocks then. False where there is nothing to open, or the gate refuses what was given
+// back (pageheap_fill). Holds no lock that the gate's hook may want.
 enum hole_reopen { HOLE_REOPEN_RESIDENT, HOLE_REOPEN_ANY };
 bool hole_reopen(struct heap *heap, struct span *span, enum hole_reopen which);
-// hole_open_for: the next count blocks are about to be threaded for the first time.
-void hole_open_for(struct heap *heap, struct span *span, uint32_t count);
+// hole_open_for: the next count blocks are about to be threaded for the first time. False: some lie
+// in holes that the gate refuses to fill, and nothing has changed.
+bool hole_open_for(struct heap *heap, struct span *span, uint32_t count);
 // hole_holds tells whether the block at addr lies in a hole: then it is free.
 bool hole_holds(const struct heap *heap, const struct span *span, const void *addr);
-// hole_forget: the span is about to be deleted. Returns its pages that are given back, as a mask.
-uint32_t hole_forget(struct heap *heap, struct span *span);
+// hole_forget: the span is about to be deleted. Returns its pages that are given back, as a mask,
+// and how much of it still counts as holes: pageheap_free_holed is told both.
+uint32_t hole_forget(struct heap *heap, struct span *span, uint64_t *given_bytes);
 // hole_blocks counts the blocks that were threaded once and lie in holes.
 uint32_t hole_blocks(const struct heap *heap, const struct span *span);
 // hole_verify returns NULL, or what is wrong with the span's holes.

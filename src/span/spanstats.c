@@ -210,7 +210,7 @@ const char *span_verify_all(struct heap *heap)
     if (verify.wrong != NULL) {
         return verify.wrong;
     }
-    if (stats.hole_bytes != load_relaxed(&heap->hole_bytes) ||
+    if (stats.hole_bytes != load_relaxed(&heap->pages->hole_bytes) ||
         stats.candidate_bytes != load_relaxed(&heap->candidate_bytes)) {
         return "span: bytes in holes are miscounted";
     }

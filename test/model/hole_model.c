@@ -156,7 +156,7 @@ static void look_once(enum look_kind kind, uint64_t want_bytes)
     while (look_step(&heap_main, &look)) {
     }
     refused_seen_bytes += look.refused_bytes;
-    uint64_t hole_bytes = load_relaxed(&heap_main.hole_bytes);
+    uint64_t hole_bytes = load_relaxed(&pageheap_main.hole_bytes);
     holes_seen_bytes = max_u64(holes_seen_bytes, hole_bytes);
 }
 
@@ -241,7 +241,7 @@ static void check_outside(void)
     CHECK_MODEL(world_freeze(&heap_main) == 0);
     pageheap_walk(&pageheap_main, visit_holes, sums);
     world_thaw(&heap_main);
-    CHECK_MODEL(sums[0] == load_relaxed(&heap_main.hole_bytes));
+    CHECK_MODEL(sums[0] == load_relaxed(&pageheap_main.hole_bytes));
     CHECK_MODEL(sums[1] == load_relaxed(&heap_main.candidate_bytes));
     struct ebb_memstats stats;
     memstats_read(&stats);
@@ -465,7 +465,7 @@ EBB_TEST(hole_model, locked_memory_stays_usable)
     look_once(LOOK_GIVE, UINT64_MAX);
     cr_assert(refused_seen_bytes != 0 && refused_seen_bytes <= candidate_bytes);
     cr_assert(load_relaxed(&heap_main.candidate_bytes) == candidate_bytes, "all still resident");
-    cr_assert(load_relaxed(&heap_main.hole_bytes) == 0);
+    cr_assert(load_relaxed(&pageheap_main.hole_bytes) == 0);
     struct release_report report;
     releaser_release_now("model", &report);
     cr_assert(report.refused_bytes != 0 && report.holes_bytes == 0);

@@ -143,7 +143,7 @@ static void hand_check(const struct hand *hand, const char *when)
     uint64_t resident = mask_bytes(hand->resident);
     cr_assert(hole_bytes_given(&heap_main, span) == given);
     cr_assert(hole_bytes_resident(&heap_main, span) == resident);
-    cr_assert(load_relaxed(&heap_main.hole_bytes) == given, "%s", when);
+    cr_assert(load_relaxed(&pageheap_main.hole_bytes) == given, "%s", when);
     cr_assert(load_relaxed(&heap_main.candidate_bytes) == resident, "%s", when);
 }
 
@@ -345,13 +345,15 @@ static void hand_end(struct hand *hand)
             hand_put(hand, i);
         }
     }
-    uint32_t mask = hole_forget(&heap_main, span);
+    uint64_t given_bytes = 0;
+    uint32_t mask = hole_forget(&heap_main, span, &given_bytes);
     cr_assert(mask == expected, "class %u: pages %#x, not %#x", span->size_class, mask, expected);
     hand->holes = 0;
     hand->resident = 0;
-    cr_assert(load_relaxed(&heap_main.hole_bytes) == 0);
+    cr_assert(given_bytes == mask_bytes(given));
     cr_assert(load_relaxed(&heap_main.candidate_bytes) == 0);
-    pageheap_free_holed(&pageheap_main, span, mask);
+    pageheap_free_holed(&pageheap_main, span, mask, given_bytes);
+    cr_assert(load_relaxed(&pageheap_main.hole_bytes) == 0);
     cr_assert(pageheap_verify(&pageheap_main) == NULL, "%s", pageheap_verify(&pageheap_main));
 }
 
@@ -519,6 +521,67 @@ EBB_TEST(hole, resident_holes_come_back_before_given_ones)
     cr_assert(hand->holes == 0xfff && hand->resident == 0, "the four resident ones");
     cr_assert(hole_reopen(&heap_main, hand->span, HOLE_REOPEN_RESIDENT), "it has free blocks");
     cr_assert(load_relaxed(&hand->span->holes) == 0xfff, "and opens no other");
+    hand_fill_all(hand);
+}
+
+// A memory limit that leaves room for so many kernel pages more than are in use now.
+static void gate_room(size_t units)
+{
+    struct pageheap_stats stats;
+    pageheap_stats_read(&pageheap_main, &stats);
+    uint64_t used = (stats.used_pages << PAGE_SHIFT) - load_relaxed(&pageheap_main.hole_bytes);
+    uint64_t tables = load_relaxed(&heap_main.meta.reserved_bytes) + heap_main.meta.first_bytes;
+    pageheap_set_gate(&pageheap_main, UINT64_MAX, used + tables + units * unit_bytes);
+}
+
+static void hand_give_all(struct hand *hand)
+{
+    uint64_t random = 1;
+    while (hand->resident != 0) {
+        hand_give(hand, &random);
+    }
+}
+
+// Half a block is of no use: what was opened for it is a hole again, and room for others.
+EBB_TEST(hole, the_gate_refuses_and_they_stay)
+{
+    open_box(4 * KIB);
+    uint64_t random = 1;
+    struct hand *hand = hand_make(sizeclass_of(20480), 8);
+    cr_assert(hand->span->block_bytes == 20480 && hand->span->capacity == 3);
+    hand_fill(hand, 3);
+    hand_thin(hand, &random, 0);
+    hand_search(hand);
+    hand_give_all(hand);
+    cr_assert(hand->holes == 0x7fff, "%#x", hand->holes);
+    for (size_t units = 0; units < 5; units++) {
+        gate_room(units);
+        cr_assert(!hole_reopen(&heap_main, hand->span, HOLE_REOPEN_ANY), "%zu pages", units);
+        hand_check(hand, "refused");
+        cr_assert(pageheap_gate_refuses(&pageheap_main, 3), "they are no room");
+    }
+    gate_room(5);
+    hand_reopen(hand, HOLE_REOPEN_ANY);
+    cr_assert(hand->holes == 0x7fe0 && hand_take(hand) && !hand_take(hand), "one block");
+    cr_assert(!hole_reopen(&heap_main, hand->span, HOLE_REOPEN_ANY));
+    hand_check(hand, "at the limit");
+    pageheap_set_gate(&pageheap_main, UINT64_MAX, UINT64_MAX);
+    hand_fill_all(hand);
+    // The same where blocks were never threaded.
+    hand = hand_make(sizeclass_of(64), 8);
+    hand_fill(hand, 64);
+    hand_search(hand);
+    hand_give_all(hand);
+    gate_room(0);
+    cr_assert(!hand_extend(hand));
+    hand_check(hand, "not extended");
+    gate_room(1);
+    cr_assert(hand_extend(hand) && hand->holes == 0xfffc, "%#x", hand->holes);
+    hand_check(hand, "extended by a page");
+    hand_fill(hand, 128);
+    cr_assert(!hand_extend(hand));
+    hand_check(hand, "at the limit again");
+    pageheap_set_gate(&pageheap_main, UINT64_MAX, UINT64_MAX);
     hand_fill_all(hand);
 }
 

@@ -50,7 +50,7 @@ static uint64_t candidates(void)
 
 static uint64_t given(void)
 {
-    return load_relaxed(&heap_main.hole_bytes);
+    return load_relaxed(&pageheap_main.hole_bytes);
 }
 
 static uint64_t used_bytes(void)
