@@ -287,12 +287,19 @@ static void add_live(struct span *span, size_t count, enum pageheap_kind kind)
     m.live[m.live_count++] = (struct live){span, page_of(span->base), count, kind};
 }
 
+enum {
+    BESIDE_PAGES_MAX = 40, // what is allocated while a release is under way
+    ALIGN_SHIFT_MAX = 7,
+};
+
 static void do_alloc(void)
 {
     m.op_name = "alloc";
     enum pageheap_kind kind = one_in(2) ? PAGEHEAP_SMALL : PAGEHEAP_LARGE;
-    size_t count = m.releasing ? 1 + frame_below(&m.random, 40) : random_pages();
-    size_t align = kind == PAGEHEAP_LARGE && one_in(4) ? (size_t)1 << frame_below(&m.random, 8) : 1;
+    size_t count = m.releasing ? 1 + frame_below(&m.random, BESIDE_PAGES_MAX) : random_pages();
+    size_t align = kind == PAGEHEAP_LARGE && one_in(4)
+                       ? (size_t)1 << frame_below(&m.random, ALIGN_SHIFT_MAX + 1)
+                       : 1;
     size_t want = m.releasing ? SPACE_PAGES : naive_place(count, align, kind);
     uint64_t refused = m.box.sim.refused_count + load_relaxed(&m.box.fail.fault_count);
     struct span *span = pageheap_alloc(m.box.pages, count, align, kind);
@@ -408,7 +415,8 @@ static void do_alloc_beside_hidden(void)
             m.state[page] = PAGE_WITHDRAWN;
         }
     }
-    if (naive_find(80) != SPACE_PAGES) {
+    // A run that holds any such span aligned, and a small one on one side of an arena's border.
+    if (naive_find(BESIDE_PAGES_MAX + ((size_t)1 << ALIGN_SHIFT_MAX)) != SPACE_PAGES) {
         do_alloc();
     }
     memcpy(&m.state[hidden], kept, sizeof(kept));
