@@ -171,6 +171,13 @@ static uint32_t barrier_choose(void)
     return kind;
 }
 
+void barrier_prepare(void)
+{
+    if (load_acquire(&barrier_kind) == 0) { // pairs with cas_acq_rel in barrier_choose
+        barrier_choose();
+    }
+}
+
 void barrier_restrict(void)
 {
     store_release(&barrier_kind, 2); // pairs with load_acquire in barrier_others

@@ -341,9 +341,9 @@ static bool cache_step(struct heap *heap, struct look *look)
     }
     struct piece piece = {.heap = heap, .look = look, .cache = cache};
     piece.idle = cache_is_idle(look, cache, ticks);
+    uint64_t began_ns = clock_now_ns(); // from the mark on the owner may have to wait
     claim_mark(cache);
     barrier_others();
-    uint64_t began_ns = clock_now_ns();
     piece.until_ns = began_ns + STEP_NS;
     bool done = true;
     if (claim_wait(cache)) {
@@ -426,6 +426,7 @@ static bool central_step(struct heap *heap, struct look *look)
 void look_begin(struct heap *heap, struct look *look, enum look_kind kind)
 {
     *look = (struct look){.kind = kind, .want_bytes = UINT64_MAX, .size_class = 1};
+    barrier_prepare();
     lock_acquire(&heap->world);
     look->id = ++heap->look_count;
     lock_release(&heap->world);

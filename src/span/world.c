@@ -76,6 +76,7 @@ unsigned world_freeze(struct heap *heap)
 {
     unsigned skipped = 0;
     heap_init();
+    barrier_prepare();
     lock_freeze(&heap->world);
     lock_set_freezer();
     for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {

@@ -7,9 +7,12 @@
 // Go  none
 #include "support/unit.h"
 
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "malloc/malloc.h"
 #include "span/span_int.h"
@@ -80,6 +83,18 @@ static void blocks_free(size_t first, size_t end)
 }
 
 // --- at rest ---
+
+// Registering takes the kernel some ten milliseconds when there are threads: it is over before a
+// cache is marked, whose owner would wait.
+EBB_TEST(look, the_barrier_is_ready_before_anybody_is_claimed)
+{
+    struct look look;
+    open_box();
+    cr_assert(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == -1);
+    look_begin(&heap_main, &look, LOOK_REST);
+    cr_assert(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0,
+              "not registered yet");
+}
 
 EBB_TEST(look, holes_are_made_of_what_is_at_rest_and_given_when_asked)
 {
