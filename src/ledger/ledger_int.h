@@ -80,6 +80,7 @@ struct walk {
     uint64_t sys_pages, released_pages, lazy_pages, withdrawn_pages, inuse_bytes;
 
     uint64_t gathered_count;         // blocks in gather
+    uint64_t midway_count;           // of these: their thread is in its bracket
     uint64_t moved[SIZECLASS_COUNT]; // allocations in spans deleted during this walk
     uint64_t raw_mallocs, raw_frees; // of this walk alone
     struct {

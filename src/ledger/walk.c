@@ -57,13 +57,18 @@ static void cache_ranges(struct walk *walk, uint64_t addr)
     interval_add(&walk->own, addr, addr + sizeof(struct cache), OWN_CACHES);
     interval_add(&walk->caches, addr, addr, 0);
     const struct cache *cache = &walk->cache;
+    uint64_t gathered = 0;
     for (size_t i = 0; i < GATHER_COUNT; i++) {
         const struct gather *g = &cache->gather[i];
         if (g->span != NULL && g->limit > g->room && g->limit <= UINT16_MAX) {
             interval_add(&walk->gather, (uintptr_t)g->span, g->limit - g->room, 0);
-            walk->gathered_count += g->limit - g->room;
+            gathered += g->limit - g->room;
         }
     }
+    walk->gathered_count += gathered;
+    // Within its bracket a thread may have handed a chain over and still name it: while it does not
+    // run, reading after reading finds those blocks freed twice.
+    walk->midway_count += cache->busy.v_ != 0 ? gathered : 0;
 }
 
 // The list of caches, by a bounded number of steps: another process's links are not trusted.
@@ -464,7 +469,7 @@ long walk_run(struct walk *walk)
     walk->own.count = walk->arenas.count = walk->caches.count = walk->gather.count = 0;
     walk->sys_pages = walk->released_pages = walk->lazy_pages = walk->withdrawn_pages = 0;
     walk->inuse_bytes = 0;
-    walk->gathered_count = walk->raw_mallocs = walk->raw_frees = 0;
+    walk->gathered_count = walk->midway_count = walk->raw_mallocs = walk->raw_frees = 0;
     walk->carry.end = 0;
     if (walk->residency != NULL) {
         walk->residency->files = false; // the heap is private and anonymous
