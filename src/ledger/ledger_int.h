@@ -81,6 +81,8 @@ struct walk {
 
     uint64_t gathered_count;         // blocks in gather
     uint64_t midway_count;           // of these: their thread is in its bracket
+    uint64_t midway_caches;          // of such threads
+    uint64_t capacity_max;           // blocks of the span that has most
     uint64_t moved[SIZECLASS_COUNT]; // allocations in spans deleted during this walk
     uint64_t raw_mallocs, raw_frees; // of this walk alone
     struct {

@@ -95,7 +95,7 @@ void walk_totals(struct walk *walk)
 {
     deleted_meanwhile(walk);
     classes_merge(walk);
-    walk->extra->moved_count += walk->midway_count;
+    walk->extra->moved_count += walk->midway_count + walk->midway_caches * walk->capacity_max;
     fields_fill(walk);
     stats_settle(walk->stats, walk->extra);
 }

@@ -66,9 +66,13 @@ static void cache_ranges(struct walk *walk, uint64_t addr)
         }
     }
     walk->gathered_count += gathered;
-    // Within its bracket a thread may have handed a chain over and still name it: while it does not
-    // run, reading after reading finds those blocks freed twice.
-    walk->midway_count += cache->busy.v_ != 0 ? gathered : 0;
+    // Within its bracket a thread may have handed a chain over and still name it, or have taken
+    // what others freed of a span and not counted it yet: while it does not run, reading after
+    // reading finds the same. The same for whoever acts for it.
+    if (cache->busy.v_ != 0 || cache->claimed.v_ != 0) {
+        walk->midway_count += gathered;
+        walk->midway_caches++;
+    }
 }
 
 // The list of caches, by a bounded number of steps: another process's links are not trusted.
@@ -243,6 +247,7 @@ static void small_walk(struct walk *walk, const struct span *span, uint64_t addr
         gathered++;
     }
     remote = min_u64(remote, used);
+    walk->capacity_max = max_u64(walk->capacity_max, span->capacity);
     uint64_t live = used - remote;
     uint64_t allocs = max_u64(span->alloc_count, live);
     struct ebb_memstats_class *by_size = &stats->by_size[span->size_class];
@@ -469,7 +474,8 @@ long walk_run(struct walk *walk)
     walk->own.count = walk->arenas.count = walk->caches.count = walk->gather.count = 0;
     walk->sys_pages = walk->released_pages = walk->lazy_pages = walk->withdrawn_pages = 0;
     walk->inuse_bytes = 0;
-    walk->gathered_count = walk->midway_count = walk->raw_mallocs = walk->raw_frees = 0;
+    walk->gathered_count = walk->midway_count = walk->midway_caches = walk->raw_mallocs =
+        walk->raw_frees = 0;
     walk->carry.end = 0;
     if (walk->residency != NULL) {
         walk->residency->files = false; // the heap is private and anonymous

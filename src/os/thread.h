@@ -72,9 +72,9 @@ void bare_forget(struct bare_thread *thread);
 // (barrier_restrict), by waiting longer than any store buffer lives.
 void barrier_others(void);
 
-// barrier_prepare does what barrier_others needs once in a process: registering, for which the kernel
-// waits some ten milliseconds when there are other threads. So it comes before anybody is made to
-// wait for whoever calls barrier_others.
+// barrier_prepare does what barrier_others needs once in a process: registering, for which the
+// kernel waits some ten milliseconds when there are other threads. So it comes before anybody is
+// made to wait for whoever calls barrier_others.
 void barrier_prepare(void);
 
 // barrier_restrict says that a system call filter has come: no membarrier from now on.

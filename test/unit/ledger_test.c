@@ -413,6 +413,11 @@ EBB_TEST(ledger, what_is_read_from_outside_is_what_the_heap_says)
               (unsigned long long)extra.moved_count, (unsigned long long)gathered);
     store_relaxed(&midway->busy, 0);
     outside_is_inside();
+    // Nothing gathered now; but what others have freed may be on its way into the counts.
+    store_relaxed(&midway->claimed, 1);
+    cr_assert(ledger_memstats_read(&target, &stats, &extra) == 0);
+    cr_assert(extra.moved_count != 0, "exact, while somebody acts for a thread");
+    store_relaxed(&midway->claimed, 0);
     pthread_barrier_wait(&halfway);
     pthread_join(thread, NULL);
 }
