@@ -97,7 +97,7 @@ struct walk {
     struct placing carry; // end: 0, or beyond the last arena
     struct span records[RECORD_BATCH];
     uint64_t maps[MAP_BATCH];
-    char arena_head[ARENA_HEAD_BYTES] ATTR_CACHELINE;
+    ATTR_TABLE char arena_head[ARENA_HEAD_BYTES]; // as struct arena lies
     char pages_head[HEAP_HEAD_BYTES] ATTR_CACHELINE;
     struct cache cache;
     char regions[REGION_BATCH * 24];
