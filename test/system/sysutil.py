@@ -29,6 +29,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
 LIB = os.path.abspath(os.environ.get('EBB_LIB') or os.path.join(REPO, 'build', 'libebb.so'))
 CMD = os.path.abspath(os.environ.get('EBB_CMD') or os.path.join(REPO, 'build', 'ebb'))
+PUBLIC = None  # the folder that publish() made
 MIB = 1 << 20
 EBB, GLIBC = 'ebb', 'glibc'
 
@@ -275,9 +276,10 @@ def tempdir(mode=0o755):
 
 
 def publish():
-    """Copies library and command to where every user may reach them: the tree may lie in a home."""
-    global LIB, CMD
-    folder = tempdir(0o755)
+    """Copies library and command to where every user may reach them, and every helper program asked
+    for from now on: the tree may lie in a home."""
+    global LIB, CMD, PUBLIC
+    folder = PUBLIC = tempdir(0o755)
     for source, name in ((LIB, os.path.basename(LIB)), (CMD, 'ebb')):
         if os.path.exists(source):
             shutil.copy(os.path.realpath(source), os.path.join(folder, name))
@@ -288,6 +290,17 @@ def publish():
 
 def prog(name, language='c', shared=False):
     """The path of a compiled helper program or library of test/system/prog."""
+    path = built(name, language, shared)
+    if not PUBLIC:
+        return path
+    target = os.path.join(PUBLIC, os.path.basename(path))
+    if not os.path.exists(target):
+        shutil.copy(path, target)
+        os.chmod(target, 0o755)
+    return target
+
+
+def built(name, language, shared):
     file = 'lib%s.so' % name if shared else name
     folder = os.environ.get('EBB_PROGS')
     if folder and os.path.exists(os.path.join(folder, file)):
