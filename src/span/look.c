@@ -344,7 +344,7 @@ static bool cache_step(struct heap *heap, struct look *look)
     uint64_t began_ns = clock_now_ns(); // from the mark on the owner may have to wait
     claim_mark(cache);
     barrier_others();
-    piece.until_ns = began_ns + STEP_NS;
+    piece.until_ns = clock_now_ns() + STEP_NS; // of work: the barrier may take as long
     bool done = true;
     if (claim_wait(cache)) {
         done = cache_look(&piece);
