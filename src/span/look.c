@@ -52,7 +52,6 @@ struct piece {
     struct heap *heap;
     struct look *look;
     struct cache *cache; // NULL in central
-    bool idle;
     uint64_t until_ns;
     unsigned spans; // since the clock was read
     bool full;      // time is over
@@ -163,7 +162,7 @@ static void cache_span_look(struct piece *piece, struct span *span)
     remote_collect(span);
     if (span_used(span) == 0) {
         bool cold = (span->looked & ~UINT32_C(1)) == span_activity(span);
-        if (piece->idle || cold || load_relaxed(&span->holes) != 0) {
+        if (cache->place.idle || cold || load_relaxed(&span->holes) != 0) {
             look->flushed_pages += span->page_count;
             cache_disown(cache, span);
             span_delete(piece->heap, span);
@@ -206,7 +205,7 @@ static void current_look(struct piece *piece, unsigned size_class)
     if (span_used(span) != 0) {
         span_search(piece, span);
         store_relaxed(&span->tag, span_tag(cache, span));
-    } else if (piece->idle) {
+    } else if (cache->place.idle) {
         piece->look->flushed_pages += span->page_count;
         span->used--;
         span_set_state(span, SPAN_PARTIAL);
@@ -272,15 +271,21 @@ static bool cache_lists_look(struct piece *piece)
 static void cache_look_begin(struct piece *piece)
 {
     struct cache *cache = piece->cache;
-    cache->place.fresh = !piece->idle;
     // Before any remote list is read, so that a later free is heard anew. Pairs with the store in
     // remote_push, which comes after its push.
     (void)swap_seq(&cache->heard, 0);
-    if (piece->idle) {
+    if (cache->place.idle) {
         gather_flush(piece->heap, cache);
         piece->look->flushed_pages += runs_flush(piece->heap, cache);
     }
     pending_drain(piece->heap, cache);
+}
+
+static bool cache_is_idle(const struct look *look, const struct cache *cache, uint32_t ticks)
+{
+    // Frees of others that its owner has not collected are a reason whatever the owner does.
+    return look->kind == LOOK_ALL || ticks - cache->ticks_seen < IDLE_TICKS ||
+           load_relaxed(&cache->pending) != NULL;
 }
 
 // A piece of work in a claimed cache. True when the look is through with it.
@@ -290,7 +295,15 @@ static bool cache_look(struct piece *piece)
     struct look *look = piece->look;
     bool give = look->kind == LOOK_GIVE;
     if (cache->place.look_id != look->id) {
-        cache->place = (struct look_place){.look_id = look->id, .size_class = 2}; // class 1
+        // What the owner did up to here is what this look knows of, however many pieces it takes:
+        // the first one changes the very things by which a cache counts as idle.
+        uint32_t ticks = load_relaxed(&cache->ticks);
+        bool idle = cache_is_idle(look, cache, ticks);
+        cache->place = (struct look_place){.look_id = look->id,
+                                           .size_class = 2 /* class 1 */,
+                                           .ticks = ticks,
+                                           .idle = idle,
+                                           .fresh = !idle};
         if (!give) {
             cache_look_begin(piece);
         }
@@ -311,7 +324,7 @@ static bool cache_look(struct piece *piece)
 }
 
 // A cache that the look need not go into.
-static bool cache_skip(const struct look *look, struct cache *cache, uint32_t ticks)
+static bool cache_skip(const struct look *look, struct cache *cache)
 {
     if (load_relaxed(&cache->state) != CACHE_LIVE || load_relaxed(&cache->claimed) != 0) {
         return true;
@@ -320,27 +333,18 @@ static bool cache_skip(const struct look *look, struct cache *cache, uint32_t ti
         return !cache->candidates;
     }
     return look->kind == LOOK_REST && cache->place.look_id != look->id && cache->clean &&
-           ticks == cache->ticks_seen && load_relaxed(&cache->pending) == NULL &&
-           load_relaxed(&cache->heard) == 0;
-}
-
-static bool cache_is_idle(const struct look *look, const struct cache *cache, uint32_t ticks)
-{
-    // Frees of others that its owner has not collected are a reason whatever the owner does.
-    return look->kind == LOOK_ALL || ticks - cache->ticks_seen < IDLE_TICKS ||
-           load_relaxed(&cache->pending) != NULL;
+           load_relaxed(&cache->ticks) == cache->ticks_seen &&
+           load_relaxed(&cache->pending) == NULL && load_relaxed(&cache->heard) == 0;
 }
 
 // Under WORLD: a piece in the cache the look has come to. True when the look is through with it.
 static bool cache_step(struct heap *heap, struct look *look)
 {
     struct cache *cache = look->cache;
-    uint32_t ticks = load_relaxed(&cache->ticks);
-    if (cache_skip(look, cache, ticks)) {
+    if (cache_skip(look, cache)) {
         return true;
     }
     struct piece piece = {.heap = heap, .look = look, .cache = cache};
-    piece.idle = cache_is_idle(look, cache, ticks);
     uint64_t began_ns = clock_now_ns(); // from the mark on the owner may have to wait
     claim_mark(cache);
     barrier_others();
@@ -348,15 +352,16 @@ static bool cache_step(struct heap *heap, struct look *look)
     bool done = true;
     if (claim_wait(cache)) {
         done = cache_look(&piece);
+        if (done && look->kind == LOOK_REST) {
+            cache->ticks_seen = cache->place.ticks;
+        }
     } else {
+        cache->clean = false;
         look->skipped_count++;
         look->held_bytes += (uint64_t)(cache->span_pages + cache->run_pages) << PAGE_SHIFT;
     }
     claim_end(cache);
     look->pause_ns_max = max_u64(look->pause_ns_max, clock_now_ns() - began_ns);
-    if (done && look->kind == LOOK_REST) {
-        cache->ticks_seen = ticks;
-    }
     return done;
 }
 

@@ -88,6 +88,8 @@ struct look_place {
     uint32_t size_class; // next
     uint32_t left;       // spans of the class still to look at; 0: not begun
     struct span *last;   // where the list ended when the class was begun
+    uint32_t ticks;      // (cache) of its owner when the look came to it
+    bool idle;           // (cache) as it was then
     bool fresh;          // not idle, or a span was not at rest: another look could find more
 };
 
@@ -120,8 +122,8 @@ struct cache {
     struct quarantine *quarantine;      // (T) check=2 only (span/harden.c)
     struct cache *all_next;             // (C) list of all caches ever
     struct cache *dead_next;            // (WORLD lock)
-    uint32_t ticks_seen;                // (WORLD lock) at the releaser's last look
-    bool candidates;                    // (WORLD lock) may have resident holes
+    uint32_t ticks_seen;     // (WORLD lock) of the owner, when the releaser's last look came
+    bool candidates;         // (WORLD lock) may have resident holes
     bool clean;              // (WORLD lock) the last look found nothing that another would need
     struct look_place place; // (WORLD lock) where a look goes on (span/look.c)
     bool midway;             // (WORLD lock) frozen, its owner did not leave

@@ -296,6 +296,57 @@ EBB_TEST(look, frees_of_others_into_partial_spans_are_heard)
     pthread_join(thread, NULL);
 }
 
+struct link {
+    struct link *next;
+};
+
+// 64 MiB in a chain, so many spans that a look at them takes several pieces.
+static void *make_busily_and_sleep(void *arg)
+{
+    struct link **chain = arg;
+    for (size_t sum = 0; sum < 64 * MIB; sum += 2 * KIB) {
+        struct link *link = ebb_malloc(2 * KIB);
+        link->next = *chain;
+        *chain = link;
+    }
+    for (int i = 0; i < 1000; i++) {
+        ebb_free(ebb_malloc(MIB)); // slow paths: by them alone, the thread does not count as idle
+    }
+    sem_post(&arrived);
+    sem_wait(&may_go);
+    return arg;
+}
+
+// What makes a cache count as idle here, the waiting frees of others, is gone after the first piece
+// of the look. Its other pieces belong to the same look all the same.
+EBB_TEST(look, a_look_in_pieces_stays_what_it_began_as)
+{
+    pthread_t thread;
+    struct link *chain = NULL;
+    open_box();
+    sem_init(&arrived, 0, 0);
+    sem_init(&may_go, 0, 0);
+    cr_assert(pthread_create(&thread, NULL, make_busily_and_sleep, (void *)&chain) == 0);
+    sem_wait(&arrived);
+    while (chain != NULL) {
+        struct link *next = chain->next;
+        ebb_free(chain);
+        chain = next;
+    }
+    struct look look;
+    unsigned pieces = 0;
+    look_begin(&heap_main, &look, LOOK_REST);
+    do {
+        pieces += look.cache != NULL;
+    } while (look_step(&heap_main, &look));
+    cr_assert(pieces > heap_main.cache_count, "in one piece each: the test would show nothing");
+    look_all_of(LOOK_REST);
+    cr_assert(used_bytes() <= MIB / 4, "all was freed, and %llu KiB stay",
+              (unsigned long long)used_bytes() / KIB);
+    sem_post(&may_go);
+    pthread_join(thread, NULL);
+}
+
 static void *make_thin_and_search(void *arg)
 {
     blocks_make();
