@@ -23,7 +23,7 @@ import sys
 import latency
 import waves
 from waves_tables import (SURVIVOR_FACTOR, SURVIVOR_ROOM_BYTES, mib, microseconds,
-                          milliseconds, note_of)
+                          milliseconds, note_of, verdict_rows)
 
 PLACE = re.compile(r"(<!-- numbers: ([^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 KIND_WORDS = {"mixed": "16-1024 B", "word": "64 B", "big": "4-256 KiB", "small": "16-64 B"}
@@ -115,13 +115,8 @@ def latency_part(results):
     """latency_part: the differences and the verdicts."""
     if not results.get("verdicts"):
         return None
-    rows = [["policy", "figure", "above `never`, us", "95 % of medians", "target", "verdict"]]
-    for entry in results["verdicts"]:
-        pair = entry["interval"]
-        rows.append([entry["policy"], entry["words"],
-                     "-" if entry["median"] is None else microseconds(entry["median"]),
-                     f"{microseconds(pair[0])} to {microseconds(pair[1])}" if pair else "-",
-                     microseconds(entry["target_ns"]), entry["verdict"]])
+    rows = [["policy", "figure", "above `never`, us", "95 % of medians", "target", "verdict"],
+            *verdict_rows(results, " to ")]
     plain = [["lateness, us"] + latency.POLICIES]
     runs = latency.rested(results["latency"])
     for key, words in (("late_median_ns", "median"), ("late_p99_ns", "99 %"),

@@ -116,15 +116,22 @@ def latency_figures(results):
     return aligned(rows)
 
 
-def latency_tables(results):
-    """latency_tables: the figures and the verdicts."""
-    rows = [["above never, in us", "figure", "median", "95 %", "target", ""]]
+def verdict_rows(results, between):
+    """verdict_rows: a row for each verdict; between joins the ends of an interval."""
+    rows = []
     for entry in results["verdicts"]:
         pair = entry["interval"]
-        rows.append([entry["policy"], entry["words"],
-                     "-" if entry["median"] is None else microseconds(entry["median"]),
-                     f"[{microseconds(pair[0])} {microseconds(pair[1])}]" if pair else "-",
+        median = "-" if entry["median"] is None else microseconds(entry["median"])
+        interval = between.join(microseconds(end) for end in pair) if pair else "-"
+        rows.append([entry["policy"], entry["words"], median, interval,
                      microseconds(entry["target_ns"]), entry["verdict"]])
+    return rows
+
+
+def latency_tables(results):
+    """latency_tables: the figures and the verdicts."""
+    rows = [["above never, in us", "figure", "median", "95 %", "target", ""],
+            *verdict_rows(results, " .. ")]
     counted = len({run["round"] for run in latency.rested(results["latency"])})
     rounds = f"{counted} of {results['options']['rounds']}"
     plain = [run for run in results["latency"] if not run.get("realtime")]

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -94,6 +95,18 @@ void bench_fail(const char *text)
 {
     fprintf(stderr, "bench: %s\n", text);
     exit(1);
+}
+
+void bench_say(const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    if (length < 0 || write(STDOUT_FILENO, text, (size_t)length) != length) {
+        bench_fail("stdout cannot be written");
+    }
 }
 
 static double bench_usage_seconds(int who)

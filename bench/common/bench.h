@@ -98,6 +98,10 @@ const char *bench_malloc_origin(void);
 
 void bench_fail(const char *text) __attribute__((noreturn, cold));
 
+// bench_say writes a line of less than 512 bytes past stdio, whose buffer would come from the heap
+// that is looked at.
+__attribute__((format(printf, 1, 2))) void bench_say(const char *format, ...);
+
 uint64_t bench_now_ns(void);
 
 // bench_cpu_seconds is the processor time of this process and its ended children: beside the time

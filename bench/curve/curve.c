@@ -31,7 +31,6 @@
 #include <inttypes.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -235,19 +234,6 @@ static uint64_t curve_rss_bytes(void)
     return second == NULL ? 0 : strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-// curve_say writes one line past stdio, whose buffer would come from the heap that is looked at.
-__attribute__((format(printf, 1, 2))) static void curve_say(const char *format, ...)
-{
-    char text[512];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    if (length < 0 || write(STDOUT_FILENO, text, (size_t)length) != length) {
-        bench_fail("curve: stdout cannot be written");
-    }
-}
-
 static uint64_t curve_number(const char *name, const char *word, uint64_t limit)
 {
     char *end = NULL;
@@ -316,7 +302,7 @@ static void curve_run(struct curve_thread *threads, const struct curve_options *
     pthread_barrier_init(&thinned, NULL, party_count);
     uint64_t start_rss_bytes = curve_rss_bytes();
     uint64_t start_ns = bench_now_ns();
-    curve_say("{\"phase\": \"start\", \"rss_bytes\": %" PRIu64 "}\n", start_rss_bytes);
+    bench_say("{\"phase\": \"start\", \"rss_bytes\": %" PRIu64 "}\n", start_rss_bytes);
     for (unsigned i = 0; i < count; i++) {
         threads[i].options = options;
         threads[i].loaded = &loaded;
@@ -343,7 +329,7 @@ static void curve_run(struct curve_thread *threads, const struct curve_options *
         live_count += threads[i].live_count;
         block_count += threads[i].block_count;
     }
-    curve_say("{\"phase\": \"idle\", \"live_bytes\": %" PRIu64 ", \"live_blocks\": %" PRIu64
+    bench_say("{\"phase\": \"idle\", \"live_bytes\": %" PRIu64 ", \"live_blocks\": %" PRIu64
               ", \"blocks\": %" PRIu64 ", \"peak_rss_bytes\": %" PRIu64
               ", \"seconds\": %.6f, \"clock_seconds\": %.6f}\n",
               live_bytes, live_count, block_count, bench_vmhwm_bytes(),
@@ -353,7 +339,7 @@ static void curve_run(struct curve_thread *threads, const struct curve_options *
         pthread_join(threads[i].thread, NULL);
     }
     uint64_t page_count = curve_verify(threads, count, live_count);
-    curve_say("{\"phase\": \"end\", \"pages_with_survivor\": %" PRIu64
+    bench_say("{\"phase\": \"end\", \"pages_with_survivor\": %" PRIu64
               ", \"malloc_from\": \"%s\"}\n",
               page_count, bench_malloc_origin());
 }

@@ -26,7 +26,6 @@
 
 #include <inttypes.h>
 #include <malloc.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -61,18 +60,6 @@ struct waves {
     uint64_t grow_ns;
     uint64_t free_ns;
 };
-
-__attribute__((format(printf, 1, 2))) static void waves_say(const char *format, ...)
-{
-    char text[512];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    if (length < 0 || write(STDOUT_FILENO, text, (size_t)length) != length) {
-        bench_fail("waves: stdout cannot be written");
-    }
-}
 
 static void waves_live(struct waves *waves, uint64_t live_bytes)
 {
@@ -132,7 +119,7 @@ static void waves_thin_out(struct waves *waves, unsigned percent)
 
 static void waves_report(const struct waves *waves, unsigned index)
 {
-    waves_say("{\"phase\": \"wave\", \"index\": %u, \"grow_seconds\": %.6f, "
+    bench_say("{\"phase\": \"wave\", \"index\": %u, \"grow_seconds\": %.6f, "
               "\"free_seconds\": %.6f, \"clock_seconds\": %.6f}\n",
               index, (double)waves->grow_ns / 1e9, (double)waves->free_ns / 1e9,
               (double)bench_now_ns() / 1e9);
@@ -140,7 +127,7 @@ static void waves_report(const struct waves *waves, unsigned index)
 
 static void waves_idle(void)
 {
-    waves_say("{\"phase\": \"idle\", \"peak_rss_bytes\": %" PRIu64 ", \"clock_seconds\": %.6f}\n",
+    bench_say("{\"phase\": \"idle\", \"peak_rss_bytes\": %" PRIu64 ", \"clock_seconds\": %.6f}\n",
               bench_vmhwm_bytes(), (double)bench_now_ns() / 1e9);
 }
 
@@ -289,14 +276,14 @@ int main(int argc, char **argv)
     waves.bench = (struct bench){.name = "waves", .stride = BENCH_STRIDE_LINE, .thread_count = 1};
     waves.actor = bench_actor_make(&waves.bench, 1);
     waves_open(&waves);
-    waves_say("{\"phase\": \"start\", \"clock_seconds\": %.6f}\n", (double)bench_now_ns() / 1e9);
+    bench_say("{\"phase\": \"start\", \"clock_seconds\": %.6f}\n", (double)bench_now_ns() / 1e9);
     waves_wait(&waves);
     if (waves.options.big_small_big) {
         waves_run_big(&waves);
     } else {
         waves_run_waves(&waves);
     }
-    waves_say("{\"phase\": \"end\", \"malloc_from\": \"%s\"}\n", bench_malloc_origin());
+    bench_say("{\"phase\": \"end\", \"malloc_from\": \"%s\"}\n", bench_malloc_origin());
     waves_wait(&waves);
     waves_thin_out(&waves, 0);
     uint64_t operation_count = 0;

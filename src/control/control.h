@@ -83,8 +83,7 @@ void control_init(const char *runtime_dir);
 void control_fork_child(void);
 
 // control_pause closes the door and waits for that, at most 5 s: before the program changes its
-// credentials or namespaces. Until
-// control_resume nobody opens it.
+// credentials or namespaces. Until control_resume nobody opens it.
 void control_pause(void);
 
 // control_resume allows it again, after the change. Every control_pause needs one.

@@ -17,7 +17,7 @@
 //   The cgroup's own file is asked first: in a container the machine's says how its neighbours are.
 //
 // Go       none.
-// Tests    none yet
+// Tests    test/unit/pressure_test.c
 #ifndef EBB_OS_PRESSURE_H
 #define EBB_OS_PRESSURE_H
 

@@ -4,8 +4,7 @@
 //
 // Model
 //   A unit is a small kernel page of an arena's tables. It is idle when all that it could describe
-//   is
-//   free: then its content is zero, or means nothing, and a zero page in its place is the same.
+//   is free: then its content is zero, or means nothing, and a zero page in its place is the same.
 //   Touched units are remembered, so that an idle one goes back once.
 //
 // Locking
@@ -43,11 +42,6 @@ static bool unit_is_idle(const struct arena *arena, size_t unit)
     return !bits_any_in_range(arena->record_used, first, end - first);
 }
 
-static bool unit_goes(const struct arena *arena, size_t unit)
-{
-    return bits_test(arena->table_touched, unit) && unit_is_idle(arena, unit);
-}
-
 // The kernel page around a unit goes as a whole or stays: [unit, unit + count) is one.
 static bool group_goes(const struct arena *arena, size_t unit, size_t count)
 {
@@ -74,7 +68,7 @@ static void arena_collect(struct arena *arena, size_t page_bytes, size_t *unit, 
     step->count = 0;
     for (size_t u = max_size(*unit, (group - skew) % group); u < TABLE_UNITS; u += group) {
         *unit = u;
-        if (group == 1 ? !unit_goes(arena, u) : !group_goes(arena, u, group)) {
+        if (!group_goes(arena, u, group)) {
             continue;
         }
         char *addr = base + u * TABLE_UNIT_BYTES;

@@ -45,7 +45,7 @@
 // Go       1.22 mgcscavenge.go gcPaceScavenger (reduceExtraPercent), mheap.go allocSpan (the
 //          assist), mgclimit.go (the leaky bucket). Unlike Go: nothing is collected, the cgroup's
 //          own charge counts, and there are hard limits.
-// Tests    test/policy/limit_test.c  test/fault/limit_fault.c
+// Tests    test/policy/limit_test.c  test/fault/limit_fault.c  test/system/container.py
 #ifndef EBB_RELEASE_LIMIT_INT_H
 #define EBB_RELEASE_LIMIT_INT_H
 
