@@ -54,6 +54,9 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
     if (options_main.check >= 2) {
         harden_enable(&heap_main);
     }
+    if (options_main.profile_rate != SAMPLE_INTERVAL_BYTES) {
+        sample_set_interval(&heap_main, options_main.profile_rate);
+    }
     pageheap_main.populate = options_main.populate;
     if (options_main.thp == OPTION_THP_NEVER) {
         vm_huge_forbid();

@@ -249,7 +249,7 @@ static void small_walk(struct walk *walk, const struct span *span, uint64_t addr
     remote = min_u64(remote, used);
     walk->capacity_max = max_u64(walk->capacity_max, span->capacity);
     uint64_t live = used - remote;
-    uint64_t allocs = max_u64(span->alloc_count, live);
+    uint64_t allocs = max_u64(span_allocs(span), live);
     struct ebb_memstats_class *by_size = &stats->by_size[span->size_class];
     by_size->mallocs += allocs;
     by_size->frees += allocs - live;

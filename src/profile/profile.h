@@ -32,6 +32,7 @@
 #include "base/fmt.h"
 #include "ebb/stats.h"
 #include "os/region.h"
+#include "profile/heap_sample.h"
 
 #define PROFILE_DEPTH_MAX 64
 #define PROFILE_VALUE_MAX 4

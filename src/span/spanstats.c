@@ -19,7 +19,7 @@ static void visit_stats(struct span *span, void *arg)
         return;
     }
     uint64_t live = span_used(span) - remote_count(load_relaxed(&span->remote));
-    out->alloc_count[span->size_class] += span->alloc_count;
+    out->alloc_count[span->size_class] += span_allocs(span);
     out->live_count[span->size_class] += live;
     out->span_pages += span->page_count;
     uint64_t given_bytes = hole_bytes_given(&heap_main, span);
@@ -198,6 +198,21 @@ static const char *verify_lists(const struct cache *cache)
     return pages == cache->run_pages ? NULL : "cache: pages of the page cache are miscounted";
 }
 
+static void visit_sample(void *arg, const struct heap_sample *sample)
+{
+    struct verify *verify = arg;
+    const struct span *span = span_of(verify->heap->pages, (void *)sample->addr);
+    if (span == NULL || span->page_count == 0) {
+        verify->wrong = "profile: a sampled block lies nowhere";
+    } else if (span->size_class == 0) {
+        bool marked = span_state(span) == SPAN_LARGE && span->free != NULL;
+        verify->wrong = marked && span->base == sample->addr ? verify->wrong
+                                                             : "profile: no mark on a large block";
+    } else if (span_holds_block(span, (void *)sample->addr)) {
+        verify->wrong = "profile: a sampled block looks like others";
+    }
+}
+
 const char *span_verify_all(struct heap *heap)
 {
     struct verify verify = {.heap = heap};
@@ -223,5 +238,6 @@ const char *span_verify_all(struct heap *heap)
             return wrong;
         }
     }
-    return NULL;
+    heap_sample_each(visit_sample, &verify);
+    return verify.wrong != NULL ? verify.wrong : heap_sample_verify();
 }

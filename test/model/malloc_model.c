@@ -224,14 +224,19 @@ static void check_live(void)
     uint64_t count[SIZECLASS_COUNT] = {0};
     uint64_t bytes = 0;
     uint64_t total = 0;
+    uint64_t sampled = 0;
     for (size_t i = 0; i < SLOT_COUNT; i++) {
         if (slots[i].block != NULL) {
-            size_t usable = ebb_malloc_usable_size(slots[i].block);
-            count[span_of(&pageheap_main, slots[i].block)->size_class]++;
-            bytes += usable;
+            const struct span *span = span_of(&pageheap_main, slots[i].block);
+            count[span->size_class]++;
+            bytes += span_block_bytes(span);
+            sampled += heap_sample_has((uintptr_t)slots[i].block);
             total++;
         }
     }
+    struct heap_sample_totals totals;
+    heap_sample_totals(&totals);
+    CHECK_MODEL(totals.live_count == sampled && totals.dropped_count == 0);
     struct ebb_memstats stats;
     memstats_read(&stats);
     CHECK_MODEL(stats.skipped_count == 0);
@@ -249,6 +254,9 @@ static void look_once(enum look_kind kind)
     while (look_step(&heap_main, &look)) {
     }
 }
+
+// From no samples to nothing but samples.
+static const uint64_t intervals[] = {0, 1, 1000, 30000, 1000000};
 
 static void disturb(uint64_t *random)
 {
@@ -268,6 +276,9 @@ static void disturb(uint64_t *random)
         look_once(LOOK_REST);
         look_once(LOOK_REST); // nothing was done in between: everything is cold now
         look_once(LOOK_GIVE);
+        break;
+    case 6:
+        sample_set_interval(&heap_main, intervals[below(random, ARRAY_COUNT(intervals))]);
         break;
     default:
         break;

@@ -432,7 +432,7 @@ Test(option, table)
 {
     struct options defaults;
     option_defaults(&defaults);
-    cr_expect_eq(option_count(), 18);
+    cr_expect_eq(option_count(), 19);
     for (size_t i = 0; i < option_count(); i++) {
         struct option_info info = option_info(i);
         char text[128];
