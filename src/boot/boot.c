@@ -14,6 +14,7 @@
 #include "boot/boot_int.h"
 #include "control/control.h"
 #include "ledger/ledger.h"
+#include "malloc/malloc.h"
 #include "release/release.h"
 #include "span/span.h"
 
@@ -64,6 +65,7 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
         pageheap_dense(&pageheap_main);
     }
     ledger_page_init();
+    //malloc_add_profiles();
     limiter_set_abort_hook(limits_print_before_abort);
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {

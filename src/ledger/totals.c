@@ -49,12 +49,14 @@ static void fields_fill(struct walk *walk)
     stats->heap_lazy = walk->lazy_pages << PAGE_SHIFT;
     uint64_t arena = meta->bytes[META_ARENA].v_;
     uint64_t cache = meta->bytes[META_CACHE].v_;
+    uint64_t profile = meta->bytes[META_PROFILE].v_;
     uint64_t blocks = meta->reserved_bytes.v_ + meta->first_bytes;
     stats->mspan_sys = arena;
     stats->mspan_inuse = min_u64(stats->span_count * sizeof(struct span), arena);
     stats->mcache_sys = cache;
     stats->mcache_inuse = min_u64(stats->thread_count * sizeof(struct cache), cache);
-    stats->other_sys = blocks - min_u64(blocks, arena + cache);
+    stats->buck_hash_sys = profile;
+    stats->other_sys = blocks - min_u64(blocks, arena + cache + profile);
     extra->withdrawn_bytes = walk->withdrawn_pages << PAGE_SHIFT;
     extra->ops_count = walk->pages->stats.ops_count;
 }

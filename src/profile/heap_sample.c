@@ -257,15 +257,36 @@ void heap_sample_totals(struct heap_sample_totals *totals)
     lock_release(&samples.lock);
 }
 
-void heap_sample_each_stack(void (*visit)(void *arg, const struct heap_stack *stack), void *arg)
+size_t heap_sample_stacks(struct heap_stack_count *out, size_t max)
 {
+    size_t count = 0;
     lock_acquire(&samples.lock);
     for (size_t i = 0; i < samples.stack_slots; i++) {
         for (const struct heap_stack *s = samples.stacks[i]; s != NULL; s = s->chain) {
-            visit(arg, s);
+            if (count < max) {
+                out[count] = (struct heap_stack_count){s, s->alloc_count, s->free_count};
+            }
+            count++;
         }
     }
     lock_release(&samples.lock);
+    return count;
+}
+
+size_t heap_sample_live(struct heap_sample *out, size_t max)
+{
+    size_t count = 0;
+    lock_acquire(&samples.lock);
+    for (size_t i = 0; i < samples.block_slots; i++) {
+        for (const struct heap_sample *s = samples.blocks[i]; s != NULL; s = s->chain) {
+            if (count < max) {
+                out[count] = *s;
+            }
+            count++;
+        }
+    }
+    lock_release(&samples.lock);
+    return count;
 }
 
 void heap_sample_each(void (*visit)(void *arg, const struct heap_sample *sample), void *arg)

@@ -105,9 +105,20 @@ struct heap_sample_totals {
 
 void heap_sample_totals(struct heap_sample_totals *totals);
 
-// heap_sample_each_stack and heap_sample_each call visit for each stack, or live sample, under the
-// lock: visit must be short, take no lock and allocate nothing from the heap.
-void heap_sample_each_stack(void (*visit)(void *arg, const struct heap_stack *stack), void *arg);
+// A stack and its counts at one moment. What else a stack has never changes.
+struct heap_stack_count {
+    const struct heap_stack *stack;
+    uint64_t alloc_count;
+    uint64_t free_count;
+};
+
+// heap_sample_stacks and heap_sample_live copy the stacks, or the live samples, and return how many
+// there are; of more than max only the first max are copied.
+size_t heap_sample_stacks(struct heap_stack_count *out, size_t max);
+size_t heap_sample_live(struct heap_sample *out, size_t max);
+
+// heap_sample_each calls visit for each live sample, under the lock: visit must be short, take no
+// lock and allocate nothing.
 void heap_sample_each(void (*visit)(void *arg, const struct heap_sample *sample), void *arg);
 
 // heap_sample_freeze and heap_sample_thaw belong to a fork: see lock_freeze.

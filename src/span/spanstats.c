@@ -56,6 +56,17 @@ void heap_stats_read(struct heap *heap, struct heap_stats *out)
     pageheap_walk(heap->pages, visit_stats, out);
 }
 
+void span_free_read(const struct span *span, uint64_t *free_bytes, uint64_t *used)
+{
+    *free_bytes = 0;
+    *used = 1;
+    if (span->size_class != 0) {
+        *used = span_used(span) - remote_count(load_relaxed(&span->remote));
+        *free_bytes = ((uint64_t)span->page_count << PAGE_SHIFT) - *used * span->block_bytes -
+                      hole_bytes_given(&heap_main, span);
+    }
+}
+
 struct verify {
     struct heap *heap;
     const char *wrong;
