@@ -229,6 +229,9 @@ EBB_TEST(heap_sample, realloc_keeps_the_sample)
         block = ebb_realloc(block, sizes[i]);
         cr_assert(live_samples() == 1 && heap_sample_has((uintptr_t)block), "%zu", sizes[i]);
         cr_assert(ebb_malloc_usable_size(block) >= sizes[i]);
+        struct heap_sample sample;
+        cr_assert(heap_sample_live(&sample, 1) == 1);
+        cr_assert(sample.stack->block_bytes == span_block_bytes(span_of(&pageheap_main, block)));
         for (size_t k = 0; k < min_size(have, sizes[i]); k++) {
             cr_assert(block[k] == 7);
         }
