@@ -65,7 +65,7 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
         pageheap_dense(&pageheap_main);
     }
     ledger_page_init();
-    //malloc_add_profiles();
+    malloc_add_profiles();
     limiter_set_abort_hook(limits_print_before_abort);
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
