@@ -10,6 +10,7 @@
 
 #include "api.h"
 #include "malloc.h"
+#include "profile.h"
 #include "release.h"
 #include "stats.h"
 

@@ -134,4 +134,8 @@ const char *heap_sample_verify(void);
 // of Ebb itself, and returns how many. Takes no lock and allocates nothing (docs/design/009).
 uint32_t unwind_stack(uintptr_t *stack, uint32_t max);
 
+// unwind_interrupted writes the stack that a signal handler has interrupted; context is the
+// handler's third argument. The first address is where it was, the others are return addresses.
+uint32_t unwind_interrupted(const void *context, uintptr_t *stack, uint32_t max);
+
 #endif

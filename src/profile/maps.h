@@ -40,7 +40,7 @@ struct maps_module {
     struct maps_module *next;
     // symbol.c's.
     bool opened;
-    bool plain; // without its DWARF
+    bool plain;     // without its DWARF
     uintptr_t bias; // address minus address in the file
     struct backtrace_state *state;
 };

@@ -8,6 +8,7 @@
 // Go  1.19 traceback.go gentraceback, mprof.go callers.
 #include <dlfcn.h>
 #include <link.h>
+#include <ucontext.h>
 #include <unwind.h>
 
 #include "os/thread.h"
@@ -58,5 +59,48 @@ uint32_t unwind_stack(uintptr_t *stack, uint32_t max)
     struct unwinding u = {.stack = stack, .max = max};
     own_find(&u);
     _Unwind_Backtrace(unwind_frame, &u);
+    return u.depth;
+}
+
+// --- from a signal handler ---
+
+static uintptr_t context_pc(const void *context)
+{
+    const ucontext_t *interrupted = context;
+#if defined(__x86_64__)
+    return (uintptr_t)interrupted->uc_mcontext.gregs[REG_RIP];
+#else
+    return (uintptr_t)interrupted->uc_mcontext.pc;
+#endif
+}
+
+// The frame whose address is not one that a call returns to is the interrupted one: what comes
+// before it is the handler's. It may be on another stack.
+static _Unwind_Reason_Code unwind_interrupted_frame(struct _Unwind_Context *context, void *arg)
+{
+    struct unwinding *u = arg;
+    int exact = 0;
+    uintptr_t pc = _Unwind_GetIPInfo(context, &exact);
+    uintptr_t frame = _Unwind_GetCFA(context);
+    if (pc == 0 || u->depth == u->max) {
+        return _URC_NORMAL_STOP;
+    }
+    if (u->frame == 0) {
+        u->frame = exact != 0 && pc == u->stack[0] ? frame : 0;
+        return _URC_NO_REASON;
+    }
+    if (frame < u->frame || frame - u->frame > FRAME_MAX_BYTES) {
+        return _URC_NORMAL_STOP;
+    }
+    u->frame = frame;
+    u->stack[u->depth++] = pc;
+    return _URC_NO_REASON;
+}
+
+uint32_t unwind_interrupted(const void *context, uintptr_t *stack, uint32_t max)
+{
+    struct unwinding u = {.stack = stack, .max = max, .depth = 1};
+    stack[0] = context_pc(context);
+    _Unwind_Backtrace(unwind_interrupted_frame, &u);
     return u.depth;
 }
