@@ -15,6 +15,7 @@
 #include "control/control.h"
 #include "ledger/ledger.h"
 #include "malloc/malloc.h"
+#include "profile/cpu_sample.h"
 #include "release/release.h"
 #include "span/span.h"
 
@@ -37,6 +38,7 @@ static void boot_fork_child(void)
     world_thaw(&heap_main);
     releaser_fork_child();
     control_fork_child();
+    cpu_sample_fork_child();
     if (!options_main.children) {
         options_main.stats = OPTION_STATS_OFF;
         options_main.releasetrace = false;
@@ -66,10 +68,12 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
     }
     ledger_page_init();
     malloc_add_profiles();
+    profile_add_kind(&cpu_sample_kind);
     limiter_set_abort_hook(limits_print_before_abort);
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
         releaser_restrict();
+        cpu_sample_restrict();
     }
     control_init(environment_find(entries, "XDG_RUNTIME_DIR"));
     pthread_atfork(boot_fork_prepare, boot_fork_parent, boot_fork_child);
@@ -109,6 +113,7 @@ void boot_filter_coming(void)
     ledger_restrict();
     releaser_restrict();
     control_restrict();
+    cpu_sample_restrict();
 }
 
 void boot_credentials_change(void)

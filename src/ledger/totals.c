@@ -13,10 +13,13 @@ static void classes_merge(struct walk *walk)
     struct ebb_memstats *stats = walk->stats;
     for (unsigned i = 0; i < SIZECLASS_COUNT; i++) {
         struct ebb_memstats_class *now = &stats->by_size[i];
-        uint64_t gone = i == 0 ? 0 : walk->heap.central[i].alloc_count.v_;
+        const struct central *central = &walk->heap.central[i];
+        uint64_t gone = i == 0 ? 0 : central->alloc_count.v_;
+        uint64_t extra = i == 0 ? 0 : min_u64(central->extra_allocs.v_, now->mallocs + gone);
+        uint64_t extra_live = i == 0 ? 0 : min_u64(central->extra_live.v_, extra);
         now->bytes = sizeclass_table[i].block_bytes;
-        now->mallocs += gone;
-        now->frees += gone;
+        now->mallocs += gone - extra;
+        now->frees = min_u64(now->frees + gone - (extra - extra_live), now->mallocs);
         walk->raw_mallocs += now->mallocs;
         walk->raw_frees += now->frees;
         if (walk->moved[i] <= walk->best[i].moved) {

@@ -194,7 +194,7 @@ struct pins {
 static void visit_pin(void *arg, const struct heap_sample *sample)
 {
     struct pins *pins = arg;
-    const struct span *span = span_of(&pageheap_main, (void *)sample->addr);
+    const struct span *span = span_of(&pageheap_main, (void *)sample->place);
     if (pins->count == pins->max || span == NULL) {
         return;
     }

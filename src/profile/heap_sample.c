@@ -178,7 +178,7 @@ static struct heap_sample *sample_unlink(uintptr_t addr)
     return sample;
 }
 
-bool heap_sample_add(uintptr_t addr, uint64_t block_bytes, uint64_t interval_bytes,
+bool heap_sample_add(uintptr_t addr, uintptr_t place, uint64_t block_bytes, uint64_t interval_bytes,
                      const uintptr_t *stack, uint32_t depth)
 {
     uint64_t now_ns = clock_now_ns();
@@ -186,7 +186,8 @@ bool heap_sample_add(uintptr_t addr, uint64_t block_bytes, uint64_t interval_byt
     struct heap_stack *record = stack_of(stack, depth, block_bytes, interval_bytes);
     struct heap_sample *sample = record == NULL ? NULL : sample_new();
     if (sample != NULL) {
-        *sample = (struct heap_sample){.stack = record, .addr = addr, .made_ns = now_ns};
+        *sample =
+            (struct heap_sample){.stack = record, .addr = addr, .place = place, .made_ns = now_ns};
         sample_link(sample);
         record->alloc_count++;
     } else {
@@ -211,21 +212,25 @@ bool heap_sample_has(uintptr_t addr)
     return found;
 }
 
-bool heap_sample_remove(uintptr_t addr)
+uintptr_t heap_sample_remove(uintptr_t addr)
 {
+    uintptr_t place = 0;
     lock_acquire(&samples.lock);
     struct heap_sample *sample = sample_unlink(addr);
     if (sample != NULL) {
+        place = sample->place;
         sample->stack->free_count++;
         sample->chain = samples.unused;
         samples.unused = sample;
     }
     lock_release(&samples.lock);
-    return sample != NULL;
+    return place;
 }
 
-bool heap_sample_move(uintptr_t addr, uintptr_t new_addr, uint64_t block_bytes)
+uintptr_t heap_sample_move(uintptr_t addr, uintptr_t new_addr, uintptr_t new_place,
+                           uint64_t block_bytes)
 {
+    uintptr_t place = 0;
     lock_acquire(&samples.lock);
     struct heap_sample *sample = sample_unlink(addr);
     if (sample != NULL) {
@@ -239,11 +244,13 @@ bool heap_sample_move(uintptr_t addr, uintptr_t new_addr, uint64_t block_bytes)
             record->alloc_count++;
             sample->stack = record;
         }
+        place = sample->place;
         sample->addr = new_addr;
+        sample->place = new_place;
         sample_link(sample);
     }
     lock_release(&samples.lock);
-    return sample != NULL;
+    return place;
 }
 
 void heap_sample_totals(struct heap_sample_totals *totals)

@@ -75,25 +75,28 @@ struct heap_sample {
     struct heap_sample *chain;
     struct heap_stack *stack;
     uintptr_t addr;   // as the program has it
+    uintptr_t place;  // the block that it would be, were it not sampled (span/sample.c)
     uint64_t made_ns; // monotonic
 };
 
 // heap_sample_init says where memory comes from. Called once, before any sample.
 void heap_sample_init(struct meta *meta);
 
-// heap_sample_add records that the block at addr is sampled. False: no memory, nothing recorded.
-bool heap_sample_add(uintptr_t addr, uint64_t block_bytes, uint64_t interval_bytes,
+// heap_sample_add records that the block at addr is sampled, and its place. False: no memory,
+// nothing recorded.
+bool heap_sample_add(uintptr_t addr, uintptr_t place, uint64_t block_bytes, uint64_t interval_bytes,
                      const uintptr_t *stack, uint32_t depth);
 
 // heap_sample_has tells whether addr is a sampled block in use.
 bool heap_sample_has(uintptr_t addr);
 
-// heap_sample_remove forgets it and counts it as freed. False: it is none.
-bool heap_sample_remove(uintptr_t addr);
+// heap_sample_remove forgets it, counts it as freed, and returns its place. 0: it is none.
+uintptr_t heap_sample_remove(uintptr_t addr);
 
-// heap_sample_move: realloc has moved the block, or changed its size. It keeps its stack and its
-// age. False: it is none.
-bool heap_sample_move(uintptr_t addr, uintptr_t new_addr, uint64_t block_bytes);
+// heap_sample_move: realloc moves the block, or has changed its size. It keeps its stack and its
+// age. Returns the place it had; 0: it is none.
+uintptr_t heap_sample_move(uintptr_t addr, uintptr_t new_addr, uintptr_t new_place,
+                           uint64_t block_bytes);
 
 // --- reading ---
 

@@ -365,14 +365,19 @@ static void cache_free_owned(struct heap *heap, struct cache *cache, struct span
     }
 }
 
-ATTR_INLINE void cache_free_small(struct heap *heap, struct cache *cache, struct span *span,
-                                  struct block *block)
+ATTR_INLINE void free_small(struct heap *heap, struct cache *cache, struct span *span,
+                            struct block *block)
 {
     if (load_relaxed(&span->owner) == cache) {
         cache_free_owned(heap, cache, span, block);
     } else {
         gather_add(heap, cache, span, block);
     }
+}
+
+void cache_free_small(struct heap *heap, struct cache *cache, struct span *span, void *block)
+{
+    free_small(heap, cache, span, block);
 }
 
 // --- the life of a cache ---
@@ -435,7 +440,7 @@ void cache_detach_all(struct heap *heap, struct cache *cache)
 {
     struct block *kept;
     while ((kept = harden_oldest(heap, cache)) != NULL) {
-        cache_free_small(heap, cache, span_of(heap->pages, kept), kept);
+        free_small(heap, cache, span_of(heap->pages, kept), kept);
     }
     gather_flush(heap, cache);
     pending_drain(heap, cache);
@@ -626,7 +631,7 @@ struct block_found block_find(void *addr, const char *call)
     return (struct block_found){
         .span = span,
         .bytes = span_block_bytes(span) - (size_t)((char *)addr - (char *)base),
-        .sampled = span->size_class == 0 ? span->free != NULL : base != addr,
+        .sampled = base != addr || (span->size_class == 0 && span->free != NULL),
     };
 }
 
@@ -681,19 +686,17 @@ ATTR_NOINLINE void cache_free_slow(void *addr)
     void *base;
     struct span *span = block_check(heap->secret, addr, &base, "free()");
     if (unlikely(base != addr)) {
-        if (!heap_sample_remove((uintptr_t)addr)) {
-            badfree_check(span, addr, "free()"); // another thread has been here this moment
-        }
-        addr = base;
+        addr = sample_free(heap, hold.cache, span, addr, base);
+        span = span_of(heap->pages, addr);
     }
     if (span->size_class == 0) {
         large_free_owned(heap, hold.cache, span);
     } else if (likely(!heap->hardened)) {
-        cache_free_small(heap, hold.cache, span, addr);
+        free_small(heap, hold.cache, span, addr);
     } else {
         addr = harden_free(heap, hold.cache, addr, span->block_bytes);
         if (addr != NULL) {
-            cache_free_small(heap, hold.cache, span_of(heap->pages, addr), addr);
+            free_small(heap, hold.cache, span_of(heap->pages, addr), addr);
         }
     }
     cache_unhold(hold);
@@ -740,6 +743,9 @@ void large_free(struct span *span)
 bool large_resize(struct span *span, size_t bytes)
 {
     size_t before = span_block_bytes(span);
+    if (span->alloc_end != 0) {
+        return false; // stands for a small block (span/sample.c)
+    }
     struct cache_hold hold = cache_hold();
     bool done = large_resize_owned(&heap_main, hold.cache, span, bytes);
     size_t after = span_block_bytes(span);
@@ -749,7 +755,7 @@ bool large_resize(struct span *span, size_t bytes)
     if (unlikely(due)) {
         sample_large(span);
     } else if (unlikely(sampled) && after != before) {
-        heap_sample_move(span->base, span->base, after);
+        heap_sample_move(span->base, span->base, span->base, after);
     }
     return done;
 }

@@ -3,12 +3,16 @@
 // Sampling: what happens when a countdown has come to its end, and to sampled blocks afterwards.
 //
 // Model
-//   Every span counts down to its next sample; a cache does for large blocks, in bytes. The block
-//   whose turn it is gets allocated larger by its alignment, at least 16 bytes, and the program is
-//   given the address behind that gap. So a sampled block is one whose address is not the start of
-//   a block: free notices by the check that it makes anyway, and all other blocks of the span, and
-//   the spans themselves, are as ever. A large block keeps its address; its span is marked.
-//   allocs of a span, modulo 2^32, are alloc_end - alloc_left.
+//   Every span counts down to its next sample; a cache does for large blocks, in bytes. The program
+//   is given an address behind a gap, of its alignment and at least 16 bytes. So a sampled block is
+//   one whose address is not the start of a block: free notices by the check that it makes anyway,
+//   and all other blocks of the span, and the spans themselves, are as ever.
+//   place   the block that was taken from the span whose turn it was. If it has room for the gap,
+//           the address lies in it. If not, the address lies in another block, an extra one, which
+//           is not the program's and in no count; the place stays empty as long, so that counts and
+//           the neighbourhood are those of a program that is not sampled (profile pins).
+//   A large block keeps its address: its span is marked by free, and an extra one by alloc_end
+//   too. allocs of a small span, modulo 2^32, are alloc_end - alloc_left.
 //
 // Locking
 //   The bracket for countdowns. Stacks are unwound outside of it; the table's lock is a leaf.
@@ -29,8 +33,6 @@
 #include "base/rand.h"
 #include "os/clock.h"
 #include "span/span_int.h"
-
-#define STACK_MAX 64
 
 // How long a thread's time for stacks is added up before its interval may change.
 #define PACE_NS (100 * NS_PER_MS)
@@ -152,28 +154,87 @@ static void cache_pace(struct heap *heap, struct cache *cache, uint64_t began_ns
 
 // --- sampled blocks ---
 
-// A block that no countdown sees, at an address aligned to align, for small and large; its span in
-// *span. NULL: no memory.
-static void *plain_alloc(struct heap *heap, size_t bytes, size_t align, struct span **span)
+// Takes a large block of the sampler's own out of the program's counts, or puts it back before it
+// is freed as others are.
+static void large_uncount(struct cache *cache, struct span *span, bool ours)
 {
-    struct cache_hold hold = cache_hold();
-    size_t rounded = align_up(bytes, align);
-    void *block = NULL;
-    if (rounded <= SMALL_MAX_BYTES && align <= PAGE_BYTES) {
-        block = cache_alloc_owned(heap, hold.cache, sizeclass_of(rounded), NULL);
-        *span = block == NULL ? NULL : span_of(heap->pages, block);
-    } else {
-        *span = large_alloc_owned(heap, hold.cache, bytes, align);
-        block = *span == NULL ? NULL : (void *)(*span)->base;
+    uint64_t one = ours ? UINT64_MAX : 1; // added: minus 1, or plus 1
+    cache->large_alloc_count += one;
+    cache->large_alloc_bytes += one * ((uint64_t)span->page_count << PAGE_SHIFT);
+    span->alloc_end = ours;
+}
+
+// A block that no countdown sees. Inside the bracket; NULL: no memory.
+static void *plain_small(struct heap *heap, struct cache *cache, size_t bytes)
+{
+    return cache_alloc_owned(heap, cache, sizeclass_of(bytes), NULL);
+}
+
+// The same of any size up to SMALL_MAX_BYTES + PAGE_BYTES, as the sampler's own.
+static void *extra_alloc(struct heap *heap, struct cache *cache, size_t bytes, size_t align)
+{
+    if (bytes > SMALL_MAX_BYTES) {
+        struct span *span = large_alloc_owned(heap, cache, bytes, align);
+        if (span == NULL) {
+            return NULL;
+        }
+        large_uncount(cache, span, true);
+        span->free = span; // as sample_large
+        return (void *)span->base;
     }
-    cache_unhold(hold);
+    void *block = plain_small(heap, cache, bytes);
+    if (block != NULL) {
+        struct central *central = &heap->central[sizeclass_of(bytes)];
+        add_relaxed(&central->extra_allocs, 1);
+        add_relaxed(&central->extra_live, 1);
+    }
     return block;
 }
 
-// Where the program's part of a block starts.
-static void *block_shifted(const struct span *span, void *block, size_t gap)
+static void extra_free(struct heap *heap, struct cache *cache, struct span *span, void *block)
 {
-    return span->size_class == 0 ? block : (char *)block + gap;
+    if (span->size_class == 0) {
+        span->free = NULL; // no sample, or none any more
+        large_uncount(cache, span, false);
+        large_free_owned(heap, cache, span);
+        return;
+    }
+    sub_relaxed(&heap->central[span->size_class].extra_live, 1);
+    cache_free_small(heap, cache, span, block);
+}
+
+// What a sampled block is made of.
+struct sampled {
+    char *addr;         // for the program; NULL: no memory for anything but the place
+    void *place;        // the block it would be; NULL: no memory
+    struct span *span;  // of the place
+    void *extra;        // the sampler's own block around addr, or NULL: the place has room
+    size_t block_bytes; // of the place
+};
+
+static struct sampled sampled_alloc(struct heap *heap, struct cache *cache, size_t bytes,
+                                    size_t align)
+{
+    size_t gap = max_size(align, 16);
+    // One byte at least: the address behind the gap must lie in the block.
+    size_t wanted = max_size(bytes, 1);
+    struct sampled made = {.place = plain_small(heap, cache, align_up(wanted, align))};
+    if (made.place == NULL) {
+        return made;
+    }
+    made.span = span_of(heap->pages, made.place);
+    made.block_bytes = made.span->block_bytes;
+    if (wanted + gap <= made.block_bytes) {
+        made.addr = (char *)made.place + gap;
+        return made;
+    }
+    made.extra = extra_alloc(heap, cache, align_up(wanted + gap, align), align);
+    if (made.extra != NULL) {
+        bool large =
+            align_up(wanted + gap, align) > SMALL_MAX_BYTES; // found by the mark, without a gap
+        made.addr = (char *)made.extra + (large ? 0 : gap);
+    }
+    return made;
 }
 
 // Whether a block that takes the place of a smaller one is sampled: only the bytes it grows by
@@ -193,41 +254,32 @@ static bool growth_chance(struct cache *cache, uint64_t interval, size_t bytes)
     return random * taken < wanted * (double)((uint64_t)1 << 53);
 }
 
-static void cache_pay(struct heap *heap, uint64_t began_ns)
-{
-    struct cache_hold hold = cache_hold();
-    cache_pace(heap, hold.cache, began_ns, clock_now_ns());
-    cache_unhold(hold);
-}
-
 void *sample_alloc(size_t bytes, size_t align)
 {
     struct heap *heap = &heap_main;
-    struct span *span;
-    size_t gap = max_size(align, 16);
-    struct cache_hold hold = cache_hold();
-    uint64_t interval = hold.cache->sample_interval;
-    bool wanted = growth_chance(hold.cache, interval, bytes);
-    cache_unhold(hold);
-    if (!wanted) {
-        return plain_alloc(heap, bytes, align, &span);
-    }
-    uintptr_t stack[STACK_MAX];
+    uintptr_t stack[PROFILE_DEPTH_MAX];
     uint64_t began_ns = clock_now_ns();
-    uint32_t depth = unwind_stack(stack, STACK_MAX);
-    // One byte at least: the address behind the gap must lie in the block.
-    char *block = plain_alloc(heap, max_size(bytes, 1) + gap, align, &span);
-    if (block == NULL) {
-        return plain_alloc(heap, bytes, align, &span);
+    uint32_t depth = unwind_stack(stack, PROFILE_DEPTH_MAX);
+    struct cache_hold hold = cache_hold();
+    struct cache *cache = hold.cache;
+    uint64_t interval = cache->sample_interval;
+    void *addr;
+    if (!growth_chance(cache, interval, bytes)) {
+        addr = plain_small(heap, cache, align_up(max_size(bytes, 1), align));
+    } else {
+        struct sampled made = sampled_alloc(heap, cache, bytes, align);
+        addr = made.addr;
+        if (addr != NULL && !heap_sample_add((uintptr_t)addr, (uintptr_t)made.place,
+                                             made.block_bytes, interval, stack, depth)) {
+            if (made.extra != NULL) {
+                extra_free(heap, cache, span_of(heap->pages, made.extra), made.extra);
+            }
+            addr = NULL;
+        }
+        addr = addr != NULL ? addr : made.place;
+        cache_pace(heap, cache, began_ns, clock_now_ns());
     }
-    void *addr = block_shifted(span, block, gap);
-    if (!heap_sample_add((uintptr_t)addr, span_block_bytes(span), interval, stack, depth)) {
-        return block;
-    }
-    if (span->size_class == 0) {
-        span->free = span; // large_free_owned asks the table
-    }
-    cache_pay(heap, began_ns);
+    cache_unhold(hold);
     return addr;
 }
 
@@ -242,69 +294,101 @@ void *cache_alloc_due(size_t bytes, struct cache *cache, struct span *span)
 void sample_large(struct span *span)
 {
     struct heap *heap = &heap_main;
-    uintptr_t stack[STACK_MAX];
+    uintptr_t stack[PROFILE_DEPTH_MAX];
     uint64_t began_ns = clock_now_ns();
+    uint32_t depth = unwind_stack(stack, PROFILE_DEPTH_MAX);
     struct cache_hold hold = cache_hold();
     uint64_t interval = hold.cache->sample_interval;
-    bool wanted = growth_chance(hold.cache, interval, span_block_bytes(span));
+    if (growth_chance(hold.cache, interval, span_block_bytes(span)) &&
+        heap_sample_add(span->base, span->base, span_block_bytes(span), interval, stack, depth)) {
+        span->free = span; // large_free_owned asks the table
+    }
+    cache_pace(heap, hold.cache, began_ns, clock_now_ns());
     cache_unhold(hold);
-    if (!wanted) {
-        return;
-    }
-    uint32_t depth = unwind_stack(stack, STACK_MAX);
-    if (heap_sample_add(span->base, span_block_bytes(span), interval, stack, depth)) {
-        span->free = span;
-    }
-    cache_pay(heap, began_ns);
+}
+
+static void *block_around(const struct span *span, const void *addr)
+{
+    uintptr_t offset = (uintptr_t)addr - span->base;
+    return (void *)(span->base + offset / span->block_bytes * span->block_bytes);
 }
 
 void *sample_base(const struct span *span, const void *addr)
 {
-    uintptr_t offset = (uintptr_t)addr - span->base;
-    if (!heap_sample_has((uintptr_t)addr)) {
-        return NULL;
+    return heap_sample_has((uintptr_t)addr) ? block_around(span, addr) : NULL;
+}
+
+void *sample_free(struct heap *heap, struct cache *cache, struct span *span, void *addr, void *base)
+{
+    void *place = (void *)heap_sample_remove((uintptr_t)addr);
+    if (place == NULL) {
+        badfree_check(span, addr, "free()"); // another thread has been here this moment
     }
-    return (void *)(span->base + offset / span->block_bytes * span->block_bytes);
+    if (place != base) {
+        extra_free(heap, cache, span, base);
+    }
+    return place;
+}
+
+void sample_large_free(struct heap *heap, struct cache *cache, struct span *span)
+{
+    uintptr_t place = heap_sample_remove(span->base);
+    span->free = NULL;
+    if (span->alloc_end != 0) {
+        large_uncount(cache, span, false);
+        cache_free_small(heap, cache, span_of(heap->pages, (void *)place), (void *)place);
+    }
 }
 
 // The chance that a smaller block would have had, given that the larger one was sampled.
-static bool shrink_chance(size_t have, size_t bytes)
+static bool shrink_chance(struct cache *cache, size_t have, size_t bytes)
 {
-    struct cache_hold hold = cache_hold();
-    uint64_t interval = hold.cache->sample_interval;
-    double random = (double)(rand_splitmix64(&hold.cache->sample_random) >> 11);
-    cache_unhold(hold);
-    double now = heap_sample_chance(interval, (double)bytes);
-    double before = heap_sample_chance(interval, (double)have);
+    double random = (double)(rand_splitmix64(&cache->sample_random) >> 11);
+    double now = heap_sample_chance(cache->sample_interval, (double)bytes);
+    double before = heap_sample_chance(cache->sample_interval, (double)have);
     return bytes >= have || random * before < now * (double)((uint64_t)1 << 53);
 }
 
 void *sample_move(struct span *span, void *addr, size_t have, size_t bytes)
 {
     struct heap *heap = &heap_main;
-    struct span *new_span;
-    if (bytes > SIZE_MAX / 2 || !shrink_chance(have, bytes)) {
+    struct sampled made = {.addr = NULL};
+    struct cache_hold hold = cache_hold();
+    if (shrink_chance(hold.cache, have, bytes)) {
+        if (bytes <= SMALL_MAX_BYTES) {
+            made = sampled_alloc(heap, hold.cache, bytes, 16);
+        } else {
+            made.span = large_alloc_owned(heap, hold.cache, bytes, 16);
+            if (made.span != NULL) {
+                made.span->free = made.span;
+                made.block_bytes = span_block_bytes(made.span);
+                made.addr = (char *)made.span->base;
+                made.place = made.addr;
+            }
+        }
+    }
+    if (made.addr == NULL) {
+        if (made.place != NULL) {
+            cache_free_small(heap, hold.cache, made.span, made.place);
+        }
+        cache_unhold(hold);
         return NULL;
     }
-    char *block = plain_alloc(heap, bytes + 16, 16, &new_span);
-    if (block == NULL) {
-        return NULL;
-    }
-    void *new_addr = block_shifted(new_span, block, 16);
-    memcpy(new_addr, addr, min_size(have, bytes));
-    heap_sample_move((uintptr_t)addr, (uintptr_t)new_addr, span_block_bytes(new_span));
-    if (new_span->size_class == 0) {
-        new_span->free = new_span;
-    }
-    void *base = addr;
-    if (span->size_class == 0) {
+    memcpy(made.addr, addr, min_size(have, bytes));
+    void *place = (void *)heap_sample_move((uintptr_t)addr, (uintptr_t)made.addr,
+                                           (uintptr_t)made.place, made.block_bytes);
+    if (span->size_class == 0 && span->alloc_end == 0) {
         span->free = NULL;
+        large_free_owned(heap, hold.cache, span);
     } else {
-        uintptr_t offset = (uintptr_t)addr - span->base;
-        base = (void *)(span->base + offset / span->block_bytes * span->block_bytes);
+        void *base = span->size_class == 0 ? addr : block_around(span, addr);
+        if (place != base) {
+            extra_free(heap, hold.cache, span, base);
+        }
+        cache_free_small(heap, hold.cache, span_of(heap->pages, place), place);
     }
-    cache_free_slow(base);
-    return new_addr;
+    cache_unhold(hold);
+    return made.addr;
 }
 
 void sample_growing_from(size_t bytes)

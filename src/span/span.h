@@ -144,6 +144,8 @@ struct central {
     atomic_u32 count;         // (A) spans on the list; written under the lock
     atomic_u64 alloc_count;   // (A) allocations in spans that no longer exist, and what they fold
     struct look_place place;  // (L)
+    atomic_u64 extra_allocs;  // (A) of the sampler, ever: not the program's (span/sample.c)
+    atomic_u64 extra_live;    // (A) of these, in use
 };
 
 struct heap {

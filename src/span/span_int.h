@@ -166,6 +166,15 @@ bool sample_large_due(struct cache *cache, uint64_t bytes);
 void *sample_alloc(size_t bytes, size_t align);
 // sample_large records that the large block is sampled. Outside of the bracket, no lock held.
 void sample_large(struct span *span);
+// sample_free forgets the sampled block at addr, in a block at base, and frees what was taken for
+// it. Returns what is left to be freed: its place. Inside the bracket.
+void *sample_free(struct heap *heap, struct cache *cache, struct span *span, void *addr,
+                  void *base);
+// sample_large_free is the same for a marked large span, which is to be freed then. Inside the
+// bracket.
+void sample_large_free(struct heap *heap, struct cache *cache, struct span *span);
+// cache_free_small (cache.c) frees a checked block. Inside the bracket.
+void cache_free_small(struct heap *heap, struct cache *cache, struct span *span, void *addr);
 // sample_base returns the block that a sampled block's address lies in; NULL: it is none.
 void *sample_base(const struct span *span, const void *addr);
 

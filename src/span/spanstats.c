@@ -54,6 +54,10 @@ void heap_stats_read(struct heap *heap, struct heap_stats *out)
         out->alloc_count[i] = load_relaxed(&heap->central[i].alloc_count);
     }
     pageheap_walk(heap->pages, visit_stats, out);
+    for (unsigned i = 1; i < SIZECLASS_COUNT; i++) {
+        out->alloc_count[i] -= load_relaxed(&heap->central[i].extra_allocs);
+        out->live_count[i] -= load_relaxed(&heap->central[i].extra_live);
+    }
 }
 
 void span_free_read(const struct span *span, uint64_t *free_bytes, uint64_t *used)
@@ -152,7 +156,7 @@ static void visit_verify(struct span *span, void *arg)
     }
     if (span->size_class != 0) {
         verify->wrong = verify_span(verify->heap, span);
-    } else if (span_state(span) == SPAN_LARGE) {
+    } else if (span_state(span) == SPAN_LARGE && span->alloc_end == 0) {
         verify->large_pages += span->page_count;
     }
 }
@@ -216,11 +220,21 @@ static void visit_sample(void *arg, const struct heap_sample *sample)
     if (span == NULL || span->page_count == 0) {
         verify->wrong = "profile: a sampled block lies nowhere";
     } else if (span->size_class == 0) {
-        bool marked = span_state(span) == SPAN_LARGE && span->free != NULL;
-        verify->wrong = marked && span->base == sample->addr ? verify->wrong
-                                                             : "profile: no mark on a large block";
+        bool extra = sample->addr != sample->place;
+        if (span_state(span) != SPAN_LARGE || span->base != sample->addr || span->free == NULL ||
+            (span->alloc_end != 0) != extra) {
+            verify->wrong = "profile: a large block is marked wrongly";
+        }
+        if (!extra) {
+            return;
+        }
     } else if (span_holds_block(span, (void *)sample->addr)) {
         verify->wrong = "profile: a sampled block looks like others";
+    }
+    const struct span *place = span_of(verify->heap->pages, (void *)sample->place);
+    if (place == NULL || place->size_class == 0 ||
+        !span_holds_block(place, (void *)sample->place)) {
+        verify->wrong = "profile: the place of a sampled block is no block";
     }
 }
 
