@@ -6,7 +6,7 @@
 // Go  1.16 mstats.go readmemstats_m.
 #include "ledger/ledger_int.h"
 
-// A class of which no span was deleted meanwhile has the truth of some moment of this walk. So each
+// The sampler's own blocks are slack. A class of which no span was deleted meanwhile has the truth of some moment of this walk. So each
 // class takes its counts from the calmest walk there was.
 static void classes_merge(struct walk *walk)
 {
@@ -18,6 +18,11 @@ static void classes_merge(struct walk *walk)
         uint64_t extra = i == 0 ? 0 : min_u64(central->extra_allocs.v_, now->mallocs + gone);
         uint64_t extra_live = i == 0 ? 0 : min_u64(central->extra_live.v_, extra);
         now->bytes = sizeclass_table[i].block_bytes;
+        if (walk->residency != NULL) {
+            uint64_t bytes = min_u64(extra_live * now->bytes, walk->ledger->live);
+            walk->ledger->live -= bytes;
+            walk->ledger->slack += bytes;
+        }
         now->mallocs += gone - extra;
         now->frees = min_u64(now->frees + gone - (extra - extra_live), now->mallocs);
         walk->raw_mallocs += now->mallocs;

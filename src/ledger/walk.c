@@ -270,15 +270,16 @@ static void small_walk(struct walk *walk, const struct span *span, uint64_t addr
 static void large_walk(struct walk *walk, const struct span *span)
 {
     uint64_t bytes = (uint64_t)span->page_count << PAGE_SHIFT;
-    bool live = span->state.v_ == SPAN_LARGE;
+    bool used = span->state.v_ == SPAN_LARGE;
+    bool live = used && span->alloc_end == 0; // not the sampler's own
     struct placing p = {
         .base = span->base,
         .pos = span->base,
         .end = span->base + bytes,
         .live_bytes = live ? bytes : 0,
-        .cached = !live,
+        .cached = !used,
     };
-    walk->stats->heap_cached += live ? 0 : bytes;
+    walk->stats->heap_cached += used ? 0 : bytes;
     place(walk, &p);
 }
 

@@ -16,8 +16,8 @@
 //   before it is taken.
 //
 // Flow
-//   span/sample.c (a countdown has come to its end) -> unwind_stack -> heap_sample_add
-//   span/sample.c (the free of a sampled block)     -> heap_sample_remove
+//   span/spansample.c (a countdown has come to its end) -> unwind_stack -> heap_sample_add
+//   span/spansample.c (the free of a sampled block)     -> heap_sample_remove
 //   profile_collect -> heap_kinds.c -> heap_sample_each_stack, heap_sample_each
 //
 // Why this way
@@ -75,7 +75,7 @@ struct heap_sample {
     struct heap_sample *chain;
     struct heap_stack *stack;
     uintptr_t addr;   // as the program has it
-    uintptr_t place;  // the block that it would be, were it not sampled (span/sample.c)
+    uintptr_t place;  // the block that it would be, were it not sampled (span/spansample.c)
     uint64_t made_ns; // monotonic
 };
 

@@ -744,7 +744,7 @@ bool large_resize(struct span *span, size_t bytes)
 {
     size_t before = span_block_bytes(span);
     if (span->alloc_end != 0) {
-        return false; // stands for a small block (span/sample.c)
+        return false; // stands for a small block (span/spansample.c)
     }
     struct cache_hold hold = cache_hold();
     bool done = large_resize_owned(&heap_main, hold.cache, span, bytes);

@@ -120,7 +120,7 @@ struct cache {
     uint64_t large_free_count;          // (T)
     uint64_t large_free_bytes;          // (T)
     struct gather gather[GATHER_COUNT]; // (T)
-    uint64_t sample_random;             // (T) state of its draws (span/sample.c)
+    uint64_t sample_random;             // (T) state of its draws (span/spansample.c)
     uint64_t sample_interval;           // (T) mean bytes between two samples
     int64_t large_left;                 // (T) bytes of large blocks to the next sample
     uint64_t sample_spent_ns;           // (T) on stacks, since
@@ -144,7 +144,7 @@ struct central {
     atomic_u32 count;         // (A) spans on the list; written under the lock
     atomic_u64 alloc_count;   // (A) allocations in spans that no longer exist, and what they fold
     struct look_place place;  // (L)
-    atomic_u64 extra_allocs;  // (A) of the sampler, ever: not the program's (span/sample.c)
+    atomic_u64 extra_allocs;  // (A) of the sampler, ever: not the program's (span/spansample.c)
     atomic_u64 extra_live;    // (A) of these, in use
 };
 
@@ -305,7 +305,7 @@ ATTR_INLINE void *cache_alloc_small(size_t bytes)
     return block;
 }
 
-// span_allocs counts allocations ever, modulo 2^32 (span/sample.c).
+// span_allocs counts allocations ever, modulo 2^32 (span/spansample.c).
 ATTR_INLINE uint32_t span_allocs(const struct span *span)
 {
     return span->alloc_end - span->alloc_left;

@@ -27,7 +27,7 @@
 //
 // Go       1.19 malloc.go mallocgc, profilealloc. Unlike Go: a countdown for each span, whose sum
 //          is the same chance for each byte.
-// Tests    test/unit/sample_test.c  test/model/malloc_model.c
+// Tests    test/unit/heap_sample_test.c  test/model/malloc_model.c
 #include <string.h>
 
 #include "base/rand.h"
