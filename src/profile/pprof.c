@@ -110,8 +110,7 @@ static uint64_t function_id(struct pprof *pprof, const char *name, const char *f
 {
     int64_t name_id = text_id(pprof, name);
     int64_t file_id = text_id(pprof, file == NULL ? "" : file);
-    struct function **slot =
-        &pprof->functions[place((uint64_t)name_id << 32 ^ (uint64_t)file_id)];
+    struct function **slot = &pprof->functions[place((uint64_t)name_id << 32 ^ (uint64_t)file_id)];
     for (struct function *known = *slot; known != NULL; known = known->chain) {
         if (known->name == name_id && known->file == file_id) {
             return known->id;

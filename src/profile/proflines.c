@@ -96,8 +96,8 @@ static void column_widths(const struct proftext_frame *frames, size_t count, siz
     size_t first = 0;
     size_t widest = 0;
     for (size_t i = 0; i <= count; i++) {
-        bool inside = i < count && frames[i].function != NULL &&
-                      (column == 0 || frames[i].file != NULL);
+        bool inside =
+            i < count && frames[i].function != NULL && (column == 0 || frames[i].file != NULL);
         if (inside) {
             size_t width = column == 0 ? address_width(&frames[i]) : function_width(&frames[i]);
             widest = max_size(widest, width);

@@ -11,8 +11,8 @@
 
 void profile_set_init(struct profile_set *set, const struct profile_kind *kind, size_t limit_bytes)
 {
-    *set = (struct profile_set){
-        .kind = kind, .period = 1, .names_limit_bytes = PROFILE_NAMES_BYTES};
+    *set =
+        (struct profile_set){.kind = kind, .period = 1, .names_limit_bytes = PROFILE_NAMES_BYTES};
     region_init(&set->region, limit_bytes);
 }
 
