@@ -40,8 +40,10 @@ struct maps_module {
     struct maps_module *next;
     // symbol.c's.
     bool opened;
-    bool plain;     // without its DWARF
-    uintptr_t bias; // address minus address in the file
+    bool plain;       // without its DWARF
+    uintptr_t bias;   // address minus address in the file
+    uintptr_t unwind; // where its table for unwinding lies, 0 if unknown
+    bool unwind_known;
     struct backtrace_state *state;
 };
 
@@ -58,6 +60,15 @@ struct maps {
 // maps_read fills an empty struct; memory is the region's but for the descriptor. False: no memory.
 bool maps_read(struct maps *maps, struct region *region);
 void maps_close(struct maps *maps);
+
+// maps_function returns where the function begins that holds pc, by the unwind tables of the module
+// as it lies in memory; 0 if they do not say. The module's bias becomes known.
+uintptr_t maps_function(const struct maps *maps, struct maps_module *module, uintptr_t pc,
+                        struct region *region);
+
+// maps_bias finds the distance between addresses of the module and those its file has for them; head
+// is the first bytes of its image. False: it is no ELF image, or not of this text.
+bool maps_bias(struct maps_module *module, const char *head, size_t bytes);
 
 // maps_build_id writes the build id in an ELF image's notes as hex, or "" if there is none. head is
 // the first bytes of the image.

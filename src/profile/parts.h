@@ -29,11 +29,12 @@ struct parts_env {
     const char *path;
     const char *image; // its bytes in memory, or NULL: path is a file
     size_t image_bytes;
-    bool mapped; // the file cannot be cut short while it runs: its bytes need not be copied
-    bool plain;  // without its debug sections
-    uint64_t sections_offset;
-    uint64_t sections_end;
-    int file;    // its descriptor, or -1
+    bool mapped;   // the file cannot be cut short while it runs: its bytes need not be copied
+    bool plain;    // without its debug sections
+    int file;      // its descriptor, or -1
+    int head_file; // the file whose head was seen last,
+    uint64_t sections_offset; // and where its section headers lie
+    uint64_t sections_count;
     bool failed; // some error was reported
     void *call;  // the caller's
 };

@@ -9,6 +9,8 @@
 //   memory allowed, damaged) the module is read once more without it: names, no lines.
 //   A file is believed only if it is the one that is mapped: the same device and inode, or the same
 //   build id (overlay file systems show other numbers in /proc/self/maps than in stat(2)).
+//   Where no file says anything, a function is still one: the unwind tables in memory say where it
+//   begins, and it is called by that, prog+0x1136.
 //
 // Locking
 //   None: a struct symbols belongs to one thread.
@@ -18,7 +20,6 @@
 //   no dladdr; and all memory is the caller's region.
 //
 // Go  1.19 runtime/symtab.go CallersFrames; net/http/pprof/pprof.go Symbol.
-#include <elf.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -94,6 +95,22 @@ size_t symbols_mapping_of(const struct symbols *symbols, uintptr_t pc)
 
 // --- texts ---
 
+// A line of text is a line, whatever a damaged file calls a function.
+static char plain(char c)
+{
+    return (unsigned char)c < ' ' || c == 127 ? '?' : c;
+}
+
+static bool text_is(const char *kept, const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (kept[i] != plain(text[i])) {
+            return false;
+        }
+    }
+    return kept[length] == '\0';
+}
+
 static const char *text_keep(struct symbols *symbols, const char *text)
 {
     uint64_t hash = 14695981039346656037U; // FNV-1a
@@ -103,7 +120,7 @@ static const char *text_keep(struct symbols *symbols, const char *text)
     }
     struct symbol_text **slot = &symbols->texts[hash % TEXTS_COUNT];
     for (struct symbol_text *known = *slot; known != NULL; known = known->next) {
-        if (known->hash == hash && strcmp(known->text, text) == 0) {
+        if (known->hash == hash && text_is(known->text, text, length)) {
             return known->text;
         }
     }
@@ -112,7 +129,9 @@ static const char *text_keep(struct symbols *symbols, const char *text)
         return NULL;
     }
     kept->hash = hash;
-    memcpy(kept->text, text, length + 1);
+    for (size_t i = 0; i < length; i++) {
+        kept->text[i] = plain(text[i]);
+    }
     kept->next = *slot;
     *slot = kept;
     return kept->text;
@@ -125,36 +144,6 @@ static bool same_content(const struct symbols *symbols, const struct maps_module
 {
     const char *id = maps_build_id(head, bytes, symbols->region);
     return id != NULL && id[0] != '\0' && strcmp(id, module->build_id) == 0;
-}
-
-// The distance between an address and the one the file has for it, by the segment with its text.
-static bool module_bias(struct maps_module *module, const char *head, size_t bytes)
-{
-    Elf64_Ehdr elf;
-    if (bytes < sizeof(elf)) {
-        return false;
-    }
-    memcpy(&elf, head, sizeof(elf));
-    if (memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0 || elf.e_ident[EI_CLASS] != ELFCLASS64 ||
-        elf.e_phoff > bytes || elf.e_shentsize != sizeof(Elf64_Shdr)) {
-        return false;
-    }
-    uint64_t length = module->text_end - module->text;
-    for (size_t i = 0; i < elf.e_phnum; i++) {
-        Elf64_Phdr part;
-        uint64_t at = elf.e_phoff + i * sizeof(part);
-        if (at + sizeof(part) > bytes) {
-            break;
-        }
-        memcpy(&part, head + at, sizeof(part));
-        if (part.p_type == PT_LOAD && (part.p_flags & PF_X) != 0 &&
-            module->text_offset < part.p_offset + part.p_filesz &&
-            module->text_offset + length > part.p_offset) {
-            module->bias = module->text - (part.p_vaddr + module->text_offset - part.p_offset);
-            return true;
-        }
-    }
-    return false;
 }
 
 // Whether path leads to the file that is mapped; then its bias is known.
@@ -174,7 +163,7 @@ static bool module_try(struct symbols *symbols, struct maps_module *module, cons
         size_t bytes = got > 0 ? (size_t)got : 0;
         good = surely || (about.st_dev == module->device && about.st_ino == module->inode) ||
                same_content(symbols, module, head, bytes);
-        good = good && module_bias(module, head, bytes);
+        good = good && maps_bias(module, head, bytes);
     }
     sys_call1(SYS_close, file);
     return good;
@@ -202,8 +191,8 @@ static const char *mapped_file(struct symbols *symbols, const struct maps_module
 static const char *module_path(struct symbols *symbols, struct maps_module *module)
 {
     if (strcmp(module->path, "[vdso]") == 0) {
-        const char *image = (const char *)module->image;
-        return module_bias(module, image, module->image_bytes) ? module->path : NULL;
+        return maps_bias(module, (const char *)module->image, module->image_bytes) ? module->path
+                                                                                   : NULL;
     }
     if (module->inode == 0 || module->path[0] != '/') {
         return NULL;
@@ -318,6 +307,27 @@ static void module_find(struct symbols *symbols, const struct maps_module *modul
     }
 }
 
+// Nobody knows a name: the function is called by its module and where it begins there, which the
+// unwind tables say. It is not a name that pprof should keep if it finds a better one.
+static void module_guess(struct symbols *symbols, struct maps_module *module, uintptr_t pc,
+                         struct lookup *lookup)
+{
+    uintptr_t start = maps_function(&symbols->maps, module, pc, symbols->region);
+    if (start == 0 || lookup->max == 0) {
+        return;
+    }
+    char buf[160];
+    struct fmt name;
+    const char *slash = strrchr(module->path, '/');
+    fmt_init(&name, buf, sizeof(buf));
+    fmt_str(&name, slash == NULL ? module->path : slash + 1);
+    fmt_char(&name, '+');
+    fmt_hex(&name, start - module->bias);
+    lookup->lines[0] = (struct symbol_line){.function = text_keep(symbols, buf)};
+    lookup->count = lookup->lines[0].function != NULL;
+    lookup->start = start - module->bias;
+}
+
 size_t symbols_find(struct symbols *symbols, uintptr_t pc, struct symbol_line *lines, size_t max,
                     uintptr_t *start)
 {
@@ -334,15 +344,18 @@ size_t symbols_find(struct symbols *symbols, uintptr_t pc, struct symbol_line *l
     struct lookup lookup = {.symbols = symbols, .lines = lines, .max = max};
     if (module->state != NULL) {
         module_find(symbols, module, pc, &lookup);
-        *start = lookup.start == 0 ? 0 : lookup.start + module->bias;
     }
+    bool guessed = lookup.count == 0;
+    if (guessed) {
+        module_guess(symbols, module, pc, &lookup);
+    }
+    *start = lookup.start == 0 ? 0 : lookup.start + module->bias;
     if (!mapping->asked) {
         mapping->asked = mapping->functions = mapping->files = mapping->lines = true;
     }
-    bool none = lookup.count == 0;
-    mapping->functions &= !none;
-    mapping->files &= !none;
-    mapping->lines &= !none;
+    mapping->functions &= !guessed;
+    mapping->files &= !guessed;
+    mapping->lines &= !guessed;
     for (size_t i = 0; i < lookup.count; i++) {
         mapping->functions &= lines[i].function != NULL;
         mapping->files &= lines[i].file != NULL;
