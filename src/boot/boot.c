@@ -15,7 +15,7 @@
 #include "control/control.h"
 #include "ledger/ledger.h"
 #include "malloc/malloc.h"
-#include "profile/cpu_sample.h"
+#include "profile/profile.h"
 #include "release/release.h"
 #include "span/span.h"
 

@@ -10,7 +10,6 @@
 #include "ebb/profile.h"
 #include "malloc/malloc.h"
 #include "os/sys.h"
-#include "profile/cpu_sample.h"
 #include "profile/profile.h"
 
 #define RATE_MAX ((size_t)1 << 30)

@@ -6,8 +6,8 @@
 // Go  1.16 mstats.go readmemstats_m.
 #include "ledger/ledger_int.h"
 
-// The sampler's own blocks are slack. A class of which no span was deleted meanwhile has the truth of some moment of this walk. So each
-// class takes its counts from the calmest walk there was.
+// A class of which no span was deleted meanwhile has the truth of some moment of this walk. So each
+// class takes its counts from the calmest walk there was. The sampler's own blocks are slack.
 static void classes_merge(struct walk *walk)
 {
     struct ebb_memstats *stats = walk->stats;

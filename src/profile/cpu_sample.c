@@ -1,9 +1,27 @@
 // SPDX-License-Identifier: MIT
 //
-// CPU samples: the handler, the timers, and what they come to.
+// CPU samples: who runs, asked a hundred times in each second of processor time of each thread.
 //
-// Go  1.19 os_linux.go setThreadCPUProfiler, setProcessCPUProfiler.
-#include "profile/cpu_sample.h"
+// Model
+//   Each thread has a timer of its own, driven by the processor time it uses, that sends it a
+//   signal. The handler unwinds the stack it has interrupted into the next slot of a buffer.
+//   Threads that begin during the profile get their timers when they are found, ten times a second.
+//   A thread that sleeps gets no signal.
+//   state   IDLE -> STARTING -> RUNNING -> STARTING -> IDLE: one profile at a time.
+//
+// Locking
+//   None. The handler takes a slot by adding to a counter. What it does is nothing that the thread
+//   it interrupts could be in the middle of: no lock, no memory, no libc.
+//
+// Flow
+//   cpu_sample_run: signal and buffer -> a timer for each thread -> handlers -> timers away -> set.
+//
+// Why this way
+//   One timer for the process (ITIMER_PROF) favours threads at random and loses most signals where
+//   many run; by thread, each is asked by its own use.
+//
+// Go       1.19 os_linux.go setThreadCPUProfiler, setProcessCPUProfiler; proc.go sigprof.
+// Tests    test/system/cpu_profile.py
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +34,7 @@
 #include "os/procfs.h"
 #include "os/sigaction.h"
 #include "os/sys.h"
+#include "profile/profile.h"
 
 #define PERIOD_NS (NS_PER_S / CPU_SAMPLE_HZ)
 #define RESCAN_NS (100 * NS_PER_MS)

@@ -2,6 +2,9 @@
 //
 // Heap samples: the table of stacks and the table of sampled blocks in use.
 //
+// Locking
+//   samples.lock: the public functions take it, the static ones run under it.
+//
 // Go  1.19 mprof.go stkbucket, setprofilebucket.
 #include "profile/heap_sample.h"
 

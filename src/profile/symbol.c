@@ -366,8 +366,8 @@ size_t symbols_find(struct symbols *symbols, uintptr_t pc, struct symbol_line *l
 
 // --- /debug/pprof/symbol ---
 
-// Reads a number as Go's strconv.ParseUint(text, 0, 64) does, but for 0b and underscores; 0 if it is
-// none.
+// Reads a number as Go's strconv.ParseUint(text, 0, 64) does, but for 0b and underscores; 0 if it
+// is none.
 static uint64_t address_parse(const char *text, size_t length)
 {
     unsigned base = 10;

@@ -231,7 +231,8 @@ EBB_TEST(heap_sample, realloc_keeps_the_sample)
         cr_assert(ebb_malloc_usable_size(block) >= sizes[i]);
         struct heap_sample sample;
         cr_assert(heap_sample_live(&sample, 1) == 1);
-        cr_assert(sample.stack->block_bytes == span_block_bytes(span_of(&pageheap_main, (void *)sample.place)));
+        cr_assert(sample.stack->block_bytes ==
+                  span_block_bytes(span_of(&pageheap_main, (void *)sample.place)));
         for (size_t k = 0; k < min_size(have, sizes[i]); k++) {
             cr_assert(block[k] == 7);
         }
