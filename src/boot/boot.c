@@ -53,6 +53,7 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
     (void)argc;
     (void)argv;
     heap_init();
+    unwind_main_stack(entries);
     environment_read(entries);
     if (options_main.check >= 2) {
         harden_enable(&heap_main);

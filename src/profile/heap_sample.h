@@ -137,6 +137,10 @@ const char *heap_sample_verify(void);
 // of Ebb itself, and returns how many. Takes no lock and allocates nothing (docs/design/009).
 uint32_t unwind_stack(uintptr_t *stack, uint32_t max);
 
+// unwind_main_stack says where the main thread's stack ends, as far as is known: an address above
+// all its frames. Called once, at start.
+void unwind_main_stack(const void *end);
+
 // unwind_interrupted writes the stack that a signal handler has interrupted; context is the
 // handler's third argument. The first address is where it was, the others are return addresses.
 uint32_t unwind_interrupted(const void *context, uintptr_t *stack, uint32_t max);
