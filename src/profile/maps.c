@@ -6,10 +6,9 @@
 // are not those of stat(2) on every file system. Images are looked into through /proc/self/mem,
 // because a library may go while we look.
 //
-// Go  1.19 runtime/pprof/proto.go parseProcSelfMaps, elf.go elfBuildID.
+// Go  1.19 runtime/pprof/proto.go parseProcSelfMaps.
 #include "profile/maps.h"
 
-#include <elf.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -19,7 +18,6 @@
 #define READ_BYTES (16 * KIB)
 // An image's first page has its program headers and, as every linker does it, its notes.
 #define HEAD_BYTES (4 * KIB)
-#define BUILD_ID_MAX 64
 
 static const char *number_hex(const char *text, const char *end, uint64_t *value)
 {
@@ -94,62 +92,6 @@ bool maps_parse(const char *text, size_t length, struct maps_line *line)
     }
     return stop > start;
 }
-
-static const char *note_build_id(const char *notes, size_t bytes, struct region *region)
-{
-    while (bytes >= sizeof(Elf64_Nhdr)) {
-        Elf64_Nhdr note;
-        memcpy(&note, notes, sizeof(note));
-        size_t name = align_up(note.n_namesz, 4);
-        size_t whole = sizeof(note) + name + align_up(note.n_descsz, 4);
-        if (note.n_namesz > bytes || note.n_descsz > bytes || whole > bytes) {
-            break;
-        }
-        const char *desc = notes + sizeof(note) + name;
-        if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 &&
-            memcmp(notes + sizeof(note), "GNU", 4) == 0 && note.n_descsz <= BUILD_ID_MAX) {
-            char hex[2 * BUILD_ID_MAX];
-            for (size_t i = 0; i < note.n_descsz; i++) {
-                hex[2 * i] = "0123456789abcdef"[(desc[i] >> 4) & 15];
-                hex[2 * i + 1] = "0123456789abcdef"[desc[i] & 15];
-            }
-            return region_text(region, hex, 2 * (size_t)note.n_descsz);
-        }
-        notes += whole;
-        bytes -= whole;
-    }
-    return NULL;
-}
-
-const char *maps_build_id(const char *head, size_t bytes, struct region *region)
-{
-    Elf64_Ehdr elf;
-    if (bytes < sizeof(elf)) {
-        return "";
-    }
-    memcpy(&elf, head, sizeof(elf));
-    if (memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0 || elf.e_ident[EI_CLASS] != ELFCLASS64) {
-        return "";
-    }
-    for (size_t i = 0; i < elf.e_phnum; i++) {
-        Elf64_Phdr part;
-        uint64_t at = elf.e_phoff + i * sizeof(part);
-        if (elf.e_phoff > bytes || at + sizeof(part) > bytes) {
-            break;
-        }
-        memcpy(&part, head + at, sizeof(part));
-        if (part.p_type == PT_NOTE && part.p_offset < bytes) {
-            size_t count = (size_t)min_u64(part.p_filesz, bytes - part.p_offset);
-            const char *id = note_build_id(head + part.p_offset, count, region);
-            if (id != NULL) {
-                return id;
-            }
-        }
-    }
-    return "";
-}
-
-// --- the list ---
 
 static bool same_file(const struct maps_module *module, const struct maps_line *line)
 {

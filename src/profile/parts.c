@@ -4,10 +4,10 @@
 //
 // Model
 //   Small memory comes from the region, in classes of powers of two with a list of free pieces each
-//   (libbacktrace frees much of what it takes, and says how large it was). Large memory is a mapping
-//   of its own. A view, which is what libbacktrace calls a piece of a file, is a copy of the bytes:
-//   a file that is cut short while it is mapped would end the program. Only the program's own file
-//   is mapped, which the kernel lets nobody write while it runs.
+//   (libbacktrace frees much of what it takes, and says how large it was). Large memory is a
+//   mapping of its own. A view, which is what libbacktrace calls a piece of a file, is a copy of
+//   the bytes: a file that is cut short while it is mapped would end the program. Only the
+//   program's own file is mapped, which the kernel lets nobody write while it runs.
 //
 // Why this way
 //   libbacktrace's own files for this call malloc or mmap with errno, and ask the dynamic linker,

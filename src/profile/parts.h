@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// Parts: the world that libbacktrace and zlib run in here: memory from a region, files by raw system
-// calls, and no module but the one that is asked for.
+// Parts: the world that libbacktrace and zlib run in here: memory from a region, files by raw
+// system calls, and no module but the one that is asked for.
 //
-// The declarations of libbacktrace are ours, of its internal.h: its header lies in a folder of gcc's
-// that clang does not look into, and the functions it calls are in none. tools/mkparts.sh gives what
-// it wants of libc other names, which parts.c defines.
+// The declarations of libbacktrace are ours, of its internal.h: its header lies in a folder of
+// gcc's that clang does not look into, and the functions it calls are in none. tools/mkparts.sh
+// gives what it wants of libc other names, which parts.c defines.
 //
 // Go  none; debug/elf, debug/dwarf and compress/flate allocate as everything does.
 #ifndef EBB_PROFILE_PARTS_H

@@ -197,8 +197,8 @@ struct symbol_mapping *symbols_mappings(struct symbols *symbols, size_t *count);
 // symbols_mapping_of returns the index of the mapping that holds pc, or SIZE_MAX.
 size_t symbols_mapping_of(const struct symbols *symbols, uintptr_t pc);
 
-// symbols_answer answers a request to /debug/pprof/symbol (INTERFACES 2.3): query is addresses with +
-// between them; those that have a function are written with it. False: the sink did not take it.
+// symbols_answer answers a request to /debug/pprof/symbol (INTERFACES 2.3): query is addresses with
+// + between them; those that have a function are written with it. False: the sink did not take it.
 bool symbols_answer(const char *query, size_t length, struct profile_sink *sink);
 
 // symbols_find writes the lines of an address, the innermost inlined call first, at most max of

@@ -12,6 +12,9 @@
 //   Where no file says anything, a function is still one: the unwind tables in memory say where it
 //   begins, and it is called by that, prog+0x1136.
 //
+//   Files that were cut, and headers, symbols and notes that are damaged, do no harm; damage inside
+//   DWARF is left to libbacktrace, which checks most of it.
+//
 // Locking
 //   None: a struct symbols belongs to one thread.
 //
@@ -366,8 +369,8 @@ size_t symbols_find(struct symbols *symbols, uintptr_t pc, struct symbol_line *l
 
 // --- /debug/pprof/symbol ---
 
-// Reads a number as Go's strconv.ParseUint(text, 0, 64) does, but for 0b and underscores; 0 if it is
-// none.
+// Reads a number as Go's strconv.ParseUint(text, 0, 64) does, but for 0b and underscores; 0 if it
+// is none.
 static uint64_t address_parse(const char *text, size_t length)
 {
     unsigned base = 10;

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import struct
 import subprocess
 import threading
 
@@ -377,6 +378,18 @@ def replace(path, data):
     os.rename(path + '.new', path)
 
 
+def outside_dwarf(data):
+    """Where an ELF file has no DWARF, headers twice. Inside of it libbacktrace is on its own."""
+    start, count, names = struct.unpack_from('<Q', data, 40) + struct.unpack_from('<HH', data, 60)
+    sections = [struct.unpack_from('<IIQQQQIIQQ', data, start + 64 * i) for i in range(count)]
+    texts = data[sections[names][4]:]
+    places = set(range(len(data)))
+    for section in sections:
+        if texts[section[0]:].startswith(b'.debug_'):
+            places -= set(range(section[4], section[4] + section[5]))
+    return sorted(places) + list(range(64)) + list(range(start, start + 64 * count))
+
+
 def part_files(world):
     """Files that were removed, replaced or cut while the program runs."""
     copy = world.file('gone')
@@ -420,6 +433,7 @@ def part_files(world):
         served.name(served.second)
     served.end()
     damaged = 0
+    places = outside_dwarf(whole)
     for _ in range(3):
         replace(lib, whole)
         served = Served(world, program, 'heap', lib)
@@ -427,7 +441,7 @@ def part_files(world):
             with open(lib, 'r+b') as file:
                 file.write(whole)
                 for _ in range(random.choice((1, 4, 64))):
-                    file.seek(random.randrange(len(whole)))
+                    file.seek(random.choice(places))
                     file.write(bytes([random.randrange(256)]))
             damaged += served.name(served.first) != 'lib_inlined'
         served.end()

@@ -436,8 +436,8 @@ static void reader_scale(int64_t *objects, int64_t *bytes, int64_t period)
     *bytes = (int64_t)((long double)*bytes * scale);
 }
 
-// Estimates are sampled again, and the reader gets the estimates back: bytes exactly, objects as far
-// as whole ones can say it.
+// Estimates are sampled again, and the reader gets the estimates back: bytes exactly, objects as
+// far as whole ones can say it.
 EBB_TEST(text, sampled_again)
 {
     static const int64_t sizes[] = {16, 100, 4096, 65536, 524288, 4194304, 100000000};

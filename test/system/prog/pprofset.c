@@ -5,9 +5,9 @@
 //   pprofset FORM FILE   FORM is heap, count, contention, mutex or table, for the proto, or with
 //                        -text behind it for the text of debug=1
 //   pprofset ... serve [LIBRARY]
-//                        afterwards answers a line of standard input as /debug/pprof/symbol does, an
-//                        empty line after each answer, until the input ends; says before where the
-//                        functions lib_first and lib_second of the library lie
+//                        afterwards answers a line of standard input as /debug/pprof/symbol does,
+//                        an empty line after each answer, until the input ends; says before where
+//                        the functions lib_first and lib_second of the library lie
 //
 // Linked with the library's internals; test/system/pprof.py has its copies with and without DWARF,
 // symbols and a fixed address read by go tool pprof.
