@@ -10,7 +10,6 @@
 #include <elf.h>
 #include <string.h>
 
-#include "os/sys.h"
 #include "profile/maps.h"
 
 #define HEAD_BYTES (4 * KIB)
@@ -126,9 +125,9 @@ bool maps_bias(struct maps_module *module, const char *head, size_t bytes)
     return false;
 }
 
-static bool memory_read(const struct maps *maps, uintptr_t from, void *to, size_t bytes)
+static bool memory_read(struct maps *maps, uintptr_t from, void *to, size_t bytes)
 {
-    return sys_call4(SYS_pread64, maps->memory, to, bytes, from) == (long)bytes;
+    return maps_memory(maps, from, to, bytes) == bytes;
 }
 
 static uintptr_t moved(uintptr_t base, int32_t by)
@@ -137,8 +136,7 @@ static uintptr_t moved(uintptr_t base, int32_t by)
 }
 
 // The address of .eh_frame_hdr, 0 if there is none.
-static uintptr_t table_of(const struct maps *maps, struct maps_module *module,
-                          struct region *region)
+static uintptr_t table_of(struct maps *maps, struct maps_module *module, struct region *region)
 {
     if (module->unwind_known) {
         return module->unwind;
@@ -166,7 +164,7 @@ static uintptr_t table_of(const struct maps *maps, struct maps_module *module,
 }
 
 // The last row whose function begins at or before pc.
-static bool row_find(const struct maps *maps, uintptr_t table, uint32_t count, uintptr_t pc,
+static bool row_find(struct maps *maps, uintptr_t table, uint32_t count, uintptr_t pc,
                      struct table_row *found)
 {
     uint32_t low = 0;
@@ -188,13 +186,13 @@ static bool row_find(const struct maps *maps, uintptr_t table, uint32_t count, u
     return low != 0;
 }
 
-uintptr_t maps_function(const struct maps *maps, struct maps_module *module, uintptr_t pc,
+uintptr_t maps_function(struct maps *maps, struct maps_module *module, uintptr_t pc,
                         struct region *region)
 {
     struct table_head head;
     struct table_row row;
     struct entry_head entry;
-    uintptr_t table = maps->memory < 0 ? 0 : table_of(maps, module, region);
+    uintptr_t table = table_of(maps, module, region);
     if (table == 0 || !memory_read(maps, table, &head, sizeof(head)) || head.version != 1 ||
         head.start_encoding != ENCODING_START || head.count_encoding != ENCODING_COUNT ||
         head.table_encoding != ENCODING_TABLE || !row_find(maps, table, head.count, pc, &row)) {

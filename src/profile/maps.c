@@ -3,15 +3,17 @@
 // Maps: /proc/self/maps read and put in the order pprof wants it: the program's own mappings first.
 //
 // The program is told from its libraries by its entry point: paths and inodes of /proc/self/maps
-// are not those of stat(2) on every file system. Images are looked into through /proc/self/mem,
+// are not those of stat(2) on every file system. Images are looked into by way of the kernel,
 // because a library may go while we look.
 //
 // Go  1.19 runtime/pprof/proto.go parseProcSelfMaps.
 #include "profile/maps.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/uio.h>
 
 #include "os/sys.h"
 
@@ -111,18 +113,34 @@ static uintptr_t image_of(const struct maps_line *line, const struct maps_line *
     return same ? head->start : 0;
 }
 
+// A program that has changed its user may not open its own /proc/self/mem, a container may forbid
+// process_vm_readv: one of the two is there.
+size_t maps_memory(struct maps *maps, uintptr_t from, void *to, size_t bytes)
+{
+    struct iovec local = {to, bytes};
+    struct iovec remote = {(void *)from, bytes};
+    long got = sys_call6(SYS_process_vm_readv, sys_call0(SYS_getpid), SYS_ARG(&local), 1,
+                         SYS_ARG(&remote), 1, 0);
+    if (got == -EPERM || got == -ENOSYS) {
+        if (maps->memory < 0) {
+            int flags = O_RDONLY | O_CLOEXEC;
+            maps->memory = (int)sys_call3(SYS_openat, AT_FDCWD, "/proc/self/mem", flags);
+        }
+        got = sys_call4(SYS_pread64, maps->memory, to, bytes, from);
+    }
+    return got < 0 ? 0 : (size_t)got;
+}
+
 static void module_look(struct maps *maps, struct maps_module *module, struct region *region)
 {
     char *head = region_alloc(region, HEAD_BYTES);
     module->build_id = "";
-    if (head == NULL || module->image == 0 || maps->memory < 0) {
+    if (head == NULL || module->image == 0) {
         return;
     }
-    long got = sys_call4(SYS_pread64, maps->memory, head, HEAD_BYTES, module->image);
-    if (got > 0) {
-        const char *id = maps_build_id(head, (size_t)got, region);
-        module->build_id = id == NULL ? "" : id;
-    }
+    size_t got = maps_memory(maps, module->image, head, HEAD_BYTES);
+    const char *id = maps_build_id(head, got, region);
+    module->build_id = id == NULL ? "" : id;
 }
 
 static struct maps_module *module_get(struct maps *maps, const struct maps_line *line,
@@ -245,7 +263,6 @@ bool maps_read(struct maps *maps, struct region *region)
     if (buf == NULL) {
         return false;
     }
-    maps->memory = (int)sys_call3(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDONLY | O_CLOEXEC);
     long file = sys_call3(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
     if (file < 0) {
         return true; // addresses without mappings then

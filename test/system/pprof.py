@@ -264,6 +264,16 @@ def part_programs(world):
             listed = world.pprof('-list', '^make_other$', path)
             if not re.search(r'10MB +10MB +%d:.*// line OTHER' % line_of('OTHER'), listed):
                 raise Fail('%s: -list says %s' % (name, listed))
+    # Stripped, with its DWARF in a file beside it.
+    program = world.file('linked')
+    subprocess.run(['objcopy', '--only-keep-debug', world.programs['pprofset'],
+                    program + '.debug'], check=True)
+    subprocess.run(['objcopy', '--strip-all', '--add-gnu-debuglink=' + program + '.debug',
+                    world.programs['pprofset'], program], check=True, cwd=world.folder)
+    profile = Profile(world.collect(program, 'heap', 'linked.gz'))
+    expect('names of the file beside', [name for name, file, line in
+                                        profile.stack(profile.samples[0])[:3]],
+           ['inlined_step', 'make_list', 'run_job'])
     base = world.collect(world.programs['pprofset'], 'heap', 'base.gz')
     expect('-base', top(world.pprof('-top', '-base', base, base)), {})
 
@@ -478,6 +488,11 @@ def part_large(world):
     subprocess.run(['objcopy', '--update-section', '.debug_str=' + filler, lib], check=True)
     served = Served(world, world.programs['pprofset'], 'heap', lib)
     expect('library with 70 MB of DWARF', served.name(served.first), 'lib_first')
+    served.end()
+    # Pressed DWARF.
+    lib = library(world, world.file('libpressed.so'), '-gz')
+    served = Served(world, world.programs['pprofset'], 'heap', lib)
+    expect('library with pressed DWARF', served.name(served.first), 'lib_inlined')
     served.end()
 
 

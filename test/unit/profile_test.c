@@ -318,6 +318,8 @@ static void add_heap(struct profile_set *set, uintptr_t leaf, int64_t allocs, in
     uintptr_t stack[1] = {leaf};
     struct profile_sample sample = {
         .stack = stack, .depth = 1, .values = {allocs, allocs * bytes, inuse, inuse * bytes}};
+    sample.labels[0] = (struct profile_label){.key = "bytes", .number = bytes, .unit = "bytes"};
+    sample.label_count = 1; // not in the text
     cr_assert(profile_set_add(set, &sample));
 }
 
