@@ -66,6 +66,8 @@ def option_row(row):
     elif kind == "ENUM":
         default = int(default, 0)
         values, start = choices.replace("|", ", "), choices.split("|")[default]
+    elif kind == "TEXT":
+        values, start = choices.replace("|", ", "), "not set"
     elif kind == "BOOL":
         values, start = "0, 1", default
     elif kind == "INT":

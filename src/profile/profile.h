@@ -29,6 +29,7 @@
 #ifndef EBB_PROFILE_PROFILE_H
 #define EBB_PROFILE_PROFILE_H
 
+#include "base/atomic.h"
 #include "base/fmt.h"
 #include "ebb/stats.h"
 #include "os/region.h"
@@ -126,6 +127,9 @@ struct profile_kind {
     // collect fills the set, which is empty but for kind, and sets period and comments. False: it
     // cannot, and why says so in one line.
     bool (*collect)(struct profile_set *set, const char **why);
+    // run fills it by watching for a while, or until *stop is not 0; 0 or a negative errno (see
+    // cpu_sample.h). Such a kind has no collect.
+    long (*run)(struct profile_set *set, uint64_t duration_ns, const atomic_u32 *stop);
     uint64_t (*count)(void); // for the index page: records there are
 };
 
