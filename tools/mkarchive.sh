@@ -2,15 +2,23 @@
 # SPDX-License-Identifier: MIT
 #
 # mkarchive.sh OUT.a ARCHIVE...: all members become one object whose hidden symbols are made local,
-# so that an internal name such as span_free cannot collide with one of the program's. LD, OBJCOPY
-# and AR choose other tools.
+# so that an internal name such as span_free cannot collide with one of the program's. Of libparts.a,
+# which is made of other people's libraries, nothing is hidden yet: all its names become local. LD,
+# NM, OBJCOPY and AR choose other tools.
 set -eu
 out=$1
 shift
 object=$(dirname "$out")/ebb.o
 "${LD:-ld}" -r -o "$object" --defsym malloc=ebb_malloc --defsym free=ebb_free \
     --whole-archive "$@" --no-whole-archive
-"${OBJCOPY:-objcopy}" --localize-hidden "$object"
+names=$(dirname "$out")/ebb.names
+for archive in "$@"; do
+    case $archive in
+    *libparts.a) "${NM:-nm}" -g --defined-only "$archive" | awk 'NF == 3 { print $3 }' ;;
+    esac
+done >"$names"
+"${OBJCOPY:-objcopy}" --localize-hidden --localize-symbols="$names" "$object"
+rm -f "$names"
 rm -f "$out"
 "${AR:-ar}" rcsD "$out" "$object"
 rm -f "$object"

@@ -56,7 +56,7 @@ void *region_alloc(struct region *region, size_t bytes)
     if (bytes > SIZE_MAX / 2) {
         return NULL;
     }
-    bytes = align_up(bytes, 16);
+    bytes = align_up(max_size(bytes, 1), 16);
     if (bytes > (size_t)(region->end - region->pos) && !region_grow(region, bytes)) {
         return NULL;
     }

@@ -39,6 +39,7 @@
 #define PROFILE_LABEL_MAX 8
 #define PROFILE_KIND_MAX 24
 #define PROFILE_COMMENT_MAX 16
+#define PROFILE_NAMES_BYTES (128 * MIB)
 
 // --- sets ---
 
@@ -88,6 +89,9 @@ struct profile_set {
     const char *comments[PROFILE_COMMENT_MAX];
     size_t comment_count;
     bool cut; // memory was short: samples are missing
+    // What the writers may use to find names, PROFILE_NAMES_BYTES unless changed. With too little
+    // there are names without lines, or only addresses and mappings.
+    size_t names_limit_bytes;
 };
 
 // profile_set_init makes an empty set of a kind, in a region of up to limit_bytes.
@@ -179,8 +183,10 @@ struct symbol_mapping {
     uint64_t offset;
     const char *path;     // without " (deleted)"; "[vdso]"; "" if it has none
     const char *build_id; // lower-case hex, "" if it has none
-    bool named;           // every address looked up in it so far had function, file and line
     bool asked;           // some address was looked up in it
+    bool functions;       // every address looked up in it so far had a function,
+    bool files;           // a file,
+    bool lines;           // a line
 };
 
 // symbols_open reads the process's executable mappings, the program's own first; all memory is the
@@ -194,6 +200,10 @@ struct symbol_mapping *symbols_mappings(struct symbols *symbols, size_t *count);
 
 // symbols_mapping_of returns the index of the mapping that holds pc, or SIZE_MAX.
 size_t symbols_mapping_of(const struct symbols *symbols, uintptr_t pc);
+
+// symbols_answer answers a request to /debug/pprof/symbol (INTERFACES 2.3): query is addresses with +
+// between them; those that have a function are written with it. False: the sink did not take it.
+bool symbols_answer(const char *query, size_t length, struct profile_sink *sink);
 
 // symbols_find writes the lines of an address, the innermost inlined call first, at most max of
 // them, and returns how many: 0 if nothing is known of it. start is set to the address of the

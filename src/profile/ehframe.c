@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+//
+// Maps: what an ELF image in memory says of itself: how far it was moved, and where the function
+// that holds an address begins.
+//
+// The sorted table of .eh_frame_hdr is there in stripped files too, because unwinding needs it. It
+// has the start of each function; where one ends, its entry in .eh_frame says.
+//
+// Go  none: Go's own tables cannot be stripped.
+#include <elf.h>
+#include <string.h>
+
+#include "os/sys.h"
+#include "profile/maps.h"
+
+#define HEAD_BYTES (4 * KIB)
+// Encodings of DWARF: signed 4 bytes relative to the table, unsigned 4 bytes, relative to itself.
+#define ENCODING_TABLE 0x3b
+#define ENCODING_COUNT 0x03
+#define ENCODING_START 0x1b
+
+struct table_head {
+    uint8_t version;
+    uint8_t start_encoding;
+    uint8_t count_encoding;
+    uint8_t table_encoding;
+    int32_t start;
+    uint32_t count;
+};
+
+struct table_row {
+    int32_t function;
+    int32_t entry;
+};
+
+// The front of an entry of .eh_frame.
+struct entry_head {
+    uint32_t bytes;
+    uint32_t common;
+    int32_t function; // relative to this field
+    uint32_t function_bytes;
+};
+
+// By the segment with its text.
+bool maps_bias(struct maps_module *module, const char *head, size_t bytes)
+{
+    Elf64_Ehdr elf;
+    if (bytes < sizeof(elf)) {
+        return false;
+    }
+    memcpy(&elf, head, sizeof(elf));
+    if (memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0 || elf.e_ident[EI_CLASS] != ELFCLASS64 ||
+        elf.e_phoff > bytes || elf.e_shentsize != sizeof(Elf64_Shdr)) {
+        return false;
+    }
+    uint64_t length = module->text_end - module->text;
+    for (size_t i = 0; i < elf.e_phnum; i++) {
+        Elf64_Phdr part;
+        uint64_t at = elf.e_phoff + i * sizeof(part);
+        if (at + sizeof(part) > bytes) {
+            break;
+        }
+        memcpy(&part, head + at, sizeof(part));
+        if (part.p_type == PT_LOAD && (part.p_flags & PF_X) != 0 &&
+            module->text_offset < part.p_offset + part.p_filesz &&
+            module->text_offset + length > part.p_offset) {
+            module->bias = module->text - (part.p_vaddr + module->text_offset - part.p_offset);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool memory_read(const struct maps *maps, uintptr_t from, void *to, size_t bytes)
+{
+    return sys_call4(SYS_pread64, maps->memory, to, bytes, from) == (long)bytes;
+}
+
+static uintptr_t moved(uintptr_t base, int32_t by)
+{
+    return base + (uintptr_t)(intptr_t)by;
+}
+
+// The address of .eh_frame_hdr, 0 if there is none.
+static uintptr_t table_of(const struct maps *maps, struct maps_module *module,
+                          struct region *region)
+{
+    if (module->unwind_known) {
+        return module->unwind;
+    }
+    module->unwind_known = true;
+    char *head = region_alloc(region, HEAD_BYTES);
+    if (head == NULL || module->image == 0 || !memory_read(maps, module->image, head, HEAD_BYTES) ||
+        !maps_bias(module, head, HEAD_BYTES)) {
+        return 0;
+    }
+    Elf64_Ehdr elf;
+    memcpy(&elf, head, sizeof(elf));
+    for (size_t i = 0; i < elf.e_phnum; i++) {
+        Elf64_Phdr part;
+        uint64_t at = elf.e_phoff + i * sizeof(part);
+        if (at + sizeof(part) > HEAD_BYTES) {
+            break;
+        }
+        memcpy(&part, head + at, sizeof(part));
+        if (part.p_type == PT_GNU_EH_FRAME) {
+            module->unwind = module->bias + part.p_vaddr;
+        }
+    }
+    return module->unwind;
+}
+
+// The last row whose function begins at or before pc.
+static bool row_find(const struct maps *maps, uintptr_t table, uint32_t count, uintptr_t pc,
+                     struct table_row *found)
+{
+    uint32_t low = 0;
+    uint32_t high = count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        struct table_row row;
+        uintptr_t at = table + sizeof(struct table_head) + middle * sizeof(row);
+        if (!memory_read(maps, at, &row, sizeof(row))) {
+            return false;
+        }
+        if (moved(table, row.function) <= pc) {
+            *found = row;
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low != 0;
+}
+
+uintptr_t maps_function(const struct maps *maps, struct maps_module *module, uintptr_t pc,
+                        struct region *region)
+{
+    struct table_head head;
+    struct table_row row;
+    struct entry_head entry;
+    uintptr_t table = maps->memory < 0 ? 0 : table_of(maps, module, region);
+    if (table == 0 || !memory_read(maps, table, &head, sizeof(head)) || head.version != 1 ||
+        head.start_encoding != ENCODING_START || head.count_encoding != ENCODING_COUNT ||
+        head.table_encoding != ENCODING_TABLE || !row_find(maps, table, head.count, pc, &row)) {
+        return 0;
+    }
+    uintptr_t start = moved(table, row.function);
+    uintptr_t at = moved(table, row.entry);
+    if (!memory_read(maps, at, &entry, sizeof(entry)) ||
+        moved(at + offsetof(struct entry_head, function), entry.function) != start) {
+        return 0;
+    }
+    return pc - start < entry.function_bytes ? start : 0;
+}

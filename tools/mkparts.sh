@@ -1,0 +1,62 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# mkparts.sh OUT.a LIBZ.a LIBPROTOBUF-NANOPB.a LIBBACKTRACE.a: what profiles are written with, as one
+# archive that uses nothing of libc but memory and strings, because it runs in threads that libc does
+# not know.
+#
+# Of each library only the members are taken that compute. What they want from a system (memory,
+# files, the list of modules, errno, texts for errors) gets names that src/profile/parts.c defines;
+# zlib's own names get its prefix z_, so that they do not stand in for those of a libz.so. A use of
+# libc that is not on the list below ends the build. AR, NM and OBJCOPY choose other tools.
+set -eu
+out=$1
+zlib=$2
+nanopb=$3
+backtrace=$4
+ar=${AR:-ar}
+nm=${NM:-nm}
+objcopy=${OBJCOPY:-objcopy}
+here=$(pwd)
+case $out in /*) ;; *) out=$here/$out ;; esac
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+absolute() {
+    case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac
+}
+
+# members ARCHIVE NAME...: takes the members out.
+members() {
+    archive=$(absolute "$1")
+    shift
+    (cd "$folder" && "$ar" x "$archive" "$@") || {
+        echo "mkparts: $archive has no $*; another version than we know" >&2
+        exit 1
+    }
+}
+
+members "$zlib" deflate.o trees.o adler32.o crc32.o
+(cd "$folder" && "$nm" -g --defined-only ./*.o) |
+    awk 'NF == 3 { print $3, "z_" $3 }' | sort -u >"$folder/names"
+members "$nanopb" pb_encode.c.o pb_common.c.o
+members "$backtrace" dwarf.o elf.o fileline.o sort.o state.o
+for name in zcalloc zcfree z_errmsg dl_iterate_phdr fstat lstat readlink getpid snprintf \
+    __errno_location; do
+    echo "$name parts_$name"
+done >>"$folder/names"
+for member in "$folder"/*.o; do
+    "$objcopy" --redefine-syms="$folder/names" "$member"
+done
+rm -f "$out"
+(cd "$folder" && "$ar" rcsD "$out" ./*.o)
+
+"$nm" -g --defined-only "$out" | awk 'NF == 3 { print $3 }' | sort -u >"$folder/defined"
+strange=$("$nm" -u "$out" | awk 'NF == 2 && $1 == "U" { print $2 }' | sort -u |
+    comm -23 - "$folder/defined" | grep -Evx \
+    'parts_.*|backtrace_(alloc|free|vector_(grow|finish|release)|get_view|release_view|open|close)|mem(cpy|set|cmp|move|chr)|str(len|cmp|nlen|rchr|ncmp)|__stack_chk_(fail|guard)|_GLOBAL_OFFSET_TABLE_|__aarch64_.*' || :)
+if [ -n "$strange" ]; then
+    rm -f "$out"
+    echo "mkparts: the libraries use what a thread without libc has not: $(echo "$strange" | tr "\n" " ")" >&2
+    exit 1
+fi
