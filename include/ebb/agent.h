@@ -2,8 +2,11 @@
 //
 // ebb/agent.h: the agent, which answers go tool pprof, gops, Prometheus and browsers.
 //
-//     ebb_agent_start("127.0.0.1:8090");  // then: go tool pprof http://127.0.0.1:8090/debug/pprof/heap
-//     ebb_agent_start("gops");            // then: gops memstats PID
+//     ebb_agent_start("127.0.0.1:8090");
+//     ebb_agent_start("gops");
+//
+//     go tool pprof http://127.0.0.1:8090/debug/pprof/heap
+//     gops memstats PID
 //
 // Without a line of code: EBB=http=127.0.0.1:8090,gops=1, or `ebb attach PID` at a running process.
 // Only root and the process's own user are answered, unless EBB=http_allow= says otherwise.

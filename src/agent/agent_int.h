@@ -10,8 +10,8 @@
 //   By the letters above.
 //
 // Flow
-//   life.c starts keeper.c, which starts door.c; door.c uses http.c, peer.c, listen.c and hands jobs
-//   to worker.c, which calls the handlers in pages.c, named.c, numbers.c and gops_answer.c.
+//   life.c starts keeper.c, which starts door.c; door.c uses http.c, peer.c, listen.c and hands
+//   jobs to worker.c, which calls the handlers in pages.c, named.c, numbers.c and gops_answer.c.
 //
 // Why this way
 //   One header for a folder whose files are steps of one walk.
@@ -38,14 +38,14 @@
 #define AGENT_WORKERS 4
 #define AGENT_DELTAS 16 // connections in WAIT
 
-#define READ_NS (15 * NS_PER_S)  // for a request; between two of them
-#define SEND_NS (30 * NS_PER_S)  // without progress
-#define DRAIN_NS (2 * NS_PER_S)  // for the other side to close
-#define SECONDS_MAX 3600         // of seconds=
-#define CPU_SECONDS 30           // of a CPU profile, unless asked otherwise
-#define SET_MAX (64 * MIB)       // memory of a profile's samples
-#define ANSWER_MAX (64 * MIB)    // of an answer
-#define ANSWERS_MAX (192 * MIB)  // of all answers that are being sent
+#define READ_NS (15 * NS_PER_S) // for a request; between two of them
+#define SEND_NS (30 * NS_PER_S) // without progress
+#define DRAIN_NS (2 * NS_PER_S) // for the other side to close
+#define SECONDS_MAX 3600        // of seconds=
+#define CPU_SECONDS 30          // of a CPU profile, unless asked otherwise
+#define SET_MAX (64 * MIB)      // memory of a profile's samples
+#define ANSWER_MAX (64 * MIB)   // of an answer
+#define ANSWERS_MAX (192 * MIB) // of all answers that are being sent
 
 // --- requests: bytes in, a request out (http.c) ---
 
@@ -101,7 +101,7 @@ bool query_number(const char *text, int64_t *value);
 // query_level is the value of debug= or gc=: 0 if there is none or it is no number.
 int64_t query_level(const char *query, const char *name);
 
-// --- answers (answer.c) ---
+// --- answers (response.c) ---
 
 #define ANSWER_HEAD_BYTES 512
 #define ANSWER_NAME_BYTES 64
@@ -271,7 +271,7 @@ bool passwd_find(const char *text, const char *name, size_t name_len, uint32_t u
 // --- listeners (listen.c) ---
 
 struct listener {
-    int fd; // -1: closed
+    int fd;     // -1: closed
     bool local; // unix socket
     char where[AGENT_WHERE_BYTES];
     // The file that goes when it is closed: the socket's, or gops' port file.
@@ -355,13 +355,13 @@ struct agent {
     atomic_u32 wants;      // (A) raised when what is wanted has changed
     atomic_u32 acted;      // (A) the wants the door has acted on
 
-    char want_http[AGENT_WHERE_BYTES]; // (M) "" for none
-    bool want_gops;                    // (M)
+    char want_http[AGENT_WHERE_BYTES];  // (M) "" for none
+    bool want_gops;                     // (M)
     char http_where[AGENT_WHERE_BYTES]; // written by the door before acted
     char gops_where[AGENT_WHERE_BYTES]; // the same
-    long http_error;                   // the same
-    long gops_error;                   // the same
-    char gops_folder[512];             // (C)
+    long http_error;                    // the same
+    long gops_error;                    // the same
+    char gops_folder[512];              // (C)
 
     atomic_u32 keeper_bell;  // (A)
     atomic_u32 release_ask;  // (A) RELEASE_*
@@ -393,7 +393,7 @@ void keeper_run(void *arg);
 // agent_release has the keeper give all memory back, and waits for it.
 void agent_release(void);
 
-// worker.c: work_give hands the connection's job to a worker, or does it if there can be none.
+// crew.c: work_give hands the connection's job to a worker, or does it if there can be none.
 void work_give(struct conn *conn, size_t working);
 void workers_end(void);
 void worker_run(void *arg);

@@ -116,8 +116,9 @@ static void send_begin(struct conn *conn, uint64_t now_ns)
 static bool part_send(struct conn *conn, const char *bytes, size_t count, int flags, long *error)
 {
     if (conn->sent < count) {
-        long done = sys_call6(SYS_sendto, conn->fd, (long)(bytes + conn->sent),
-                              (long)(count - conn->sent), MSG_NOSIGNAL | MSG_DONTWAIT | flags, 0, 0);
+        long done =
+            sys_call6(SYS_sendto, conn->fd, (long)(bytes + conn->sent), (long)(count - conn->sent),
+                      MSG_NOSIGNAL | MSG_DONTWAIT | flags, 0, 0);
         if (done < 0) {
             *error = done;
             return false;
@@ -153,7 +154,8 @@ static bool file_send(struct conn *conn, long *error)
 static bool answer_send(struct conn *conn, long *error)
 {
     if (!conn->head_sent) {
-        if (!part_send(conn, conn->head, conn->head_len, conn->send != NULL ? MSG_MORE : 0, error)) {
+        if (!part_send(conn, conn->head, conn->head_len, conn->send != NULL ? MSG_MORE : 0,
+                       error)) {
             return false;
         }
         conn->head_sent = true;

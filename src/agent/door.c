@@ -66,8 +66,7 @@ static void wants_act(struct door *door)
     if (!agent_main.want_gops) {
         listener_close(&door->gops);
     } else if (door->gops.fd < 0) {
-        agent_main.gops_error =
-            listener_open_gops(&door->gops, agent_main.gops_folder, door->mask);
+        agent_main.gops_error = listener_open_gops(&door->gops, agent_main.gops_folder, door->mask);
     }
     where_tell(agent_main.http_where, &door->http);
     where_tell(agent_main.gops_where, &door->gops);

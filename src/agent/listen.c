@@ -142,7 +142,8 @@ static long unix_open(struct listener *listener, const struct address *address, 
 static long tcp_bind(long fd, struct address *address)
 {
     const int one = 1;
-    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = __builtin_bswap16(address->port)};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6,
+                               .sin6_port = __builtin_bswap16(address->port)};
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = __builtin_bswap16(address->port)};
     void *name = &in;
     socklen_t len = sizeof(in);
@@ -268,10 +269,10 @@ static void port_file_make(struct listener *listener, const char *folder, uint16
     fmt_u64(&path, load_relaxed(&agent_main.pid));
     fmt_init(&text, digits, sizeof(digits));
     fmt_u64(&text, port);
-    long fd = path.truncated ? -ENAMETOOLONG
-                             : sys_call4(SYS_openat, AT_FDCWD, listener->file,
-                                         O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
-                                         0777);
+    long fd = path.truncated
+                  ? -ENAMETOOLONG
+                  : sys_call4(SYS_openat, AT_FDCWD, listener->file,
+                              O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0777);
     if (fd < 0) {
         return;
     }

@@ -2,6 +2,10 @@
 //
 // Profiles by name: the index page, one of them, what changed in some seconds, the CPU profile.
 //
+// Flow
+//   named_answer -> named_index, text_answer or named_binary -> profile_collect -> a writer; with
+//   seconds=N delta_begin, and N seconds later delta_finish. named_cpu keeps a worker for its time.
+//
 // Go  net/http/pprof/pprof.go Index, handler.ServeHTTP, serveDeltaProfile, Profile.
 #include <errno.h>
 #include <string.h>
@@ -97,8 +101,7 @@ static void delta_begin(struct job *job, const struct profile_kind *kind, const 
     if (!query_number(text, &seconds) || seconds <= 0) {
         answer_error(answer, 400, "invalid value for \"seconds\" - must be a positive integer");
     } else if (!kind->delta) {
-        answer_error(answer, 400,
-                     "\"seconds\" parameter is not supported for this profile type");
+        answer_error(answer, 400, "\"seconds\" parameter is not supported for this profile type");
     } else if (query_level(job->query, "debug") != 0) {
         answer_error(answer, 400, "seconds and debug params are incompatible");
     } else if (seconds > SECONDS_MAX) {

@@ -2,6 +2,9 @@
 //
 // Numbers: /metrics and the JSON of MemStats and of the ledger.
 //
+// Flow
+//   numbers_* -> memstats_look, ours_look, process_look -> metrics_print or jsonout_*.
+//
 // Go  client_golang's collectors, expvar. Unlike Go: the world of a large heap is not stopped.
 #include <fcntl.h>
 #include <sched.h>

@@ -26,8 +26,7 @@
 
 int peer_diag_open(void)
 {
-    long fd =
-        sys_call3(SYS_socket, AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+    long fd = sys_call3(SYS_socket, AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     return fd < 0 ? -1 : (int)fd;
 }
 
@@ -135,13 +134,12 @@ void peer_read(int fd, bool local, int diag, struct peer *peer)
     *peer = (struct peer){0};
     if (!local) {
         peer->known = tcp_uid(fd, diag, &peer->uid);
-    } else if (sys_call6(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, (long)&cred, (long)&len,
-                         0) == 0) {
+    } else if (sys_call6(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, (long)&cred, (long)&len, 0) ==
+               0) {
         peer->known = true;
         peer->uid = cred.uid;
     }
-    peer->other =
-        !peer->known || (peer->uid != 0 && peer->uid != (uint32_t)sys_call0(SYS_geteuid));
+    peer->other = !peer->known || (peer->uid != 0 && peer->uid != (uint32_t)sys_call0(SYS_geteuid));
 }
 
 // --- what is allowed ---

@@ -2,6 +2,9 @@
 //
 // Addresses and lists of users, from texts (address.h).
 //
+// Flow
+//   address_parse -> path_parse, or host_parse -> ipv4_parse, ipv6_parse. allow_next, item by item.
+//
 // Go  net/ip.go parseIPv4, parseIPv6. Unlike Go: no zone, no names but localhost.
 #include "base/address.h"
 
@@ -201,27 +204,35 @@ static void hex_group(struct fmt *out, unsigned value)
     }
 }
 
-// The first run of zero groups becomes ::, so that ::1 is written as everybody writes it.
+// The first run of two or more zero groups becomes ::, so that ::1 is written as everybody does.
 static void ipv6_format(struct fmt *out, const uint8_t bytes[16])
 {
-    bool shortened = false;
-    bool divide = false;
-    for (size_t i = 0; i < 16; i += 2) {
-        bool zero = bytes[i] == 0 && bytes[i + 1] == 0;
-        if (zero && !shortened && i + 3 < 16 && bytes[i + 2] == 0 && bytes[i + 3] == 0) {
-            while (i < 16 && bytes[i] == 0 && bytes[i + 1] == 0) {
-                i += 2;
-            }
+    unsigned groups[8];
+    size_t gap = 8;
+    size_t gap_end = 8;
+    for (size_t i = 0; i < 8; i++) {
+        groups[i] = (unsigned)bytes[2 * i] << 8 | bytes[2 * i + 1];
+    }
+    for (size_t i = 0; i + 1 < 8 && gap == 8; i++) {
+        if (groups[i] == 0 && groups[i + 1] == 0) {
+            gap = i;
+            gap_end = i + 2;
+        }
+    }
+    while (gap_end < 8 && groups[gap_end] == 0) {
+        gap_end++;
+    }
+    for (size_t i = 0; i < 8; i++) {
+        if (i == gap) {
             fmt_str(out, "::");
-            shortened = true;
-            divide = false;
-            if (i == 16) {
+            i = gap_end;
+            if (i == 8) {
                 break;
             }
+        } else if (i != 0) {
+            fmt_char(out, ':');
         }
-        fmt_str(out, divide ? ":" : "");
-        hex_group(out, (unsigned)bytes[i] << 8 | bytes[i + 1]);
-        divide = true;
+        hex_group(out, groups[i]);
     }
 }
 

@@ -19,10 +19,8 @@ static const struct {
     const char *name;
     bool takes_arg;
 } verbs[] = {
-    [CONTROL_PING] = {"ping", false},
-    [CONTROL_POLICY] = {"policy", true},
-    [CONTROL_RELEASE] = {"release", false},
-    [CONTROL_LIMIT] = {"limit", true},
+    [CONTROL_PING] = {"ping", false},       [CONTROL_POLICY] = {"policy", true},
+    [CONTROL_RELEASE] = {"release", false}, [CONTROL_LIMIT] = {"limit", true},
     [CONTROL_ATTACH] = {"attach", true},
 };
 

@@ -254,8 +254,8 @@ void releaser_totals(struct release_totals *out)
     struct pageheap_stats stats;
     pageheap_stats_read(&pageheap_main, &stats);
     out->count = load_relaxed(&round_main.trace_count);
-    out->released_bytes = (stats.released_total_pages << PAGE_SHIFT) +
-                          load_relaxed(&round_main.hole_total_bytes);
+    out->released_bytes =
+        (stats.released_total_pages << PAGE_SHIFT) + load_relaxed(&round_main.hole_total_bytes);
     out->refused_bytes = stats.refused_total_pages << PAGE_SHIFT;
 }
 

@@ -40,11 +40,11 @@ const struct jsonout_field jsonout_memstats_fields[] = {
 };
 
 const struct jsonout_field jsonout_ledger_fields[] = {
-    LEDGER(live),       LEDGER(slack),       LEDGER(remote),    LEDGER(cached),
-    LEDGER(ready),      LEDGER(holes_ready), LEDGER(lazy),      LEDGER(withdrawn),
+    LEDGER(live),       LEDGER(slack),       LEDGER(remote),      LEDGER(cached),
+    LEDGER(ready),      LEDGER(holes_ready), LEDGER(lazy),        LEDGER(withdrawn),
     LEDGER(holes_back), LEDGER(runs_back),   LEDGER(meta_tables), LEDGER(meta_caches),
-    LEDGER(meta_other), LEDGER(own_data),    LEDGER(anonymous), LEDGER(stacks),
-    LEDGER(data),       LEDGER(files),       LEDGER(shmem),     LEDGER(special),
+    LEDGER(meta_other), LEDGER(own_data),    LEDGER(anonymous),   LEDGER(stacks),
+    LEDGER(data),       LEDGER(files),       LEDGER(shmem),       LEDGER(special),
     {NULL, 0},
 };
 

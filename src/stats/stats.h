@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Stats: numbers about the heap, and how they are written down. Pure: release collects, this formats.
+// Stats: numbers about the heap, and how they are written down. Pure: release collects, this
+// formats.
 //
 // Model
 //   struct ebb_memstats (include/ebb/stats.h) with the identities stated there; memstats_verify

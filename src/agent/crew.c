@@ -75,7 +75,7 @@ void work_give(struct conn *conn, size_t working)
     }
     store_relaxed(&conn->job_state, JOB_RUNNING);
     conn->job.in_door = true;
-    job_run(&conn->job); // no thread may be started: others wait meanwhile
+    job_run(&conn->job);                       // no thread may be started: others wait meanwhile
     store_release(&conn->job_state, JOB_DONE); // pairs with load_acquire in door_worked
     agent_ring_door();
 }
