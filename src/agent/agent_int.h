@@ -93,6 +93,8 @@ bool http_any_seen(const struct http *http);
 
 // --- queries (query.c), pure ---
 
+// query_split finds path and query of what was asked, both inside url; false if it is no path.
+bool query_split(char *url, const char **path, size_t *path_len, const char **query);
 // query_find decodes the value of the first name=value into out[cap]; false if there is none, or it
 // does not fit.
 bool query_find(const char *query, const char *name, char *out, size_t cap);
@@ -206,7 +208,7 @@ void gops_answer(struct job *job);
 // named_binary answers with a profile as it is now.
 void named_binary(struct job *job, const char *name);
 
-// --- gops (gops_answer.c) ---
+// --- gops (gops_bytes.c; gops_answer is in gops_answer.c) ---
 
 enum gops_command {
     GOPS_STACK = 0x01,
@@ -306,7 +308,7 @@ struct conn {
     struct http http;      // (D)
     char head[ANSWER_HEAD_BYTES];
     size_t head_len;
-    size_t sent;               // (D) of the head, then of the chunk, then of the file
+    size_t sent;               // (D) of the head, then of the chunk; in DRAIN what was read
     struct answer_chunk *send; // (D) the chunk to send
     bool head_sent;            // (D)
     size_t in_len;             // (D)

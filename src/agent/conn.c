@@ -18,6 +18,7 @@
 #include "os/sys.h"
 
 #define DRAIN_TURNS 64
+#define DRAIN_BYTES (16 * MIB) // who sends more than that after his answer does without its end
 #define SENDFILE_BYTES (1 * MIB)
 
 static void state_set(struct conn *conn, enum conn_state state, uint64_t now_ns)
@@ -90,6 +91,7 @@ static void end_begin(struct conn *conn, uint64_t now_ns)
     region_end(&conn->job.region);
     sys_call2(SYS_shutdown, conn->fd, SHUT_WR);
     state_set(conn, CONN_DRAIN, now_ns);
+    conn->sent = 0;
     conn_drain(conn);
 }
 
@@ -232,26 +234,6 @@ static void request_give(struct door *door, struct conn *conn, uint64_t now_ns)
     work_give(conn, working_count(door, CONN_WORK));
 }
 
-// Path and query of what was asked, both inside url; false if it is no path.
-static bool url_split(char *url, const char **path, size_t *path_len, const char **query)
-{
-    if (strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0) {
-        url = strchr(strchr(url, ':') + 3, '/'); // as to a proxy
-    }
-    if (url == NULL || url[0] != '/') {
-        return false;
-    }
-    *path = url;
-    *path_len = strcspn(url, "?#");
-    *query = "";
-    if (url[*path_len] == '?') {
-        *query = url + *path_len + 1;
-        url[*path_len + 1 + strcspn(*query, "#")] = '\0';
-    }
-    url[*path_len] = '\0';
-    return true;
-}
-
 // May it be asked for by this name of the machine? A web site can give its own name our address;
 // it cannot make the browser say another name.
 static bool host_is_right(const struct conn *conn, enum access access)
@@ -278,7 +260,7 @@ static void http_begin(struct door *door, struct conn *conn, uint64_t now_ns)
     bool post = http->parser.method == HTTP_POST;
     conn->keep_alive = http->keep_alive;
     conn->head_only = http->parser.method == HTTP_HEAD;
-    if (!url_split(http->url, &path, &path_len, &job->query)) {
+    if (!query_split(http->url, &path, &path_len, &job->query)) {
         answer_now(conn, 400, "the address is no path", now_ns);
         return;
     }
@@ -404,7 +386,8 @@ void conn_drain(struct conn *conn)
         if (got == -EAGAIN || got == -EINTR) {
             return;
         }
-        if (got <= 0) {
+        conn->sent += got > 0 ? (size_t)got : 0;
+        if (got <= 0 || conn->sent > DRAIN_BYTES) {
             conn_close(conn);
             return;
         }

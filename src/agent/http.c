@@ -113,7 +113,8 @@ static int on_complete(llhttp_t *parser)
 {
     struct http *http = http_of(parser);
     http->progress = HTTP_DONE;
-    http->keep_alive = llhttp_should_keep_alive(parser) != 0;
+    // Who asks for another protocol is answered as what it is besides, and no further.
+    http->keep_alive = parser->upgrade == 0 && llhttp_should_keep_alive(parser) != 0;
     return HPE_PAUSED;
 }
 
@@ -144,7 +145,6 @@ static enum http_progress progress_of(struct http *http, llhttp_errno_t error)
         return HTTP_MORE;
     }
     if (error == HPE_PAUSED_UPGRADE) {
-        // Another protocol is asked for and is not spoken here: answered as what it is besides.
         http->keep_alive = false;
         return HTTP_DONE;
     }

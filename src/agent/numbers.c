@@ -20,9 +20,10 @@
 #include "release/release.h"
 #include "stats/stats.h"
 
-// Reading MemStats exactly keeps threads from their slow paths for about 11 ns a span. With more
-// spans than these (0.7 ms) the heap is read while it runs on: the same numbers where it rests.
-#define FREEZE_SPANS_MAX 65536
+// Reading MemStats exactly keeps threads from their slow paths for about 1.5 ms for each GiB of
+// small blocks. With more pages in use than these (512 MiB) the heap is read while it runs on: the
+// same numbers where it rests.
+#define FREEZE_PAGES_MAX 65536
 #define FDS_MAX 65536 // descriptors are counted up to here
 
 #define JSON_BYTES (64 * KIB)
@@ -34,7 +35,7 @@ static uint64_t memstats_look(struct ebb_memstats *stats)
     struct ledger_target target;
     struct ledger_extra extra;
     pageheap_stats_read(&pageheap_main, &pages);
-    if (pages.span_count > FREEZE_SPANS_MAX && ledger_own_target(&target) &&
+    if (pages.used_pages > FREEZE_PAGES_MAX && ledger_own_target(&target) &&
         ledger_memstats_read(&target, stats, &extra) == 0) {
         stats->heap_reinflated = min_u64(releaser_reinflated_bytes(), stats->heap_released);
         return extra.moved_count;

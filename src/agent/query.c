@@ -1,11 +1,30 @@
 // SPDX-License-Identifier: MIT
 //
-// Queries: the values behind the question mark of an address. Pure.
+// Addresses of requests: path, query, and the values in it. Pure.
 //
 // Go  net/url/url.go parseQuery, unescape; strconv/atoi.go Atoi.
 #include <string.h>
 
 #include "agent/agent_int.h"
+
+bool query_split(char *url, const char **path, size_t *path_len, const char **query)
+{
+    if (strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0) {
+        url = strchr(strchr(url, ':') + 3, '/'); // as to a proxy
+    }
+    if (url == NULL || url[0] != '/') {
+        return false;
+    }
+    *path = url;
+    *path_len = strcspn(url, "?#");
+    *query = "";
+    if (url[*path_len] == '?') {
+        *query = url + *path_len + 1;
+        url[*path_len + 1 + strcspn(*query, "#")] = '\0';
+    }
+    url[*path_len] = '\0';
+    return true;
+}
 
 static int hex_value(char c)
 {

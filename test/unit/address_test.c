@@ -59,13 +59,40 @@ Test(address, forms)
 Test(address, what_is_none)
 {
     static const char *const rows[] = {
-        "",           "8090",          ":8090",        "127.0.0.1",      "127.0.0.1:",
-        "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:80x", "127.0.0:80", "127.0.0.1.2:80",
-        "127.0.0.256:80", "127.0.0.01:80", "1..2.3:80",   "example.org:80", "localhos:80",
-        "::1:80",     "[::1]",         "[::1]80",      "[:::1]:80",      "[1:2:3:4:5:6:7:8:9]:80",
-        "[1::2::3]:80", "[12345::]:80", "[g::]:80",    "[]:80",          "[1:2:3:4:5:6:7]:80",
-        "[1:2:3:4:5:6:7:8::]:80", "[1:]:80", "[:1]:80", "unix:",         "unix:x",
-        "unix:/a b",  "unix:/",        "UNIX:/x",      "http://127.0.0.1:80",
+        "",
+        "8090",
+        ":8090",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:65536",
+        "127.0.0.1:-1",
+        "127.0.0.1:80x",
+        "127.0.0:80",
+        "127.0.0.1.2:80",
+        "127.0.0.256:80",
+        "127.0.0.01:80",
+        "1..2.3:80",
+        "example.org:80",
+        "localhos:80",
+        "::1:80",
+        "[::1]",
+        "[::1]80",
+        "[:::1]:80",
+        "[1:2:3:4:5:6:7:8:9]:80",
+        "[1::2::3]:80",
+        "[12345::]:80",
+        "[g::]:80",
+        "[]:80",
+        "[1:2:3:4:5:6:7]:80",
+        "[1:2:3:4:5:6:7:8::]:80",
+        "[1:]:80",
+        "[:1]:80",
+        "unix:",
+        "unix:x",
+        "unix:/a b",
+        "unix:/",
+        "UNIX:/x",
+        "http://127.0.0.1:80",
     };
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
         cr_expect_not(parse(rows[i]), "%s gives %s", rows[i], back());
@@ -82,7 +109,8 @@ Test(address, what_is_none)
 Test(address, garbage_is_read_within_its_bounds)
 {
     static const char letters[] = "0123456789abcdef:.[]/x%unlocalhst ";
-    struct rand rand = rand_make(1);
+    struct rand rand;
+    rand_seed(&rand, 1);
     for (int turn = 0; turn < 200000; turn++) {
         char text[40];
         size_t len = rand_next(&rand) % sizeof(text);
@@ -92,7 +120,8 @@ Test(address, garbage_is_read_within_its_bounds)
         if (address_parse(text, len, &parsed)) {
             struct address again;
             const char *form = back();
-            cr_assert(address_parse(form, strlen(form), &again), "%.*s -> %s", (int)len, text, form);
+            cr_assert(address_parse(form, strlen(form), &again), "%.*s -> %s", (int)len, text,
+                      form);
             cr_assert_eq(memcmp(&again, &parsed, sizeof(again)), 0, "%.*s -> %s", (int)len, text,
                          form);
         }
@@ -125,12 +154,17 @@ Test(address, hosts_that_no_web_site_can_name)
 
 Test(address, lists_of_users)
 {
-    static const char *const right[] = {"",        "any",  "uid:0", "uid:4294967294", "uid:_apt",
-                                        "any@/metrics", "uid:prometheus@/metrics+uid:33",
+    static const char *const right[] = {"",
+                                        "any",
+                                        "uid:0",
+                                        "uid:4294967294",
+                                        "uid:_apt",
+                                        "any@/metrics",
+                                        "uid:prometheus@/metrics+uid:33",
                                         "uid:1@gops+any@/healthz+uid:2"};
-    static const char *const wrong[] = {"all",   "uid:", "uid:4294967295", "uid:12x", "any+",
-                                        "+any",  "any++any", "any@", "any@metrics", "uid:a@gopsx",
-                                        "user:a", "any,any"};
+    static const char *const wrong[] = {"all",         "uid:",        "uid:4294967295", "uid:12x",
+                                        "any+",        "+any",        "any++any",       "any@",
+                                        "any@metrics", "uid:a@gopsx", "user:a",         "any,any"};
     for (size_t i = 0; i < ARRAY_COUNT(right); i++) {
         cr_expect(allow_check(right[i], strlen(right[i])), "%s", right[i]);
     }
