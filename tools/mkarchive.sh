@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 #
 # mkarchive.sh OUT.a ARCHIVE...: all members become one object whose hidden symbols are made local,
-# so that an internal name such as span_free cannot collide with one of the program's. Of libparts.a,
-# which is made of other people's libraries, nothing is hidden yet: all its names become local. LD,
-# NM, OBJCOPY and AR choose other tools.
+# so that an internal name such as span_free cannot collide with one of the program's. Of
+# libparts.a, which is made of other people's libraries, nothing is hidden yet: all its names become
+# local. LD, NM, OBJCOPY and AR choose other tools.
 set -eu
 out=$1
 shift

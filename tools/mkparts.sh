@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkparts.sh OUT.a LIBZ.a LIBPROTOBUF-NANOPB.a LIBBACKTRACE.a: what profiles are written with, as one
-# archive that uses nothing of libc but memory and strings, because it runs in threads that libc does
-# not know.
+# mkparts.sh OUT.a LIBZ.a LIBPROTOBUF-NANOPB.a LIBBACKTRACE.a: what profiles are written with, as
+# one archive that uses nothing of libc but memory and strings, because it runs in threads that libc
+# does not know.
 #
 # Of each library only the members are taken that compute. What they want from a system (memory,
 # files, the list of modules, errno, texts for errors) gets names that src/profile/parts.c defines;

@@ -11,6 +11,7 @@
 #include "agent.h"
 #include "api.h"
 #include "malloc.h"
+#include "profile.h"
 #include "release.h"
 #include "stats.h"
 

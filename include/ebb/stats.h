@@ -85,7 +85,7 @@ struct ebb_ledger {
 
     // Pages of the heap.
     uint64_t live;        // blocks in use, rounded to their size class
-    uint64_t slack;       // free blocks, and ends of spans, in spans in use
+    uint64_t slack;       // free blocks, ends of spans, the sampler's own, in spans in use
     uint64_t remote;      // blocks freed by other threads, not collected yet
     uint64_t cached;      // spans without a block in use, and runs, that threads keep
     uint64_t ready;       // free pages, not given back yet

@@ -40,6 +40,7 @@ typedef struct {
 #define store_seq(a, x) __atomic_store_n(&(a)->v_, (x), __ATOMIC_SEQ_CST)
 #define add_relaxed(a, x) __atomic_fetch_add(&(a)->v_, (x), __ATOMIC_RELAXED)
 #define sub_relaxed(a, x) __atomic_fetch_sub(&(a)->v_, (x), __ATOMIC_RELAXED)
+#define sub_seq(a, x) __atomic_fetch_sub(&(a)->v_, (x), __ATOMIC_SEQ_CST)
 #define add_seq(a, x) __atomic_fetch_add(&(a)->v_, (x), __ATOMIC_SEQ_CST)
 #define swap_acquire(a, x) __atomic_exchange_n(&(a)->v_, (x), __ATOMIC_ACQUIRE)
 #define swap_release(a, x) __atomic_exchange_n(&(a)->v_, (x), __ATOMIC_RELEASE)

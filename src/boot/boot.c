@@ -15,6 +15,8 @@
 #include "boot/boot_int.h"
 #include "control/control.h"
 #include "ledger/ledger.h"
+#include "malloc/malloc.h"
+#include "profile/profile.h"
 #include "release/release.h"
 #include "span/span.h"
 
@@ -38,6 +40,7 @@ static void boot_fork_child(void)
     releaser_fork_child();
     control_fork_child();
     agent_fork_child();
+    cpu_sample_fork_child();
     if (!options_main.children) {
         options_main.stats = OPTION_STATS_OFF;
         options_main.releasetrace = false;
@@ -52,9 +55,13 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
     (void)argc;
     (void)argv;
     heap_init();
+    unwind_main_stack(entries);
     environment_read(entries);
     if (options_main.check >= 2) {
         harden_enable(&heap_main);
+    }
+    if (options_main.profile_rate != SAMPLE_INTERVAL_BYTES) {
+        sample_set_interval(&heap_main, options_main.profile_rate);
     }
     pageheap_main.populate = options_main.populate;
     if (options_main.thp == OPTION_THP_NEVER) {
@@ -63,10 +70,13 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
         pageheap_dense(&pageheap_main);
     }
     ledger_page_init();
+    malloc_add_profiles();
+    profile_add_kind(&cpu_sample_kind);
     limiter_set_abort_hook(limits_print_before_abort);
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {
         releaser_restrict();
+        cpu_sample_restrict();
     }
     control_init(environment_find(entries, "XDG_RUNTIME_DIR"));
     pthread_atfork(boot_fork_prepare, boot_fork_parent, boot_fork_child);
@@ -114,6 +124,7 @@ void boot_filter_coming(void)
     releaser_restrict();
     agent_restrict();
     control_restrict();
+    cpu_sample_restrict();
 }
 
 void boot_credentials_change(void)

@@ -24,6 +24,7 @@
 #include "ledger/ledger.h"
 #include "os/clock.h"
 #include "os/futex.h"
+#include "os/sigaction.h"
 #include "os/sys.h"
 
 struct control control_main;
@@ -33,12 +34,6 @@ struct control_page control_page = {
     .version = CONTROL_PAGE_VERSION,
 };
 
-// Searched downwards from SIGRTMAX - 1: valgrind keeps the last, Java SIGRTMAX - 2, glibc the first
-// three, and programs count their own from SIGRTMIN up.
-#define SIGNAL_FIRST 63
-#define SIGNAL_JAVA 62
-#define SIGNAL_LAST 40
-
 // How long the program waits for the server to go. At its end, shortly. Before it loses privileges,
 // or may no longer do what the server does, as long as a busy machine needs to run a thread that
 // has nothing left to do (117 ms seen with three spinning processes on two processors), or a
@@ -46,26 +41,6 @@ struct control_page control_page = {
 #define END_NS (100 * NS_PER_MS)
 #define LEAVE_NS (5 * NS_PER_S)
 #define GONE_NS (100 * NS_PER_MS)
-
-// What rt_sigaction takes; the same on both processors.
-struct kernel_sigaction {
-    void (*handler)(int, siginfo_t *, void *);
-    unsigned long flags;
-    void (*restorer)(void);
-    uint64_t mask;
-};
-
-#define KERNEL_SA_RESTORER 0x04000000u
-
-// The handler returns here. No unwind information, on purpose: unwinders know these bytes.
-#if defined(__x86_64__)
-void control_sigreturn(void) ATTR_HIDDEN;
-__asm__(".pushsection .text\n\t.balign 16\n\tnop\n\t.hidden control_sigreturn\n\t"
-        ".globl control_sigreturn\n\t.type control_sigreturn, @function\ncontrol_sigreturn:\n\t"
-        "movq $15, %rax\n\t" // SYS_rt_sigreturn
-        "syscall\n\t"
-        ".size control_sigreturn, .-control_sigreturn\n\t.popsection");
-#endif
 
 void control_state_set(enum control_state state)
 {
@@ -203,39 +178,6 @@ static void control_handler(int number, siginfo_t *info, void *context)
     server_start();
 }
 
-// Takes the signal if nobody has it.
-static bool signal_take(int number)
-{
-    struct kernel_sigaction ours = {
-        .handler = control_handler,
-        .flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK,
-        .mask = ~UINT64_C(0),
-    };
-    struct kernel_sigaction theirs = {0};
-#if defined(__x86_64__)
-    ours.flags |= KERNEL_SA_RESTORER;
-    ours.restorer = control_sigreturn;
-#endif
-    if (sys_call4(SYS_rt_sigaction, number, &ours, &theirs, sizeof(ours.mask)) != 0) {
-        return false;
-    }
-    if (theirs.handler == NULL) { // SIG_DFL
-        return true;
-    }
-    sys_call4(SYS_rt_sigaction, number, &theirs, NULL, sizeof(ours.mask));
-    return false;
-}
-
-static uint32_t signal_choose(void)
-{
-    for (int number = SIGNAL_FIRST; number >= SIGNAL_LAST; number--) {
-        if (number != SIGNAL_JAVA && signal_take(number)) {
-            return (uint32_t)number;
-        }
-    }
-    return 0;
-}
-
 // --- life ---
 
 static void page_set_pid(void)
@@ -259,7 +201,7 @@ void control_init(const char *runtime_dir)
     if (runtime_dir != NULL && strlen(runtime_dir) < CONTROL_RUNTIME_BYTES) {
         memcpy(control_main.runtime_dir, runtime_dir, strlen(runtime_dir) + 1);
     }
-    uint32_t number = signal_choose();
+    uint32_t number = sigaction_choose(control_handler);
     store_relaxed(&control_page.signal, number);
     control_state_set(number != 0 ? CONTROL_CLOSED : CONTROL_NO_SIGNAL);
     if (number != 0 && options_main.control == OPTION_CONTROL_ON) {

@@ -7,16 +7,24 @@
 #include "ledger/ledger_int.h"
 
 // A class of which no span was deleted meanwhile has the truth of some moment of this walk. So each
-// class takes its counts from the calmest walk there was.
+// class takes its counts from the calmest walk there was. The sampler's own blocks are slack.
 static void classes_merge(struct walk *walk)
 {
     struct ebb_memstats *stats = walk->stats;
     for (unsigned i = 0; i < SIZECLASS_COUNT; i++) {
         struct ebb_memstats_class *now = &stats->by_size[i];
-        uint64_t gone = i == 0 ? 0 : walk->heap.central[i].alloc_count.v_;
+        const struct central *central = &walk->heap.central[i];
+        uint64_t gone = i == 0 ? 0 : central->alloc_count.v_;
+        uint64_t extra = i == 0 ? 0 : min_u64(central->extra_allocs.v_, now->mallocs + gone);
+        uint64_t extra_live = i == 0 ? 0 : min_u64(central->extra_live.v_, extra);
         now->bytes = sizeclass_table[i].block_bytes;
-        now->mallocs += gone;
-        now->frees += gone;
+        if (walk->residency != NULL) {
+            uint64_t bytes = min_u64(extra_live * now->bytes, walk->ledger->live);
+            walk->ledger->live -= bytes;
+            walk->ledger->slack += bytes;
+        }
+        now->mallocs += gone - extra;
+        now->frees = min_u64(now->frees + gone - (extra - extra_live), now->mallocs);
         walk->raw_mallocs += now->mallocs;
         walk->raw_frees += now->frees;
         if (walk->moved[i] <= walk->best[i].moved) {
@@ -49,12 +57,14 @@ static void fields_fill(struct walk *walk)
     stats->heap_lazy = walk->lazy_pages << PAGE_SHIFT;
     uint64_t arena = meta->bytes[META_ARENA].v_;
     uint64_t cache = meta->bytes[META_CACHE].v_;
+    uint64_t profile = meta->bytes[META_PROFILE].v_;
     uint64_t blocks = meta->reserved_bytes.v_ + meta->first_bytes;
     stats->mspan_sys = arena;
     stats->mspan_inuse = min_u64(stats->span_count * sizeof(struct span), arena);
     stats->mcache_sys = cache;
     stats->mcache_inuse = min_u64(stats->thread_count * sizeof(struct cache), cache);
-    stats->other_sys = blocks - min_u64(blocks, arena + cache);
+    stats->buck_hash_sys = profile;
+    stats->other_sys = blocks - min_u64(blocks, arena + cache + profile);
     extra->withdrawn_bytes = walk->withdrawn_pages << PAGE_SHIFT;
     extra->ops_count = walk->pages->stats.ops_count;
 }

@@ -249,7 +249,7 @@ static void small_walk(struct walk *walk, const struct span *span, uint64_t addr
     remote = min_u64(remote, used);
     walk->capacity_max = max_u64(walk->capacity_max, span->capacity);
     uint64_t live = used - remote;
-    uint64_t allocs = max_u64(span->alloc_count, live);
+    uint64_t allocs = max_u64(span_allocs(span), live);
     struct ebb_memstats_class *by_size = &stats->by_size[span->size_class];
     by_size->mallocs += allocs;
     by_size->frees += allocs - live;
@@ -270,15 +270,16 @@ static void small_walk(struct walk *walk, const struct span *span, uint64_t addr
 static void large_walk(struct walk *walk, const struct span *span)
 {
     uint64_t bytes = (uint64_t)span->page_count << PAGE_SHIFT;
-    bool live = span->state.v_ == SPAN_LARGE;
+    bool used = span->state.v_ == SPAN_LARGE;
+    bool live = used && span->alloc_end == 0; // not the sampler's own
     struct placing p = {
         .base = span->base,
         .pos = span->base,
         .end = span->base + bytes,
         .live_bytes = live ? bytes : 0,
-        .cached = !live,
+        .cached = !used,
     };
-    walk->stats->heap_cached += live ? 0 : bytes;
+    walk->stats->heap_cached += used ? 0 : bytes;
     place(walk, &p);
 }
 

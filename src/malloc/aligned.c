@@ -25,7 +25,7 @@ static void *alloc_aligned(size_t align, size_t bytes)
     // class of a multiple of align is one too: align divides that eighth, or is a multiple of it.
     unsigned size_class = sizeclass_of(rounded);
     ASSERT(sizeclass_table[size_class].block_bytes % align == 0, "malloc: class not aligned");
-    void *block = cache_alloc_class(size_class);
+    void *block = cache_alloc_class(size_class, bytes == 0 ? 1 : bytes, align);
     if (block == NULL) {
         errno = ENOMEM;
     }

@@ -32,4 +32,7 @@
 // malloc_large serves bytes > SMALL_MAX_BYTES. NULL and ENOMEM.
 void *malloc_large(size_t bytes, size_t align);
 
+// malloc_add_profiles makes heap, allocs, growth and pins known. Called by boot, once.
+void malloc_add_profiles(void);
+
 #endif

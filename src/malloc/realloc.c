@@ -10,10 +10,10 @@
 #include "malloc/malloc.h"
 
 // Shrinking a small block moves it only if that saves more than half of it.
-static bool fits_in_place(const struct span *span, size_t bytes)
+static bool fits_in_place(const struct block_found *found, size_t bytes)
 {
-    size_t have = span_block_bytes(span);
-    return bytes <= have && bytes >= have / 2 && span->size_class != 0;
+    size_t have = found->bytes;
+    return bytes <= have && bytes >= have / 2 && found->span->size_class != 0;
 }
 
 static bool resize_large(struct span *span, size_t bytes)
@@ -34,12 +34,20 @@ void *ebb_realloc(void *block, size_t bytes)
         errno = ENOMEM;
         return NULL;
     }
-    struct span *span = block_find(block, "realloc()");
-    if (fits_in_place(span, bytes) || resize_large(span, bytes)) {
+    struct block_found found = block_find(block, "realloc()");
+    if (fits_in_place(&found, bytes) || resize_large(found.span, bytes)) {
         return block;
     }
-    size_t have = span_block_bytes(span);
+    size_t have = found.bytes;
+    if (unlikely(found.sampled)) {
+        void *moved = sample_move(found.span, block, have, bytes);
+        if (moved != NULL) {
+            return moved;
+        }
+    }
+    sample_growing_from(have);
     void *moved = ebb_malloc(bytes);
+    sample_growing_from(0);
     if (moved == NULL) {
         // A block that should shrink may stay as it is rather than fail.
         return bytes <= have ? block : NULL;
@@ -61,5 +69,5 @@ void *ebb_reallocarray(void *block, size_t count, size_t each)
 
 size_t ebb_malloc_usable_size(void *block)
 {
-    return block == NULL ? 0 : span_block_bytes(block_find(block, "malloc_usable_size()"));
+    return block == NULL ? 0 : block_find(block, "malloc_usable_size()").bytes;
 }

@@ -25,8 +25,9 @@
 #include "os/vm.h"
 
 enum meta_owner {
-    META_ARENA, // page bits, page map and span records, by arena: Go's MSpan
-    META_CACHE, // thread caches: Go's MCache
+    META_ARENA,   // page bits, page map and span records, by arena: Go's MSpan
+    META_CACHE,   // thread caches: Go's MCache
+    META_PROFILE, // samples and stacks: Go's BuckHashSys
     META_OTHER,
     META_OWNER_COUNT,
 };

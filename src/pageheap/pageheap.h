@@ -77,7 +77,8 @@ enum span_state {
 // A span record. Line one is what malloc writes; line two is read by frees of any thread.
 struct span {
     void *free;            // (T) free blocks, linked by their first word
-    uint64_t alloc_count;  // (T) allocations ever
+    uint32_t alloc_left;   // (T) allocations to the next sample (span/spansample.c)
+    uint32_t alloc_end;    // (T) less alloc_left: allocations ever, modulo 2^32
     uint32_t used;         // (T) blocks in use, one more while the span is CURRENT (span/span.h)
     uint32_t threaded;     // (T) blocks that have ever been on a free list; the rest is untouched
     uint16_t capacity;     // (C) blocks in the span

@@ -66,8 +66,8 @@ void maps_close(struct maps *maps);
 uintptr_t maps_function(const struct maps *maps, struct maps_module *module, uintptr_t pc,
                         struct region *region);
 
-// maps_bias finds the distance between addresses of the module and those its file has for them; head
-// is the first bytes of its image. False: it is no ELF image, or not of this text.
+// maps_bias finds the distance between addresses of the module and those its file has for them;
+// head is the first bytes of its image. False: it is no ELF image, or not of this text.
 bool maps_bias(struct maps_module *module, const char *head, size_t bytes);
 
 // maps_build_id writes the build id in an ELF image's notes as hex, or "" if there is none. head is

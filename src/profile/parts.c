@@ -4,10 +4,10 @@
 //
 // Model
 //   Small memory comes from the region, in classes of powers of two with a list of free pieces each
-//   (libbacktrace frees much of what it takes, and says how large it was). Large memory is a mapping
-//   of its own. A view, which is what libbacktrace calls a piece of a file, is a copy of the bytes:
-//   a file that is cut short while it is mapped would end the program. Only the program's own file
-//   is mapped, which the kernel lets nobody write while it runs.
+//   (libbacktrace frees much of what it takes, and says how large it was). Large memory is a
+//   mapping of its own. A view, which is what libbacktrace calls a piece of a file, is a copy of
+//   the bytes: a file that is cut short while it is mapped would end the program. Only the
+//   program's own file is mapped, which the kernel lets nobody write while it runs.
 //
 // Why this way
 //   libbacktrace's own files for this call malloc or mmap with errno, and ask the dynamic linker,
@@ -315,24 +315,55 @@ int backtrace_close(int file, backtrace_error_fn error, void *data)
     return file == PARTS_FD_IMAGE || sys_call1(SYS_close, file) == 0;
 }
 
-// The debug sections, of which the headers are what tells them from others, are as empty: so names
-// come from the symbol table alone.
-static void view_hide_debug(const struct parts_env *env, char *bytes, uint64_t offset,
-                            uint64_t count)
+// What libbacktrace believes of an ELF header without looking is looked at here.
+static bool view_head(struct parts_env *env, const char *bytes)
 {
-    if (offset < env->sections_offset || offset >= env->sections_end ||
+    Elf64_Ehdr head;
+    memcpy(&head, bytes, sizeof(head));
+    if (head.e_shentsize != sizeof(Elf64_Shdr) || head.e_shstrndx == 0 ||
+        head.e_shstrndx >= head.e_shnum || head.e_shoff > UINT64_MAX / 4) {
+        return false;
+    }
+    env->sections_offset = head.e_shoff;
+    env->sections_count = head.e_shnum;
+    return true;
+}
+
+// Likewise of the headers of sections. In a plain look the debug sections, which the headers tell
+// from others, are empty: names come from the symbol table alone then.
+static void view_sections(const struct parts_env *env, char *bytes, uint64_t offset, uint64_t count)
+{
+    if (offset < env->sections_offset ||
+        offset - env->sections_offset >= env->sections_count * sizeof(Elf64_Shdr) ||
         (offset - env->sections_offset) % sizeof(Elf64_Shdr) != 0) {
         return;
     }
     for (; count >= sizeof(Elf64_Shdr); count -= sizeof(Elf64_Shdr)) {
         Elf64_Shdr section;
         memcpy(&section, bytes, sizeof(section));
-        if (section.sh_type == SHT_PROGBITS || section.sh_type == SHT_NOTE) {
-            section.sh_size = 0;
-            memcpy(bytes, &section, sizeof(section));
+        bool debug = section.sh_type == SHT_PROGBITS || section.sh_type == SHT_NOTE;
+        bool symbols = section.sh_type == SHT_SYMTAB || section.sh_type == SHT_DYNSYM;
+        if (symbols && (section.sh_link == 0 || section.sh_link >= env->sections_count)) {
+            section.sh_type = SHT_NULL;
         }
+        if (env->plain && debug) {
+            section.sh_size = 0;
+        }
+        memcpy(bytes, &section, sizeof(section));
         bytes += sizeof(section);
     }
+}
+
+// And of a build id, whose length must lie inside its section.
+static bool view_note(const char *bytes, uint64_t count)
+{
+    Elf64_Nhdr note;
+    if (count < sizeof(note)) {
+        return true;
+    }
+    memcpy(&note, bytes, sizeof(note));
+    return note.n_type != NT_GNU_BUILD_ID || note.n_namesz != 4 ||
+           (count >= sizeof(note) + 4 && note.n_descsz <= count - sizeof(note) - 4);
 }
 
 static bool read_whole(int file, char *bytes, uint64_t count, off_t offset)
@@ -410,13 +441,19 @@ int backtrace_get_view(struct backtrace_state *state, int file, off_t offset, ui
         error(data, "piece of a file missing or too large", 0);
         return 0;
     }
-    if (file == env->file && at == 0 && bytes >= sizeof(Elf64_Ehdr)) {
-        Elf64_Ehdr head;
-        memcpy(&head, view->data, sizeof(head));
-        env->sections_offset = head.e_shoff;
-        env->sections_end = head.e_shoff + (uint64_t)head.e_shnum * sizeof(Elf64_Shdr);
-    } else if (file == env->file && env->plain) {
-        view_hide_debug(env, (char *)(uintptr_t)view->data, at, bytes);
+    if (at == 0 && bytes == sizeof(Elf64_Ehdr)) {
+        env->head_file = file;
+        good = view_head(env, view->data);
+    } else {
+        good = view_note(view->data, bytes);
+    }
+    if (!good) {
+        backtrace_release_view(state, view, error, data);
+        error(data, "damaged ELF file", 0);
+        return 0;
+    }
+    if (file == env->head_file && file != PARTS_FD_IMAGE) {
+        view_sections(env, (char *)(uintptr_t)view->data, at, bytes);
     }
     return 1;
 }

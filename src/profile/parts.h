@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// Parts: the world that libbacktrace and zlib run in here: memory from a region, files by raw system
-// calls, and no module but the one that is asked for.
+// Parts: the world that libbacktrace and zlib run in here: memory from a region, files by raw
+// system calls, and no module but the one that is asked for.
 //
-// The declarations of libbacktrace are ours, of its internal.h: its header lies in a folder of gcc's
-// that clang does not look into, and the functions it calls are in none. tools/mkparts.sh gives what
-// it wants of libc other names, which parts.c defines.
+// The declarations of libbacktrace are ours, of its internal.h: its header lies in a folder of
+// gcc's that clang does not look into, and the functions it calls are in none. tools/mkparts.sh
+// gives what it wants of libc other names, which parts.c defines.
 //
 // Go  none; debug/elf, debug/dwarf and compress/flate allocate as everything does.
 #ifndef EBB_PROFILE_PARTS_H
@@ -29,11 +29,12 @@ struct parts_env {
     const char *path;
     const char *image; // its bytes in memory, or NULL: path is a file
     size_t image_bytes;
-    bool mapped; // the file cannot be cut short while it runs: its bytes need not be copied
-    bool plain;  // without its debug sections
-    uint64_t sections_offset;
-    uint64_t sections_end;
-    int file;    // its descriptor, or -1
+    bool mapped;   // the file cannot be cut short while it runs: its bytes need not be copied
+    bool plain;    // without its debug sections
+    int file;      // its descriptor, or -1
+    int head_file; // the file whose head was seen last,
+    uint64_t sections_offset; // and where its section headers lie
+    uint64_t sections_count;
     bool failed; // some error was reported
     void *call;  // the caller's
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Pprof: a set as profile.proto, in two steps: first every address is looked up and gets its place
-// in the tables of locations, functions and texts; then the messages are written in one go, straight
-// into the compressor.
+// in the tables of locations, functions and texts; then the messages are written in one go,
+// straight into the compressor.
 //
 // Model
 //   location   one for each address, with a line for each inlined call; ids count from 1

@@ -33,6 +33,7 @@
 #include "base/fmt.h"
 #include "ebb/stats.h"
 #include "os/region.h"
+#include "profile/heap_sample.h"
 
 #define PROFILE_DEPTH_MAX 64
 #define PROFILE_VALUE_MAX 4
@@ -132,7 +133,7 @@ struct profile_kind {
     // cannot, and why says so in one line.
     bool (*collect)(struct profile_set *set, const char **why);
     // run fills it by watching for a while, or until *stop is not 0; 0 or a negative errno (see
-    // cpu_sample.h). Such a kind has no collect.
+    // cpu_sample_run). Such a kind has no collect.
     long (*run)(struct profile_set *set, uint64_t duration_ns, const atomic_u32 *stop);
     uint64_t (*count)(void); // for the index page: records there are
 };
@@ -149,6 +150,26 @@ const struct profile_kind *profile_kind_at(size_t index);
 // profile_collect initialises the set, notes the time and has the kind fill it. False as collect.
 bool profile_collect(const struct profile_kind *kind, struct profile_set *set, size_t limit_bytes,
                      const char **why);
+
+// --- processor time ---
+
+// Samples in a second of processor time of a thread, as in Go.
+#define CPU_SAMPLE_HZ 100
+
+// The kind "cpu": columns samples and cpu, label thread with its name (cpu_sample.c).
+extern const struct profile_kind cpu_sample_kind ATTR_HIDDEN;
+
+// cpu_sample_run profiles for duration_ns, or until *stop is not 0 (NULL: never), and fills the
+// set, which profile_set_init has made for cpu_sample_kind. Looks at stop ten times a second.
+// Returns 0; -EBUSY while another one runs; -EAGAIN if no real-time signal is free; -ENOMEM;
+// -EACCES if /proc cannot be read; -EPERM after cpu_sample_restrict. Any thread, also a bare one.
+long cpu_sample_run(struct profile_set *set, uint64_t duration_ns, const atomic_u32 *stop);
+
+// cpu_sample_restrict: a system call filter has come. No timers any more.
+void cpu_sample_restrict(void);
+
+// cpu_sample_fork_child: timers are not inherited; what was under way is over.
+void cpu_sample_fork_child(void);
 
 // --- writing ---
 
@@ -201,8 +222,8 @@ struct symbol_mapping *symbols_mappings(struct symbols *symbols, size_t *count);
 // symbols_mapping_of returns the index of the mapping that holds pc, or SIZE_MAX.
 size_t symbols_mapping_of(const struct symbols *symbols, uintptr_t pc);
 
-// symbols_answer answers a request to /debug/pprof/symbol (INTERFACES 2.3): query is addresses with +
-// between them; those that have a function are written with it. False: the sink did not take it.
+// symbols_answer answers a request to /debug/pprof/symbol (INTERFACES 2.3): query is addresses with
+// + between them; those that have a function are written with it. False: the sink did not take it.
 bool symbols_answer(const char *query, size_t length, struct profile_sink *sink);
 
 // symbols_find writes the lines of an address, the innermost inlined call first, at most max of

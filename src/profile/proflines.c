@@ -176,6 +176,24 @@ static int64_t rounded(double value)
     return (int64_t)(value < 0 ? value - 0.5 : value + 0.5);
 }
 
+// The x for which x / (1 - exp(-x)) is ratio, from a first guess near it, by Newton's method; 0 if
+// there is none.
+static double average_for(double ratio, double guess)
+{
+    double x = guess;
+    for (int i = 0; i < 8; i++) {
+        double share = one_minus_exp(x);
+        double slope = (share - x * (1 - share)) / (share * share);
+        x -= (x / share - ratio) / slope;
+        if (!(x > 0)) {
+            return 0;
+        }
+    }
+    return x;
+}
+
+// Objects are whole, so the average that a reader sees is not the one they were estimated with;
+// bytes are chosen so that what it makes of them is right.
 void proftext_sampled(int64_t *objects, int64_t *bytes, int64_t period)
 {
     if (period <= 1) {
@@ -185,14 +203,18 @@ void proftext_sampled(int64_t *objects, int64_t *bytes, int64_t period)
         *objects = *bytes = 0;
         return;
     }
-    double average = (double)*bytes / (double)*objects;
-    double share = one_minus_exp(average / (double)period);
-    int64_t sign = *objects < 0 ? -1 : 1;
-    int64_t count = rounded((double)*objects * share);
-    int64_t sum = rounded((double)*bytes * share);
+    double sign = *objects < 0 ? -1 : 1;
+    double count = sign * (double)*objects;
+    double sum = sign * (double)*bytes;
+    double share = one_minus_exp(sum / count / (double)period);
     // Readers refuse bytes without objects.
-    *objects = count == 0 ? sign : count;
-    *bytes = sum == 0 ? sign : sum;
+    count = (double)rounded(count * share);
+    count = count < 1 ? 1 : count;
+    double whole = count * (double)period;
+    double average = sum > whole ? average_for(sum / whole, sum * share / whole) : 0;
+    int64_t raw = rounded(average > 0 ? average * whole : sum * share);
+    *objects = rounded(sign * count);
+    *bytes = rounded(sign * (double)(raw < 1 ? 1 : raw));
 }
 
 // --- MemStats ---

@@ -42,7 +42,8 @@ void proftext_frames(struct proftext_out *out, const struct proftext_frame *fram
 // 1 / (1 - exp(-average / period)).
 void proftext_sampled(int64_t *objects, int64_t *bytes, int64_t period);
 
-// proftext_memstats writes the block at the end of the heap text; max_rss_bytes as getrusage has it.
+// proftext_memstats writes the block at the end of the heap text; max_rss_bytes as getrusage has
+// it.
 void proftext_memstats(struct proftext_out *out, const struct ebb_memstats *stats,
                        uint64_t max_rss_bytes);
 

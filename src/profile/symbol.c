@@ -95,6 +95,22 @@ size_t symbols_mapping_of(const struct symbols *symbols, uintptr_t pc)
 
 // --- texts ---
 
+// A line of text is a line, whatever a damaged file calls a function.
+static char plain(char c)
+{
+    return (unsigned char)c < ' ' || c == 127 ? '?' : c;
+}
+
+static bool text_is(const char *kept, const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (kept[i] != plain(text[i])) {
+            return false;
+        }
+    }
+    return kept[length] == '\0';
+}
+
 static const char *text_keep(struct symbols *symbols, const char *text)
 {
     uint64_t hash = 14695981039346656037U; // FNV-1a
@@ -104,7 +120,7 @@ static const char *text_keep(struct symbols *symbols, const char *text)
     }
     struct symbol_text **slot = &symbols->texts[hash % TEXTS_COUNT];
     for (struct symbol_text *known = *slot; known != NULL; known = known->next) {
-        if (known->hash == hash && strcmp(known->text, text) == 0) {
+        if (known->hash == hash && text_is(known->text, text, length)) {
             return known->text;
         }
     }
@@ -113,7 +129,9 @@ static const char *text_keep(struct symbols *symbols, const char *text)
         return NULL;
     }
     kept->hash = hash;
-    memcpy(kept->text, text, length + 1);
+    for (size_t i = 0; i < length; i++) {
+        kept->text[i] = plain(text[i]);
+    }
     kept->next = *slot;
     *slot = kept;
     return kept->text;
@@ -348,8 +366,8 @@ size_t symbols_find(struct symbols *symbols, uintptr_t pc, struct symbol_line *l
 
 // --- /debug/pprof/symbol ---
 
-// Reads a number as Go's strconv.ParseUint(text, 0, 64) does, but for 0b and underscores; 0 if it is
-// none.
+// Reads a number as Go's strconv.ParseUint(text, 0, 64) does, but for 0b and underscores; 0 if it
+// is none.
 static uint64_t address_parse(const char *text, size_t length)
 {
     unsigned base = 10;

@@ -56,12 +56,14 @@ static void fill_meta(struct ebb_memstats *out, const struct meta *meta,
 {
     uint64_t arena = load_relaxed(&meta->bytes[META_ARENA]);
     uint64_t cache = load_relaxed(&meta->bytes[META_CACHE]);
+    uint64_t profile = load_relaxed(&meta->bytes[META_PROFILE]);
     out->mspan_sys = arena;
     out->mspan_inuse = out->span_count * sizeof(struct span);
     out->mcache_sys = cache;
     out->mcache_inuse = heap->cache_count * sizeof(struct cache);
     uint64_t blocks = load_relaxed(&meta->reserved_bytes) + meta->first_bytes;
-    out->other_sys = blocks - arena - cache;
+    out->buck_hash_sys = profile;
+    out->other_sys = blocks - arena - cache - profile;
     out->sys = out->heap_sys + out->stack_sys + out->mspan_sys + out->mcache_sys +
                out->buck_hash_sys + out->gc_sys + out->other_sys;
 }

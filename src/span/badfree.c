@@ -77,7 +77,13 @@ void badfree_check(const struct span *span, void *addr, const char *call)
         die_inside(span, addr, call);
     }
     if (!span_holds_block(span, addr)) {
-        die_inside(span, addr, call);
+        // A sampled block had its address a power of two into the block (span/spansample.c).
+        size_t offset = ((uintptr_t)addr - span->base) % span->block_bytes;
+        const struct block *block = (const struct block *)((uintptr_t)addr - offset);
+        if (offset < 16 || !is_power_of_two(offset) ||
+            block->key != (heap_main.secret ^ (uintptr_t)block)) {
+            die_inside(span, addr, call);
+        }
     }
     die_double(span, addr, call);
 }

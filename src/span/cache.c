@@ -68,12 +68,14 @@ static void heap_init_once(struct heap *heap)
     }
     uint64_t seed = rand_splitmix64(&random[0]) + rand_splitmix64(&random[1]);
     heap->secret = rand_splitmix64(&seed);
+    store_relaxed(&heap->sample_interval, SAMPLE_INTERVAL_BYTES);
     heap->pages = &pageheap_main;
     lock_init(&heap->world, LOCKRANK_WORLD);
     for (size_t i = 0; i < SIZECLASS_COUNT; i++) {
         lock_init(&heap->central[i].lock, LOCKRANK_CENTRAL);
     }
     meta_init(&heap->meta, &vm_kernel, meta_first, sizeof(meta_first));
+    heap_sample_init(&heap->meta);
     pageheap_init(heap->pages, &vm_kernel, &heap->meta, heap_hint(rand_splitmix64(&seed)));
     thread_set_exit_hook(cache_exit);
 }
@@ -234,10 +236,13 @@ static struct span *refill(struct heap *heap, struct cache *cache, unsigned size
     span->used++;
     store_relaxed(&span->tag, span_tag(cache, span));
     cache_set_current(cache, size_class, span);
+    if (unlikely(cache->sample_adapted)) {
+        sample_redraw(heap, cache, span); // its countdown may be of another interval
+    }
     return span;
 }
 
-void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_class)
+void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_class, bool *due)
 {
     store_relaxed(&cache->ticks, load_relaxed(&cache->ticks) + 1);
     struct span *span = cache->current[size_class];
@@ -247,9 +252,17 @@ void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_cl
             return NULL;
         }
     }
+    if (due == NULL) {
+        span->alloc_end++;
+    } else if (unlikely(dec_is_zero(&span->alloc_left))) {
+        *due = sample_restart(heap, cache, span);
+        if (*due) {
+            return NULL;
+        }
+        span->alloc_end++;
+    }
     struct block *block = span->free;
     span->free = block->next;
-    span->alloc_count++;
     span->used++;
     if (unlikely(heap->hardened)) {
         harden_alloc(cache, span, block);
@@ -352,14 +365,19 @@ static void cache_free_owned(struct heap *heap, struct cache *cache, struct span
     }
 }
 
-ATTR_INLINE void cache_free_small(struct heap *heap, struct cache *cache, struct span *span,
-                                  struct block *block)
+ATTR_INLINE void free_small(struct heap *heap, struct cache *cache, struct span *span,
+                            struct block *block)
 {
     if (load_relaxed(&span->owner) == cache) {
         cache_free_owned(heap, cache, span, block);
     } else {
         gather_add(heap, cache, span, block);
     }
+}
+
+void cache_free_small(struct heap *heap, struct cache *cache, struct span *span, void *block)
+{
+    free_small(heap, cache, span, block);
 }
 
 // --- the life of a cache ---
@@ -370,6 +388,7 @@ static void cache_begin(struct heap *heap, struct cache *cache)
     lock_init(&cache->race_lock, LOCKRANK_CACHE);
     cache->id = ++heap->cache_count;
     cache->secret = heap->secret;
+    sample_begin(heap, cache);
     for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
         cache_set_current(cache, size_class, &span_empty);
     }
@@ -421,7 +440,7 @@ void cache_detach_all(struct heap *heap, struct cache *cache)
 {
     struct block *kept;
     while ((kept = harden_oldest(heap, cache)) != NULL) {
-        cache_free_small(heap, cache, span_of(heap->pages, kept), kept);
+        free_small(heap, cache, span_of(heap->pages, kept), kept);
     }
     gather_flush(heap, cache);
     pending_drain(heap, cache);
@@ -482,13 +501,7 @@ void cache_enter_claimed(struct cache *cache)
     } while (load_acquire(&cache->claimed) != 0); // pairs with store_release in claim_end
 }
 
-// The cache to use and how to let it go: a thread without one works under the WORLD lock.
-struct cache_hold {
-    struct cache *cache;
-    bool fallback;
-};
-
-static ATTR_NOINLINE struct cache_hold cache_hold_first(void)
+ATTR_NOINLINE struct cache_hold cache_hold_first(void)
 {
     struct cache *cache = cache_attach();
     struct cache_hold hold = {cache, false};
@@ -507,24 +520,6 @@ static ATTR_NOINLINE struct cache_hold cache_hold_first(void)
     hold.fallback = true;
     cache_enter(hold.cache);
     return hold;
-}
-
-ATTR_INLINE struct cache_hold cache_hold(void)
-{
-    struct cache *cache = cache_self;
-    if (unlikely(cache == &cache_none)) {
-        return cache_hold_first();
-    }
-    cache_enter_slow(cache);
-    return (struct cache_hold){cache, false};
-}
-
-ATTR_INLINE void cache_unhold(struct cache_hold hold)
-{
-    cache_leave(hold.cache);
-    if (unlikely(hold.fallback)) {
-        lock_release(&heap_main.world);
-    }
 }
 
 void heap_set_full_hook(struct heap *heap, bool (*hook)(unsigned attempt, size_t page_count))
@@ -546,14 +541,18 @@ size_t cache_flush_self(void)
     return pages;
 }
 
-void *cache_alloc_class(unsigned size_class)
+void *cache_alloc_class(unsigned size_class, size_t bytes, size_t align)
 {
     void *block;
     unsigned attempt = 0;
     do {
+        bool due = false;
         struct cache_hold hold = cache_hold();
-        block = cache_alloc_owned(&heap_main, hold.cache, size_class);
+        block = cache_alloc_owned(&heap_main, hold.cache, size_class, &due);
         cache_unhold(hold);
+        if (unlikely(due)) {
+            block = sample_alloc(bytes, align);
+        }
     } while (unlikely(block == NULL) &&
              heap_full(attempt++, sizeclass_table[size_class].first_pages));
     return block;
@@ -561,7 +560,7 @@ void *cache_alloc_class(unsigned size_class)
 
 ATTR_NOINLINE void *cache_alloc_slow(size_t bytes)
 {
-    void *block = cache_alloc_class(sizeclass_of(bytes));
+    void *block = cache_alloc_class(sizeclass_of(bytes), bytes, 16);
     if (unlikely(block == NULL)) {
         errno = ENOMEM;
     }
@@ -575,17 +574,19 @@ void *cache_alloc_medium(size_t bytes)
     cache_enter(cache);
     if (unlikely(load_acquire(&cache->claimed) != 0)) { // first; pairs with claim_end
         cache_leave(cache);
-        return cache_alloc_class(size_class);
+        return cache_alloc_class(size_class, bytes, 16);
     }
     struct span *span = cache->current[size_class];
     struct block *block = span->free;
     if (unlikely(block == NULL) || unlikely(heap_main.hardened)) {
         cache_leave(cache);
-        return cache_alloc_class(size_class);
+        return cache_alloc_class(size_class, bytes, 16);
+    }
+    if (unlikely(dec_is_zero(&span->alloc_left))) {
+        return cache_alloc_due(bytes, cache, span);
     }
     span->free = block->next;
     __builtin_prefetch(block->next); // the next malloc of the class reads it; large blocks are cold
-    span->alloc_count++;
     span->used++;
     block->key = 0;
     cache_leave(cache);
@@ -597,9 +598,11 @@ ATTR_INLINE void cache_tick(struct cache *cache)
     store_relaxed(&cache->ticks, load_relaxed(&cache->ticks) + 1);
 }
 
-ATTR_INLINE struct span *block_check(uint64_t secret, void *addr, const char *call)
+// The span of a block in use; *base is where the block starts: before addr, if it is sampled.
+ATTR_INLINE struct span *block_check(uint64_t secret, void *addr, void **base, const char *call)
 {
     struct span *span = span_of(&pageheap_main, addr);
+    *base = addr;
     if (span == NULL || span->page_count == 0) { // span_none has no pages
         badfree_foreign(addr, call);
     }
@@ -609,9 +612,11 @@ ATTR_INLINE struct span *block_check(uint64_t secret, void *addr, const char *ca
         }
         return span;
     }
-    if (!span_holds_block(span, addr) ||
-        (load_relaxed(&span->holed) != 0 && hole_holds(&heap_main, span, addr)) ||
-        ((struct block *)addr)->key == (secret ^ (uintptr_t)addr)) {
+    if (unlikely(!span_holds_block(span, addr))) {
+        *base = sample_base(span, addr);
+    }
+    if (*base == NULL || (load_relaxed(&span->holed) != 0 && hole_holds(&heap_main, span, *base)) ||
+        ((struct block *)*base)->key == (secret ^ (uintptr_t)*base)) {
         badfree_check(span, addr, call);
     }
     return span;
@@ -619,9 +624,15 @@ ATTR_INLINE struct span *block_check(uint64_t secret, void *addr, const char *ca
 
 // Without the bracket: whoever asks holds the block, so its span lives, and what is read of it is
 // constant meanwhile.
-struct span *block_find(void *addr, const char *call)
+struct block_found block_find(void *addr, const char *call)
 {
-    return block_check(heap_main.secret, addr, call);
+    void *base;
+    struct span *span = block_check(heap_main.secret, addr, &base, call);
+    return (struct block_found){
+        .span = span,
+        .bytes = span_block_bytes(span) - (size_t)((char *)addr - (char *)base),
+        .sampled = base != addr || (span->size_class == 0 && span->free != NULL),
+    };
 }
 
 static ATTR_NOINLINE void free_other_first(struct cache *cache, struct span *span,
@@ -672,15 +683,20 @@ ATTR_NOINLINE void cache_free_slow(void *addr)
     struct heap *heap = &heap_main;
     struct cache_hold hold = cache_hold();
     cache_tick(hold.cache);
-    struct span *span = block_check(heap->secret, addr, "free()");
+    void *base;
+    struct span *span = block_check(heap->secret, addr, &base, "free()");
+    if (unlikely(base != addr)) {
+        addr = sample_free(heap, hold.cache, span, addr, base);
+        span = span_of(heap->pages, addr);
+    }
     if (span->size_class == 0) {
         large_free_owned(heap, hold.cache, span);
     } else if (likely(!heap->hardened)) {
-        cache_free_small(heap, hold.cache, span, addr);
+        free_small(heap, hold.cache, span, addr);
     } else {
         addr = harden_free(heap, hold.cache, addr, span->block_bytes);
         if (addr != NULL) {
-            cache_free_small(heap, hold.cache, span_of(heap->pages, addr), addr);
+            free_small(heap, hold.cache, span_of(heap->pages, addr), addr);
         }
     }
     cache_unhold(hold);
@@ -703,12 +719,17 @@ struct span *large_alloc(size_t bytes, size_t align)
 {
     struct span *span;
     unsigned attempt = 0;
+    bool due = false;
     do {
         struct cache_hold hold = cache_hold();
         span = large_alloc_owned(&heap_main, hold.cache, bytes, align);
+        due = span != NULL && sample_large_due(hold.cache, span_block_bytes(span));
         cache_unhold(hold);
     } while (unlikely(span == NULL) &&
              heap_full(attempt++, (bytes + PAGE_BYTES - 1) >> PAGE_SHIFT));
+    if (unlikely(due)) {
+        sample_large(span);
+    }
     return span;
 }
 
@@ -721,8 +742,20 @@ void large_free(struct span *span)
 
 bool large_resize(struct span *span, size_t bytes)
 {
+    size_t before = span_block_bytes(span);
+    if (span->alloc_end != 0) {
+        return false; // stands for a small block (span/spansample.c)
+    }
     struct cache_hold hold = cache_hold();
     bool done = large_resize_owned(&heap_main, hold.cache, span, bytes);
+    size_t after = span_block_bytes(span);
+    bool sampled = span->free != NULL;
+    bool due = after > before && !sampled && sample_large_due(hold.cache, after - before);
     cache_unhold(hold);
+    if (unlikely(due)) {
+        sample_large(span);
+    } else if (unlikely(sampled) && after != before) {
+        heap_sample_move(span->base, span->base, span->base, after);
+    }
     return done;
 }

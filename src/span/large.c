@@ -55,6 +55,9 @@ void large_free_owned(struct heap *heap, struct cache *cache, struct span *span)
     size_t pages = span->page_count;
     cache->large_free_count++;
     cache->large_free_bytes += (uint64_t)pages << PAGE_SHIFT;
+    if (unlikely(span->free != NULL)) {
+        sample_large_free(heap, cache, span);
+    }
     span_set_state(span, SPAN_CACHED);
     if (pages <= PAGECACHE_PAGES && cache->run_pages + pages <= RUNS_MAX_PAGES) {
         span->next = cache->runs[pages];

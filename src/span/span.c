@@ -70,6 +70,7 @@ struct span *span_new(struct heap *heap, struct cache *cache, unsigned size_clas
     span->magic = sc->magic;
     span->magic_limit = sc->magic;
     span->capacity = (uint16_t)((pages << PAGE_SHIFT) / sc->block_bytes);
+    sample_redraw(heap, cache, span);
     store_relaxed(&span->owner, cache);
     store_relaxed(&span->tag, span_tag(cache, span));
     store_release(&span->state, SPAN_PARTIAL); // after owner: pairs with central_collect
@@ -80,7 +81,7 @@ void span_delete(struct heap *heap, struct span *span)
 {
     ASSERT(span_used(span) == 0, "span: deleted with blocks in use");
     struct central *central = &heap->central[span->size_class];
-    add_relaxed(&central->alloc_count, span->alloc_count);
+    add_relaxed(&central->alloc_count, span_allocs(span));
     store_release(&span->state, SPAN_NONE); // before owner is wiped: pairs with central_collect
     uint64_t hole_bytes = 0;
     uint32_t released_mask = hole_forget(heap, span, &hole_bytes);

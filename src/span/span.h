@@ -49,6 +49,7 @@
 #define EBB_SPAN_SPAN_H
 
 #include "pageheap/pageheap.h"
+#include "profile/profile.h"
 #include "span/sizeclass.h"
 
 #define TAG_NONE 0u             // no cache has it: frees into such a span go the slow way
@@ -119,6 +120,13 @@ struct cache {
     uint64_t large_free_count;          // (T)
     uint64_t large_free_bytes;          // (T)
     struct gather gather[GATHER_COUNT]; // (T)
+    uint64_t sample_random;             // (T) state of its draws (span/spansample.c)
+    uint64_t sample_interval;           // (T) mean bytes between two samples
+    int64_t large_left;                 // (T) bytes of large blocks to the next sample
+    uint64_t sample_spent_ns;           // (T) on stacks, since
+    uint64_t sample_since_ns;           // (T)
+    size_t growing_from;                // (T) bytes of the block that realloc is replacing, or 0
+    bool sample_adapted;                // (T) the interval has ever differed from the heap's
     struct quarantine *quarantine;      // (T) check=2 only (span/harden.c)
     struct cache *all_next;             // (C) list of all caches ever
     struct cache *dead_next;            // (WORLD lock)
@@ -134,8 +142,10 @@ struct central {
     struct lock lock;         // rank CENTRAL
     struct span_list partial; // (L)
     atomic_u32 count;         // (A) spans on the list; written under the lock
-    atomic_u64 alloc_count;   // (A) allocations in spans that no longer exist
+    atomic_u64 alloc_count;   // (A) allocations in spans that no longer exist, and what they fold
     struct look_place place;  // (L)
+    atomic_u64 extra_allocs;  // (A) of the sampler, ever: not the program's (span/spansample.c)
+    atomic_u64 extra_live;    // (A) of these, in use
 };
 
 struct heap {
@@ -150,6 +160,7 @@ struct heap {
     struct cache *fallback;     // (C) used under world by threads without a cache
     atomic_u64 candidate_bytes; // (A) holes that are not yet given back; the others: pages
     uint64_t look_count;        // (L) world: looks ever
+    atomic_u64 sample_interval; // (A) mean bytes between two samples, 0: none
     struct central central[SIZECLASS_COUNT];
     bool (*full_hook)(unsigned attempt, size_t page_count); // (C) see heap_set_full_hook
 };
@@ -189,8 +200,13 @@ void cache_free_other(void *addr, struct cache *cache, struct span *span);
 // cache_emptied: the owner's free of addr has left its span without a block in use, a moment ago.
 void cache_emptied(void *addr);
 
-// cache_alloc_class is the same by class, 1 to SIZECLASS_COUNT - 1; NULL without errno.
-void *cache_alloc_class(unsigned size_class);
+// cache_alloc_due goes on from cache_alloc_small, inside the bracket of cache: the span's countdown
+// has come to its end with this allocation. Leaves the bracket.
+void *cache_alloc_due(size_t bytes, struct cache *cache, struct span *span);
+
+// cache_alloc_class is the same by class, 1 to SIZECLASS_COUNT - 1, for bytes at an address aligned
+// to align, which the class's blocks are; NULL without errno.
+void *cache_alloc_class(unsigned size_class, size_t bytes, size_t align);
 
 // cache_alloc_medium serves DIRECT_MAX_BYTES < bytes <= SMALL_MAX_BYTES.
 void *cache_alloc_medium(size_t bytes);
@@ -205,11 +221,34 @@ void large_free(struct span *span);
 // large_resize fits the block to bytes in place if that is possible without moving.
 bool large_resize(struct span *span, size_t bytes);
 
-// block_find resolves addr to its span if it is the start of a block in use, as far as can be
-// known; otherwise ends the program, naming the call (for example "realloc()").
-struct span *block_find(void *addr, const char *call);
+// A block by the address that the program has.
+struct block_found {
+    struct span *span;
+    size_t bytes; // from that address on
+    bool sampled;
+};
 
-// Bytes that the block at addr has.
+// block_find resolves addr if it is a block in use, as far as can be known; otherwise ends the
+// program, naming the call (for example "realloc()").
+struct block_found block_find(void *addr, const char *call);
+
+// span_free_read tells what of a span is free and not given back, and how many blocks are in use in
+// it. The world is frozen.
+void span_free_read(const struct span *span, uint64_t *free_bytes, uint64_t *used);
+
+// sample_set_interval says how many bytes lie between two samples on average: 0 none, 1 everything.
+// Freezes the world. No lock held.
+void sample_set_interval(struct heap *heap, uint64_t bytes);
+
+// sample_move gives a sampled block of have bytes another place and size, as realloc does; it keeps
+// its stack. NULL: no memory, or a block so much smaller is not to be sampled.
+void *sample_move(struct span *span, void *addr, size_t have, size_t bytes);
+
+// sample_growing_from tells the sampler that what the calling thread allocates next replaces a
+// block of so many bytes; 0: that is over.
+void sample_growing_from(size_t bytes);
+
+// Bytes that a block of the span has.
 ATTR_INLINE size_t span_block_bytes(const struct span *span)
 {
     return span->size_class != 0 ? span->block_bytes : (size_t)span->page_count << PAGE_SHIFT;
@@ -256,12 +295,20 @@ ATTR_INLINE void *cache_alloc_small(size_t bytes)
         cache_leave(cache);
         return cache_alloc_slow(bytes);
     }
+    if (unlikely(dec_is_zero(&span->alloc_left))) {
+        return cache_alloc_due(bytes, cache, span);
+    }
     span->free = block->next;
-    span->alloc_count++;
     span->used++;
     block->key = 0;
     cache_leave(cache);
     return block;
+}
+
+// span_allocs counts allocations ever, modulo 2^32 (span/spansample.c).
+ATTR_INLINE uint32_t span_allocs(const struct span *span)
+{
+    return span->alloc_end - span->alloc_left;
 }
 
 // span_holds_block tells whether addr is where a block of the small span starts.

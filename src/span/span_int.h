@@ -98,7 +98,7 @@ uint64_t hole_bytes_resident(const struct heap *heap, const struct span *span);
 // rest then (cold). A cold span has no tag, so that the first free into it is heard.
 ATTR_INLINE uint32_t span_activity(const struct span *span)
 {
-    return (uint32_t)(2 * span->alloc_count - span_used(span)) << 1;
+    return (2 * span_allocs(span) - (uint32_t)span_used(span)) << 1;
 }
 
 ATTR_INLINE bool span_cold(const struct span *span)
@@ -153,8 +153,35 @@ ATTR_INLINE void gather_add(struct heap *heap, struct cache *cache, struct span 
 void gather_flush(struct heap *heap, struct cache *cache);
 void pending_drain(struct heap *heap, struct cache *cache);
 
+// sample.c. sample_begin gives a new cache its countdowns.
+void sample_begin(struct heap *heap, struct cache *cache);
+// sample_redraw starts a new countdown for a span, whatever was left of the last.
+void sample_redraw(struct heap *heap, struct cache *cache, struct span *span);
+// sample_restart does so at its end; true if the block whose turn it is is to be sampled.
+bool sample_restart(struct heap *heap, struct cache *cache, struct span *span);
+// sample_large_due counts bytes of large blocks; true if the one that brings them is to be sampled.
+bool sample_large_due(struct cache *cache, uint64_t bytes);
+// sample_alloc allocates a sampled block for bytes <= SMALL_MAX_BYTES, align <= PAGE_BYTES; NULL
+// without errno. Outside of the bracket, no lock held.
+void *sample_alloc(size_t bytes, size_t align);
+// sample_large records that the large block is sampled. Outside of the bracket, no lock held.
+void sample_large(struct span *span);
+// sample_free forgets the sampled block at addr, in a block at base, and frees what was taken for
+// it. Returns what is left to be freed: its place. Inside the bracket.
+void *sample_free(struct heap *heap, struct cache *cache, struct span *span, void *addr,
+                  void *base);
+// sample_large_free is the same for a marked large span, which is to be freed then. Inside the
+// bracket.
+void sample_large_free(struct heap *heap, struct cache *cache, struct span *span);
+// cache_free_small (cache.c) frees a checked block. Inside the bracket.
+void cache_free_small(struct heap *heap, struct cache *cache, struct span *span, void *addr);
+// sample_base returns the block that a sampled block's address lies in; NULL: it is none.
+void *sample_base(const struct span *span, const void *addr);
+
 // cache.c. Each is called by the owner in its bracket, or by who has claimed the cache.
-void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_class);
+// cache_alloc_owned: where due is not NULL, the block counts for the sampler, and if it is to be
+// sampled, *due is true and none is returned.
+void *cache_alloc_owned(struct heap *heap, struct cache *cache, unsigned size_class, bool *due);
 void cache_set_current(struct cache *cache, unsigned size_class, struct span *span);
 void cache_detach_all(struct heap *heap, struct cache *cache);
 void cache_span_emptied(struct heap *heap, struct cache *cache, struct span *span);
@@ -192,6 +219,31 @@ ATTR_INLINE void cache_enter_slow(struct cache *cache)
     cache_enter(cache);
     if (unlikely(load_acquire(&cache->claimed) != 0)) { // pairs with store_release in claim_end
         cache_enter_claimed(cache);
+    }
+}
+
+// The cache to use and how to let it go: a thread without one works under the WORLD lock.
+struct cache_hold {
+    struct cache *cache;
+    bool fallback;
+};
+struct cache_hold cache_hold_first(void);
+
+ATTR_INLINE struct cache_hold cache_hold(void)
+{
+    struct cache *cache = cache_self;
+    if (unlikely(cache == &cache_none)) {
+        return cache_hold_first();
+    }
+    cache_enter_slow(cache);
+    return (struct cache_hold){cache, false};
+}
+
+ATTR_INLINE void cache_unhold(struct cache_hold hold)
+{
+    cache_leave(hold.cache);
+    if (unlikely(hold.fallback)) {
+        lock_release(&heap_main.world);
     }
 }
 

@@ -19,7 +19,7 @@ static void visit_stats(struct span *span, void *arg)
         return;
     }
     uint64_t live = span_used(span) - remote_count(load_relaxed(&span->remote));
-    out->alloc_count[span->size_class] += span->alloc_count;
+    out->alloc_count[span->size_class] += span_allocs(span);
     out->live_count[span->size_class] += live;
     out->span_pages += span->page_count;
     uint64_t given_bytes = hole_bytes_given(&heap_main, span);
@@ -54,6 +54,21 @@ void heap_stats_read(struct heap *heap, struct heap_stats *out)
         out->alloc_count[i] = load_relaxed(&heap->central[i].alloc_count);
     }
     pageheap_walk(heap->pages, visit_stats, out);
+    for (unsigned i = 1; i < SIZECLASS_COUNT; i++) {
+        out->alloc_count[i] -= load_relaxed(&heap->central[i].extra_allocs);
+        out->live_count[i] -= load_relaxed(&heap->central[i].extra_live);
+    }
+}
+
+void span_free_read(const struct span *span, uint64_t *free_bytes, uint64_t *used)
+{
+    *free_bytes = 0;
+    *used = 1;
+    if (span->size_class != 0) {
+        *used = span_used(span) - remote_count(load_relaxed(&span->remote));
+        *free_bytes = ((uint64_t)span->page_count << PAGE_SHIFT) - *used * span->block_bytes -
+                      hole_bytes_given(&heap_main, span);
+    }
 }
 
 struct verify {
@@ -141,7 +156,7 @@ static void visit_verify(struct span *span, void *arg)
     }
     if (span->size_class != 0) {
         verify->wrong = verify_span(verify->heap, span);
-    } else if (span_state(span) == SPAN_LARGE) {
+    } else if (span_state(span) == SPAN_LARGE && span->alloc_end == 0) {
         verify->large_pages += span->page_count;
     }
 }
@@ -198,6 +213,31 @@ static const char *verify_lists(const struct cache *cache)
     return pages == cache->run_pages ? NULL : "cache: pages of the page cache are miscounted";
 }
 
+static void visit_sample(void *arg, const struct heap_sample *sample)
+{
+    struct verify *verify = arg;
+    const struct span *span = span_of(verify->heap->pages, (void *)sample->addr);
+    if (span == NULL || span->page_count == 0) {
+        verify->wrong = "profile: a sampled block lies nowhere";
+    } else if (span->size_class == 0) {
+        bool extra = sample->addr != sample->place;
+        if (span_state(span) != SPAN_LARGE || span->base != sample->addr || span->free == NULL ||
+            (span->alloc_end != 0) != extra) {
+            verify->wrong = "profile: a large block is marked wrongly";
+        }
+        if (!extra) {
+            return;
+        }
+    } else if (span_holds_block(span, (void *)sample->addr)) {
+        verify->wrong = "profile: a sampled block looks like others";
+    }
+    const struct span *place = span_of(verify->heap->pages, (void *)sample->place);
+    if (place == NULL || place->size_class == 0 ||
+        !span_holds_block(place, (void *)sample->place)) {
+        verify->wrong = "profile: the place of a sampled block is no block";
+    }
+}
+
 const char *span_verify_all(struct heap *heap)
 {
     struct verify verify = {.heap = heap};
@@ -223,5 +263,6 @@ const char *span_verify_all(struct heap *heap)
             return wrong;
         }
     }
-    return NULL;
+    heap_sample_each(visit_sample, &verify);
+    return verify.wrong != NULL ? verify.wrong : heap_sample_verify();
 }

@@ -95,6 +95,7 @@ unsigned world_freeze(struct heap *heap)
         lock_freeze(&heap->central[i].lock);
     }
     lock_freeze(&heap->pages->lock);
+    heap_sample_freeze();
     lock_freeze(&heap->meta.lock);
     return skipped;
 }
@@ -102,6 +103,7 @@ unsigned world_freeze(struct heap *heap)
 void world_thaw(struct heap *heap)
 {
     lock_thaw(&heap->meta.lock);
+    heap_sample_thaw();
     lock_thaw(&heap->pages->lock);
     for (unsigned i = SIZECLASS_COUNT - 1; i > 0; i--) {
         lock_thaw(&heap->central[i].lock);

@@ -18,7 +18,7 @@ int main(void)
     SHOW(cache, secret);
     SHOW(cache, direct);
     SHOW(span, free);
-    SHOW(span, alloc_count);
+    SHOW(span, alloc_left);
     SHOW(span, used);
     SHOW(span, tag);
     SHOW(span, base);

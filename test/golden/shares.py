@@ -24,7 +24,7 @@ FEATURES = {
     ("span", "magic"): "interior",
     ("span", "magic_limit"): "interior",
     ("span", "free"): "path",
-    ("span", "alloc_count"): "counters",
+    ("span", "alloc_left"): "countdown",
     ("span", "used"): "counters",
     ("block", "next"): "path",
     ("block", "key"): "key",

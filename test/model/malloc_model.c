@@ -218,20 +218,41 @@ static void free_all(void)
 
 // --- the whole ---
 
-// Nobody else is at work: MemStats and the table agree.
+static const struct heap_sample *sample_find(const struct heap_sample *samples, size_t count,
+                                             const void *block)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (samples[i].addr == (uintptr_t)block) {
+            return &samples[i];
+        }
+    }
+    return NULL;
+}
+
+// Nobody else is at work: MemStats and the table agree, as if nothing were sampled.
 static void check_live(void)
 {
     uint64_t count[SIZECLASS_COUNT] = {0};
     uint64_t bytes = 0;
     uint64_t total = 0;
+    uint64_t found = 0;
+    static struct heap_sample samples[SLOT_COUNT];
+    size_t sampled = heap_sample_live(samples, SLOT_COUNT);
+    CHECK_MODEL(sampled <= SLOT_COUNT);
     for (size_t i = 0; i < SLOT_COUNT; i++) {
         if (slots[i].block != NULL) {
-            size_t usable = ebb_malloc_usable_size(slots[i].block);
-            count[span_of(&pageheap_main, slots[i].block)->size_class]++;
-            bytes += usable;
+            const struct heap_sample *sample = sample_find(samples, sampled, slots[i].block);
+            void *place = sample != NULL ? (void *)sample->place : slots[i].block;
+            const struct span *span = span_of(&pageheap_main, place);
+            count[span->size_class]++;
+            bytes += span_block_bytes(span);
+            found += sample != NULL;
             total++;
         }
     }
+    struct heap_sample_totals totals;
+    heap_sample_totals(&totals);
+    CHECK_MODEL(totals.live_count == sampled && found == sampled && totals.dropped_count == 0);
     struct ebb_memstats stats;
     memstats_read(&stats);
     CHECK_MODEL(stats.skipped_count == 0);
@@ -249,6 +270,9 @@ static void look_once(enum look_kind kind)
     while (look_step(&heap_main, &look)) {
     }
 }
+
+// From no samples to nothing but samples.
+static const uint64_t intervals[] = {0, 1, 1000, 30000, 1000000};
 
 static void disturb(uint64_t *random)
 {
@@ -268,6 +292,9 @@ static void disturb(uint64_t *random)
         look_once(LOOK_REST);
         look_once(LOOK_REST); // nothing was done in between: everything is cold now
         look_once(LOOK_GIVE);
+        break;
+    case 6:
+        sample_set_interval(&heap_main, intervals[below(random, ARRAY_COUNT(intervals))]);
         break;
     default:
         break;

@@ -53,6 +53,7 @@ void heapbox_adopt_main(struct heapbox *box, size_t page_bytes, size_t space_byt
     pageheap_main.unit_pages = (uint32_t)max_size(page_bytes >> PAGE_SHIFT, 1);
     pageheap_main.hint = (uintptr_t)box->sim.space;
     pageheap_set_grow_hook(&pageheap_main, NULL);
+    store_relaxed(&heap_main.sample_interval, 0); // sampled blocks lie elsewhere, by chance
 }
 
 static void require(const char *wrong, const char *what, const char *when)

@@ -27,7 +27,8 @@ void heapbox_close(struct heapbox *box);
 
 // heapbox_adopt_main puts the box's machines under heap_main, which nothing has allocated from yet;
 // box->pages is pageheap_main then. The releaser's doorbell is taken off: what is released, the
-// test releases. Cannot be taken back: for a process that ends with its test.
+// test releases. Nothing is sampled before sample_set_interval. Cannot be taken back: for a process
+// that ends with its test.
 void heapbox_adopt_main(struct heapbox *box, size_t page_bytes, size_t space_bytes, uint64_t seed);
 
 // heapbox_verify ends the test if the page heap of the box is not right.

@@ -203,7 +203,7 @@ static bool hand_take(struct hand *hand)
               span->size_class, index);
     span->free = block->next;
     span->used++;
-    span->alloc_count++;
+    span->alloc_end++;
     hand->used[index] = true;
     memset(block, 0x5a, span->block_bytes);
     return true;
@@ -605,7 +605,7 @@ EBB_TEST(hole, without_room_for_a_page_no_search_is_worth_it)
 EBB_TEST(hole, hardened_blocks_come_back_with_their_pattern)
 {
     open_box(4 * KIB);
-    cr_assert(cache_alloc_class(1) != NULL); // the thread has a cache
+    cr_assert(cache_alloc_class(1, 16, 16) != NULL); // the thread has a cache
     harden_enable(&heap_main);
     for (unsigned i = 1; i < SIZECLASS_COUNT; i++) {
         struct hand *hand = hand_make(i, sizeclass_table[i].full_pages);

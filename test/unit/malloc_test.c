@@ -18,6 +18,16 @@
 #include "malloc/malloc.h"
 #include "support/heapbox.h"
 
+// Sizes and places are exact here: nothing is sampled.
+static void sample_nothing(void)
+{
+    heap_init();
+    sample_set_interval(&heap_main, 0);
+}
+
+TestSuite(malloc, .init = sample_nothing);
+TestSuite(badfree, .init = sample_nothing);
+
 // The optimizer must not know what a size is, or warns of what is tested here.
 static size_t opaque(size_t n)
 {
@@ -407,6 +417,31 @@ EBB_TEST(badfree, the_line_names_the_call)
     ebb_free(block);
     expect_line(wrong_realloc, block, "ebb: double free: realloc() of 0x",
                 ", a block of 112 bytes that is already free");
+}
+
+EBB_TEST(badfree, sampled_blocks_are_named_as_others_are)
+{
+    char text[200];
+    sample_set_interval(&heap_main, 1);
+    char *small = ebb_malloc(100);
+    char *large = ebb_malloc(100000);
+    sample_set_interval(&heap_main, 0);
+    snprintf(text, sizeof(text),
+             ", which is 17 bytes inside a block of 128 bytes that starts at 0x%zx",
+             (size_t)small - 16);
+    expect_line(wrong_free, small + 1, "ebb: invalid pointer: free() of 0x", text);
+    snprintf(text, sizeof(text),
+             ", which is 1 bytes inside a block of 106496 bytes that starts at 0x%zx",
+             (size_t)large);
+    expect_line(wrong_free, large + 1, "ebb: invalid pointer: free() of 0x", text);
+    ebb_free(small);
+    ebb_free(large);
+    expect_line(wrong_free, small, "ebb: double free: free() of 0x",
+                ", a block of 128 bytes that is already free");
+    expect_line(wrong_realloc, small, "ebb: double free: realloc() of 0x",
+                ", a block of 128 bytes that is already free");
+    expect_line(wrong_free, large, "ebb: double free: free() of 0x",
+                ", a block of 106496 bytes that is already free");
 }
 
 // Between them the block was free, and others were allocated and freed.

@@ -416,29 +416,56 @@ EBB_TEST(text, columns)
                                "#\t0x3\ta_function_of_some_length+0x1\n");
 }
 
-// Readers multiply by 1 / (1 - exp(-average / period)): what they get is the estimate again.
+static long double exponential(long double x)
+{
+    long double term = 1;
+    long double sum = 1;
+    for (int i = 1; i < 2000; i++) {
+        term *= x / i;
+        sum += term;
+    }
+    return sum;
+}
+
+// What go tool pprof's scaleHeapSample makes of a record.
+static void reader_scale(int64_t *objects, int64_t *bytes, int64_t period)
+{
+    long double average = (long double)*bytes / (long double)*objects;
+    long double scale = 1 / (1 - 1 / exponential(average / (long double)period));
+    *objects = (int64_t)((long double)*objects * scale);
+    *bytes = (int64_t)((long double)*bytes * scale);
+}
+
+// Estimates are sampled again, and the reader gets the estimates back: bytes exactly, objects as
+// far as whole ones can say it.
 EBB_TEST(text, sampled_again)
 {
-    // 1 / (1 - exp(-size / 524288)), by Python.
-    static const struct {
-        int64_t size;
-        double factor;
-    } cases[] = {
-        {16, 32768.50000254313},      {4096, 128.5006510410044},     {65536, 8.510413955001841},
-        {524288, 1.5819767068693265}, {4194304, 1.0003355752008412}, {100000000, 1.0},
-    };
-    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+    static const int64_t sizes[] = {16, 100, 4096, 65536, 524288, 4194304, 100000000};
+    for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
         for (int64_t count = 1; count < 1000000; count *= 7) {
-            int64_t objects = (int64_t)((double)count * cases[i].factor);
-            int64_t bytes = (int64_t)((double)(count * cases[i].size) * cases[i].factor);
+            int64_t first_objects = count;
+            int64_t first_bytes = count * sizes[i];
+            reader_scale(&first_objects, &first_bytes, 524288);
+            int64_t objects = first_objects;
+            int64_t bytes = first_bytes;
             proftext_sampled(&objects, &bytes, 524288);
-            cr_assert(objects == count, "%lld of %lld", (long long)objects, (long long)count);
-            int64_t off = bytes - count * cases[i].size;
-            cr_assert(off >= -2 && off <= 2, "%lld bytes off", (long long)off);
+            cr_assert(objects <= count && objects >= count - 1 - count / 1000, "%lld of %lld",
+                      (long long)objects, (long long)count);
+            reader_scale(&objects, &bytes, 524288);
+            cr_assert(bytes >= first_bytes - 2 && bytes <= first_bytes + 2,
+                      "%lld of %lld bytes, %lld of %lld", (long long)bytes, (long long)first_bytes,
+                      (long long)count, (long long)sizes[i]);
+            cr_assert(objects * 100 >= first_objects * 99 &&
+                          objects * 100 <= first_objects * 101 + 100,
+                      "%lld of %lld objects", (long long)objects, (long long)first_objects);
         }
     }
-    int64_t objects = 1;
-    int64_t bytes = 1;
+    int64_t objects = -256;
+    int64_t bytes = -256 * 4096;
+    proftext_sampled(&objects, &bytes, 524288);
+    cr_assert(objects == -2 && bytes < -8000 && bytes > -8400, "%lld", (long long)bytes);
+    objects = 1;
+    bytes = 1;
     proftext_sampled(&objects, &bytes, 524288);
     cr_assert(objects == 1 && bytes == 1, "something stays something");
     objects = 5;

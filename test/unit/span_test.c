@@ -48,7 +48,7 @@ EBB_TEST(span, blocks_are_apart_and_threaded_bit_by_bit)
     heap_open();
     for (unsigned i = 1; i < SIZECLASS_COUNT; i++) {
         size_t bytes = sizeclass_table[i].block_bytes;
-        char *block = cache_alloc_class(i);
+        char *block = cache_alloc_class(i, bytes, 16);
         struct span *span = span_of(&pageheap_main, block);
         cr_assert(span != NULL && span->size_class == i && span->block_bytes == bytes);
         cr_assert(span->capacity == ((size_t)span->page_count << PAGE_SHIFT) / bytes);
@@ -56,14 +56,14 @@ EBB_TEST(span, blocks_are_apart_and_threaded_bit_by_bit)
         cr_assert(span->threaded * bytes <= max_size(4096, bytes), "class %u", i);
         char *last = block;
         while (span_used(span) < span->capacity) {
-            char *next = cache_alloc_class(i);
+            char *next = cache_alloc_class(i, bytes, 16);
             cr_assert(span_of(&pageheap_main, next) == span, "class %u: the span is not full", i);
             cr_assert(next != last && ((uintptr_t)next - span->base) % bytes == 0);
             cr_assert((size_t)(next - (char *)span->base) + bytes <= (size_t)span->page_count
                                                                          << PAGE_SHIFT);
             last = next;
         }
-        cr_assert(span->alloc_count == span->capacity);
+        cr_assert(span_allocs(span) == span->capacity);
     }
     heap_main_verify("with full spans");
 }

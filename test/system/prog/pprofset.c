@@ -4,13 +4,16 @@
 //
 //   pprofset FORM FILE   FORM is heap, count, contention, mutex or table, for the proto, or with
 //                        -text behind it for the text of debug=1
-//   pprofset ... serve   afterwards answers a line of standard input as /debug/pprof/symbol does, an
-//                        empty line after each answer, until the input ends
+//   pprofset ... serve [LIBRARY]
+//                        afterwards answers a line of standard input as /debug/pprof/symbol does,
+//                        an empty line after each answer, until the input ends; says before where
+//                        the functions lib_first and lib_second of the library lie
 //
 // Linked with the library's internals; test/system/pprof.py has its copies with and without DWARF,
 // symbols and a fixed address read by go tool pprof.
 //
 // Go  none
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -193,8 +196,16 @@ static bool run_bare(struct request *request)
     return request->good;
 }
 
-static int serve(void)
+static int serve(const char *library)
 {
+    void *lib = library == NULL ? NULL : dlopen(library, RTLD_NOW);
+    if (library != NULL && lib == NULL) {
+        fprintf(stderr, "pprofset: %s\n", dlerror());
+        return 1;
+    }
+    printf("ready %p %p\n", lib == NULL ? NULL : dlsym(lib, "lib_first"),
+           lib == NULL ? NULL : dlsym(lib, "lib_second"));
+    fflush(stdout);
     char line[4096];
     while (fgets(line, sizeof(line), stdin) != NULL) {
         line[strcspn(line, "\n")] = '\0';
@@ -209,7 +220,7 @@ static int serve(void)
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: pprofset FORM[-text] FILE [serve]\n");
+        fprintf(stderr, "usage: pprofset FORM[-text] FILE [serve [LIBRARY]]\n");
         return 2;
     }
     for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
@@ -228,9 +239,7 @@ int main(int argc, char **argv)
     }
     close(request.out.file);
     if (argc > 3) {
-        printf("ready\n");
-        fflush(stdout);
-        return serve();
+        _exit(serve(argv[4])); // the library's own end would meet its damaged file
     }
     return 0;
 }
