@@ -39,8 +39,8 @@ static void boot_fork_child(void)
     world_thaw(&heap_main);
     releaser_fork_child();
     control_fork_child();
-    agent_fork_child();
     cpu_sample_fork_child();
+    agent_fork_child();
     if (!options_main.children) {
         options_main.stats = OPTION_STATS_OFF;
         options_main.releasetrace = false;
