@@ -51,6 +51,7 @@ int cmd_ps(const struct command *self, int argc, char **argv);
 int cmd_memstats(const struct command *self, int argc, char **argv);
 int cmd_ledger(const struct command *self, int argc, char **argv);
 int cmd_policy(const struct command *self, int argc, char **argv);
+int cmd_attach(const struct command *self, int argc, char **argv);
 int cmd_release(const struct command *self, int argc, char **argv);
 
 extern const struct argp cmd_run_argp;
@@ -61,6 +62,7 @@ extern const struct argp cmd_memstats_argp;
 extern const struct argp cmd_ledger_argp;
 extern const struct argp cmd_policy_argp;
 extern const struct argp cmd_release_argp;
+extern const struct argp cmd_attach_argp;
 
 // cli_fail prints "ebb COMMAND: ..." as one line to stderr and returns EXIT_EBB, so that a caller
 // can write `return cli_fail(...)`. command may be NULL: then the line starts with "ebb: ".

@@ -33,6 +33,7 @@ static const struct command commands[] = {
     {"memstats", cmd_memstats, &cmd_memstats_argp, "show a process's MemStats, as gops does"},
     {"ledger", cmd_ledger, &cmd_ledger_argp, "show where each resident byte of a process is"},
     {"policy", cmd_policy, &cmd_policy_argp, "show or change the policy of a running process"},
+    {"attach", cmd_attach, &cmd_attach_argp, "open the agent in a running process"},
     {"release", cmd_release, &cmd_release_argp, "make a running process give back all it can"},
     {"options", cmd_options, &cmd_options_argp, "list the options, their values and their meaning"},
     {"version", cmd_version, &cmd_version_argp, "say what this Ebb is and what the kernel offers"},

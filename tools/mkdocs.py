@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 #
-# mkdocs.py [--check]: writes docs/OPTIONS.md from src/base/option.def and docs/LOCKS.md from
-# src/os/lockrank.h. With --check nothing is written; status 1 if a document is not up to date.
+# mkdocs.py [--check]: writes docs/OPTIONS.md from src/base/option.def, docs/LOCKS.md from
+# src/os/lockrank.h, docs/ROUTES.md from src/agent/route.def and docs/METRICS.md from
+# src/stats/metric.def. With --check nothing is written; status 1 if a document is not up to date.
 
 import ast
 import os
@@ -66,6 +67,8 @@ def option_row(row):
     elif kind == "ENUM":
         default = int(default, 0)
         values, start = choices.replace("|", ", "), choices.split("|")[default]
+    elif kind == "TEXT":
+        values, start = choices.replace("|", ", "), "not set"
     elif kind == "BOOL":
         values, start = "0, 1", default
     elif kind == "INT":
@@ -113,7 +116,43 @@ def locks_text():
     return "\n".join(lines) + "\n"
 
 
-DOCUMENTS = {"docs/OPTIONS.md": options_text, "docs/LOCKS.md": locks_text}
+def routes_text():
+    lines = [
+        "# Routes", "",
+        MADE_BY.strip() % "src/agent/route.def", "",
+        "What the agent answers over HTTP (`EBB=http=127.0.0.1:8090`, or `ebb attach PID`). Root",
+        "and the program's own user may ask; others where `EBB=http_allow=` lets them, for all or",
+        "for a route: `uid:prometheus@/metrics`. GET routes answer HEAD too. An error is one line",
+        "of text with `X-Go-Pprof: 1`, which go tool pprof shows to its user.", "",
+        "| path | methods | answer | what |", "|---|---|---|---|",
+    ]
+    for path, methods, _, content, text in table_lines(read("src/agent/route.def"), "X"):
+        path = text_of(path)
+        if methods.endswith("_TREE"):
+            path += "*"
+        methods = methods.replace("_TREE", "").replace("_", ", ")
+        lines.append("| `%s` | %s | %s | %s |" % (path, methods, cell(text_of(content)),
+                                                  cell(text_of(text))))
+    return "\n".join(lines) + "\n"
+
+
+def metrics_text():
+    lines = [
+        "# Metrics", "",
+        MADE_BY.strip() % "src/stats/metric.def", "",
+        "`/metrics` of the agent, in Prometheus' text format. The names up to `process_*` are",
+        "those of Prometheus' own library for Go programs, so that dashboards made for Go work; a",
+        "heap without a collector says 0 where they are about collection. Units are in the names.",
+        "",
+        "| name | type | what |", "|---|---|---|",
+    ]
+    lines += ["| `%s` | %s | %s |" % (row[0], row[1].lower(), cell(text_of(row[4])))
+              for row in table_lines(read("src/stats/metric.def"), "X")]
+    return "\n".join(lines) + "\n"
+
+
+DOCUMENTS = {"docs/OPTIONS.md": options_text, "docs/LOCKS.md": locks_text,
+             "docs/ROUTES.md": routes_text, "docs/METRICS.md": metrics_text}
 
 
 def main(args):

@@ -8,6 +8,7 @@
 #ifndef EBB_EBB_H
 #define EBB_EBB_H
 
+#include "agent.h"
 #include "api.h"
 #include "malloc.h"
 #include "profile.h"

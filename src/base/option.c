@@ -17,7 +17,16 @@
 
 #include <string.h>
 
-enum option_type { OPTION_BOOL, OPTION_INT, OPTION_SIZE, OPTION_ENUM, OPTION_WORDSIZE };
+#include "base/address.h"
+
+enum option_type {
+    OPTION_BOOL,
+    OPTION_INT,
+    OPTION_SIZE,
+    OPTION_ENUM,
+    OPTION_WORDSIZE,
+    OPTION_TEXT,
+};
 enum option_scope { OPTION_SCOPE_ALL, OPTION_SCOPE_SELF };
 
 struct option_row {
@@ -48,8 +57,20 @@ static const struct option_row option_table[] = {
 #undef X
 };
 
+#define OPTION_START_BOOL(def) def
+#define OPTION_START_INT(def) def
+#define OPTION_START_SIZE(def) def
+#define OPTION_START_ENUM(def) def
+#define OPTION_START_WORDSIZE(def) def
+#define OPTION_START_TEXT(def)                                                                     \
+    {                                                                                              \
+        {                                                                                          \
+            def                                                                                    \
+        }                                                                                          \
+    }
+
 struct options options_main = {
-#define X(name, type, def, lo, hi, choices, scope, alias, help) .name = def,
+#define X(name, type, def, lo, hi, choices, scope, alias, help) .name = OPTION_START_##type(def),
 #include "base/option.def"
 #undef X
 };
@@ -63,6 +84,38 @@ struct piece {
 static bool piece_is(struct piece p, const char *text)
 {
     return strlen(text) == p.len && memcmp(p.text, text, p.len) == 0;
+}
+
+// The field of a TEXT row.
+static struct option_text *text_field(struct options *o, const struct option_row *row)
+{
+    return (struct option_text *)(void *)((char *)o + row->offset);
+}
+
+static bool text_check(const struct option_row *row, struct piece text)
+{
+    struct address address;
+    switch ((enum option_form)row->lo) {
+    case OPTION_FORM_ADDRESS:
+        return address_parse(text.text, text.len, &address);
+    case OPTION_FORM_ALLOW:
+        return allow_check(text.text, text.len);
+    case OPTION_FORM_PATH:
+        return text.len != 0 && text.text[0] == '/';
+    }
+    return false;
+}
+
+// Takes the text; an empty one unsets the option. False if it is not of the row's form.
+static bool text_set(struct options *o, const struct option_row *row, struct piece text)
+{
+    struct option_text *field = text_field(o, row);
+    if (text.len >= OPTION_TEXT_BYTES || (text.len != 0 && !text_check(row, text))) {
+        return false;
+    }
+    memset(field, 0, sizeof(*field));
+    memcpy(field->text, text.text, text.len);
+    return true;
 }
 
 static uint64_t value_get(const struct options *o, const struct option_row *row)
@@ -216,6 +269,8 @@ static bool value_parse(const struct option_row *row, struct piece text, uint64_
     case OPTION_SIZE:
         done = parse_size(text, SIZE_SUFFIXES, value);
         break;
+    case OPTION_TEXT:
+        break; // text_set
     }
     return done && *value >= row->lo && *value <= row->hi;
 }
@@ -254,6 +309,7 @@ static void choices_text(const struct option_row *row, struct fmt *f)
         fmt_str(f, "0|1");
         break;
     case OPTION_ENUM:
+    case OPTION_TEXT:
         fmt_str(f, row->choices);
         break;
     case OPTION_WORDSIZE:
@@ -265,6 +321,17 @@ static void choices_text(const struct option_row *row, struct fmt *f)
         fmt_str(f, "..");
         value_text(row, row->hi, f);
         break;
+    }
+}
+
+// The value the option has in o.
+static void row_text(const struct options *o, const struct option_row *row, struct fmt *f)
+{
+    if (row->type == OPTION_TEXT) {
+        const struct option_text *field = (const void *)((const char *)o + row->offset);
+        fmt_str(f, field->text);
+    } else {
+        value_text(row, value_get(o, row), f);
     }
 }
 
@@ -351,8 +418,9 @@ static void report_value(const struct options *o, const struct option_row *row, 
         fmt_str(errors, " (B, K, KiB, M, MiB, G, GiB, T, TiB)");
     }
     fmt_str(errors, "; it stays ");
-    value_text(row, value_get(o, row), errors);
-    fmt_char(errors, '\n');
+    size_t len = errors->len;
+    row_text(o, row, errors);
+    fmt_str(errors, errors->len == len ? "unset\n" : "\n");
 }
 
 // One entry of EBB, not empty.
@@ -370,6 +438,13 @@ static bool entry_parse(struct options *o, struct piece entry, struct fmt *error
     uint64_t value;
     if (row == NULL) {
         report_unknown(name, errors);
+        return false;
+    }
+    if (text.text != NULL && row->type == OPTION_TEXT) {
+        if (text_set(o, row, text)) {
+            return true;
+        }
+        report_value(o, row, text, errors);
         return false;
     }
     if (text.text == NULL || !value_parse(row, text, &value)) {
@@ -402,11 +477,20 @@ static void godebug_entry_parse(struct options *o, struct piece entry)
     }
 }
 
+static void row_default(struct options *o, const struct option_row *row)
+{
+    if (row->type == OPTION_TEXT) {
+        memset(text_field(o, row), 0, sizeof(struct option_text));
+    } else {
+        value_set(o, row, row->def);
+    }
+}
+
 void option_defaults(struct options *o)
 {
     memset(o, 0, sizeof *o);
     for (size_t i = 0; i < ARRAY_COUNT(option_table); i++) {
-        value_set(o, &option_table[i], option_table[i].def);
+        row_default(o, &option_table[i]);
     }
 }
 
@@ -469,7 +553,7 @@ void option_for_child(struct options *o)
     }
     for (size_t i = 0; i < ARRAY_COUNT(option_table); i++) {
         if (option_table[i].scope == OPTION_SCOPE_SELF) {
-            value_set(o, &option_table[i], option_table[i].def);
+            row_default(o, &option_table[i]);
         }
     }
 }
@@ -481,7 +565,7 @@ size_t option_count(void)
 
 struct option_info option_info(size_t index)
 {
-    static const char *const types[] = {"bool", "int", "size", "enum", "wordsize"};
+    static const char *const types[] = {"bool", "int", "size", "enum", "wordsize", "text"};
     const struct option_row *row = &option_table[index];
     struct option_info info = {
         .name = row->name,
@@ -492,7 +576,9 @@ struct option_info option_info(size_t index)
     };
     struct fmt f;
     fmt_init(&f, info.default_text, sizeof info.default_text);
-    value_text(row, row->def, &f);
+    if (row->type != OPTION_TEXT) {
+        value_text(row, row->def, &f);
+    }
     fmt_init(&f, info.choices, sizeof info.choices);
     choices_text(row, &f);
     return info;
@@ -506,7 +592,7 @@ size_t option_index(const char *name)
 
 void option_value_text(const struct options *o, size_t index, struct fmt *f)
 {
-    value_text(&option_table[index], value_get(o, &option_table[index]), f);
+    row_text(o, &option_table[index], f);
 }
 
 const char *option_choice(size_t index, size_t value, size_t *len)

@@ -55,11 +55,20 @@ enum option_limit_action {
 };
 enum option_syscalls { OPTION_SYSCALLS_CORE, OPTION_SYSCALLS_FULL };
 
+// A TEXT lies in the struct itself: the environment's memory is the program's, and some write
+// there. The empty text is "not set".
+#define OPTION_TEXT_BYTES 128
+struct option_text {
+    char text[OPTION_TEXT_BYTES];
+};
+enum option_form { OPTION_FORM_ADDRESS, OPTION_FORM_ALLOW, OPTION_FORM_PATH };
+
 #define OPTION_FIELD_BOOL bool
 #define OPTION_FIELD_INT int
 #define OPTION_FIELD_SIZE size_t
 #define OPTION_FIELD_ENUM int
 #define OPTION_FIELD_WORDSIZE size_t
+#define OPTION_FIELD_TEXT struct option_text
 
 // Word number index of a WORDSIZE option, as it is stored: above every size.
 #define OPTION_WORD(index) (SIZE_MAX - (size_t)(index))
@@ -100,12 +109,12 @@ void option_for_child(struct options *o);
 // struct option_info describes an option for `ebb options` and the documentation.
 struct option_info {
     const char *name;
-    const char *type;  // "bool", "int", "size", "enum", "wordsize"
+    const char *type;  // "bool", "int", "size", "enum", "wordsize", "text"
     const char *alias; // "GODEBUG name=v|v" without the first word, or ""
     const char *help;
     bool inherited;        // holds in children too
     char default_text[32]; // as option_value_text writes it
-    char choices[96];      // "0|1", "1..50", "0..64TiB", "off|auto|1MiB..64TiB"
+    char choices[96];      // "0|1", "1..50", "0..64TiB", "off|auto|1MiB..64TiB", or words
 };
 
 size_t option_count(void);

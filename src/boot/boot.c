@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/agent.h"
 #include "boot/boot_int.h"
 #include "control/control.h"
 #include "ledger/ledger.h"
@@ -39,6 +40,7 @@ static void boot_fork_child(void)
     releaser_fork_child();
     control_fork_child();
     cpu_sample_fork_child();
+    agent_fork_child();
     if (!options_main.children) {
         options_main.stats = OPTION_STATS_OFF;
         options_main.releasetrace = false;
@@ -78,6 +80,12 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
     }
     control_init(environment_find(entries, "XDG_RUNTIME_DIR"));
     pthread_atfork(boot_fork_prepare, boot_fork_parent, boot_fork_child);
+    const struct agent_environment environment = {
+        .gops_config_dir = environment_find(entries, "GOPS_CONFIG_DIR"),
+        .xdg_config_home = environment_find(entries, "XDG_CONFIG_HOME"),
+        .home = environment_find(entries, "HOME"),
+    };
+    agent_init(&environment);
 }
 
 // Walks everything; ends the program if an invariant does not hold.
@@ -94,6 +102,7 @@ static void verify_all(void)
 
 __attribute__((destructor)) static void boot_destructor(void)
 {
+    agent_end();
     control_end();
     if (options_main.check >= 2) {
         verify_all();
@@ -113,6 +122,7 @@ void boot_filter_coming(void)
 {
     ledger_restrict();
     releaser_restrict();
+    agent_restrict();
     control_restrict();
     cpu_sample_restrict();
 }
@@ -120,12 +130,14 @@ void boot_filter_coming(void)
 void boot_credentials_change(void)
 {
     releaser_pause();
+    agent_pause();
     control_pause();
 }
 
 void boot_credentials_changed(void)
 {
     control_resume();
+    agent_resume();
 }
 
 ATTR_EXPORT int ebb_release_now(struct ebb_release_report *report)

@@ -26,9 +26,7 @@
 
 #include "ebb/ebb.h"
 #include "os/vm.h"
-
-// memstats_read fills every field.
-void memstats_read(struct ebb_memstats *out);
+#include "release/release.h" // memstats_read, for preload
 
 // boot_release_now is malloc_trim: bytes given back.
 uint64_t boot_release_now(void);

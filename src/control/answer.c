@@ -6,6 +6,7 @@
 // Go  none.
 #include <string.h>
 
+#include "agent/agent.h"
 #include "base/option.h"
 #include "control/control_int.h"
 #include "ebb/ebb.h"
@@ -115,6 +116,53 @@ static void answer_limit(const char *text, struct fmt *out)
     control_reply_end(out);
 }
 
+// A unix socket beside the control socket: the same folder, the same number in front.
+static void attach_default(struct fmt *out)
+{
+    const char *path = control_page.path;
+    const char *name = strrchr(path, '/');
+    const char *end = name != NULL ? strrchr(name, '.') : NULL;
+    fmt_str(out, "unix:");
+    fmt_strn(out, path, end != NULL ? (size_t)(end - path) : strlen(path));
+    fmt_str(out, "-http.sock");
+}
+
+static void attach_where(struct fmt *out, const char *key, bool gops)
+{
+    char where[AGENT_WHERE_BYTES];
+    agent_where(gops, where, sizeof(where));
+    if (where[0] != '\0') {
+        control_reply_text(out, key, where);
+    }
+}
+
+static void answer_attach(const char *what, struct fmt *out)
+{
+    char own[AGENT_WHERE_BYTES];
+    char open[AGENT_WHERE_BYTES];
+    struct fmt text;
+    long error = 0;
+    agent_where(false, open, sizeof(open));
+    if (what[0] == '\0') {
+        fmt_init(&text, own, sizeof(own));
+        attach_default(&text);
+        what = open[0] != '\0' ? "none" : own; // open somewhere: that will do
+    }
+    if (strcmp(what, "close") == 0) {
+        agent_close();
+    } else if (strcmp(what, "none") != 0) {
+        error = agent_open(what, NULL, 0);
+    }
+    if (error != 0) {
+        control_reply_error(out, agent_error_text(error));
+        return;
+    }
+    control_reply_begin(out);
+    attach_where(out, "http", false);
+    attach_where(out, "gops", true);
+    control_reply_end(out);
+}
+
 void control_answer(const struct control_request *request, struct fmt *out)
 {
     switch (request->verb) {
@@ -129,6 +177,9 @@ void control_answer(const struct control_request *request, struct fmt *out)
         break;
     case CONTROL_LIMIT:
         answer_limit(request->arg, out);
+        break;
+    case CONTROL_ATTACH:
+        answer_attach(request->arg, out);
         break;
     }
 }

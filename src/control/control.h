@@ -98,11 +98,18 @@ void control_end(void);
 
 // --- the protocol, pure (protocol.c) ---
 
-#define CONTROL_REQUEST_BYTES 128 // longest request, newline counted
+#define CONTROL_REQUEST_BYTES 192 // longest request, newline counted
 #define CONTROL_REPLY_BYTES 8192  // longest reply
-#define CONTROL_ARG_BYTES 64      // longest argument, with a closing zero
+#define CONTROL_ARG_BYTES 128     // longest argument, with a closing zero
 
-enum control_verb { CONTROL_PING, CONTROL_POLICY, CONTROL_RELEASE, CONTROL_LIMIT };
+enum control_verb {
+    CONTROL_PING,
+    CONTROL_POLICY,
+    CONTROL_RELEASE,
+    CONTROL_LIMIT,
+    CONTROL_ATTACH, // argument: an address, "gops", "none" (only tell), "close", or none at all: a
+                    // unix socket beside this one
+};
 
 struct control_request {
     enum control_verb verb;

@@ -19,10 +19,9 @@ static const struct {
     const char *name;
     bool takes_arg;
 } verbs[] = {
-    [CONTROL_PING] = {"ping", false},
-    [CONTROL_POLICY] = {"policy", true},
-    [CONTROL_RELEASE] = {"release", false},
-    [CONTROL_LIMIT] = {"limit", true},
+    [CONTROL_PING] = {"ping", false},       [CONTROL_POLICY] = {"policy", true},
+    [CONTROL_RELEASE] = {"release", false}, [CONTROL_LIMIT] = {"limit", true},
+    [CONTROL_ATTACH] = {"attach", true},
 };
 
 static bool starts_with(const char *buf, size_t len, const char *text)
@@ -111,7 +110,8 @@ const char *control_parse_text(enum control_parse parse)
     case CONTROL_PARSE_VERSION:
         return "this Ebb speaks version 1 of the protocol only";
     case CONTROL_PARSE_VERB:
-        return "there is no such request; right are ping, policy, release, limit";
+        return "there is no such request; right are ping, policy, release, limit, "
+               "attach";
     case CONTROL_PARSE_ARG:
         return "this request takes no argument";
     case CONTROL_PARSE_MORE:

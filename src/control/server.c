@@ -16,19 +16,15 @@
 //   one send -> close; ends by idleness or stop -> unlink.
 //
 // Why this way
-//   unshare(CLONE_FILES) alone would keep the program's pipes open behind its back;
-//   close_range with CLOSE_RANGE_UNSHARE copies nothing of them (docs/design/007).
+//   See os/leave.h and docs/design/007 for the descriptors.
 //
 // Go       none.
 // Tests    test/system/control.py
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -36,16 +32,14 @@
 #include "base/option.h"
 #include "control/control_int.h"
 #include "os/clock.h"
+#include "os/leave.h"
 #include "os/sys.h"
 
 #define CLIENTS 8
 #define CLIENT_NS (3 * NS_PER_S)
 #define DRAIN_TURNS 16
 
-// Where close_range is missing (before Linux 5.9): descriptors above this stay referenced.
-#define CLOSE_MAX (1u << 20)
-
-enum { FD_BELL = 0, FD_LISTEN = 1 };
+enum { FD_BELL = LEAVE_BELL, FD_LISTEN = 1 };
 
 struct client {
     int fd; // -1: free
@@ -59,47 +53,6 @@ struct server {
     uint64_t used_ns; // when somebody last asked something, or rang
     struct control_file file;
 };
-
-// --- a table of our own ---
-
-static long descriptors_close_each(void)
-{
-    struct rlimit limit = {0};
-    long error = sys_call1(SYS_unshare, CLONE_FILES);
-    if (error != 0) {
-        return error;
-    }
-    sys_call4(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit);
-    uint64_t end = min_u64(limit.rlim_cur, CLOSE_MAX);
-    for (uint64_t fd = 0; fd < end; fd++) {
-        sys_call1(SYS_close, fd);
-    }
-    return 0;
-}
-
-// Leaves the program's descriptors, directory and umask; 0, 1 and 2 are taken afterwards.
-static long process_leave(void)
-{
-    long error = sys_call1(SYS_unshare, CLONE_FS);
-    if (error == 0) {
-        error = sys_call3(SYS_close_range, 0, ~0u, CLOSE_RANGE_UNSHARE);
-        if (error == -ENOSYS || error == -EINVAL) {
-            error = descriptors_close_each();
-        }
-    }
-    if (error != 0) {
-        return error;
-    }
-    uint64_t mask = UINT64_C(1) << (load_relaxed(&control_page.signal) - 1);
-    error = sys_call4(SYS_signalfd4, -1, &mask, sizeof(mask), SFD_NONBLOCK | SFD_CLOEXEC);
-    if (error != FD_BELL) {
-        return error < 0 ? error : -EBADF;
-    }
-    // The places of standard output and standard error: whoever writes there reaches nobody.
-    sys_call3(SYS_fcntl, FD_BELL, F_DUPFD_CLOEXEC, 0);
-    sys_call3(SYS_fcntl, FD_BELL, F_DUPFD_CLOEXEC, 0);
-    return 0;
-}
 
 // Folder, file, socket. What was open before is closed.
 static long socket_open(struct server *server)
@@ -305,7 +258,7 @@ void control_serve(void)
     for (size_t i = 0; i < CLIENTS; i++) {
         server.clients[i].fd = -1;
     }
-    long error = process_leave();
+    long error = leave_process(load_relaxed(&control_page.signal), 0177, NULL);
     if (error == 0) {
         error = socket_open(&server);
     }

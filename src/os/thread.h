@@ -57,7 +57,11 @@ struct bare_thread {
     atomic_u32 alive; // (A) kernel clears it and wakes the futex when the thread is gone
     char *block;      // (C) stack and thread-local block, from vm; kept for the next start
     size_t block_bytes;
+    size_t stack_bytes; // (C) 0: the usual 64 KiB
 };
+
+// bare_block_bytes tells how large a block has to be that the caller provides.
+size_t bare_block_bytes(size_t stack_bytes, size_t page_bytes);
 
 // bare_start runs run(arg) in a new kernel thread with all signals blocked. The thread has an own
 // thread-local block, all zero. 0 or a negative errno (EAGAIN, ENOMEM, EPERM from a filter).

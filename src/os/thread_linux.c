@@ -104,13 +104,22 @@ __asm__(".pushsection .text\n\t.hidden clone_run\n\t.globl clone_run\n\t"
 #define BARE_TLS_BELOW ((size_t)16 << 10)
 #define BARE_TLS_ABOVE ((size_t)16 << 10)
 
+static size_t stack_bytes_of(size_t stack_bytes)
+{
+    return stack_bytes != 0 ? stack_bytes : BARE_STACK_BYTES;
+}
+
+size_t bare_block_bytes(size_t stack_bytes, size_t page_bytes)
+{
+    return align_up(stack_bytes_of(stack_bytes) + BARE_TLS_BELOW + BARE_TLS_ABOVE, page_bytes);
+}
+
 static bool bare_block_ensure(struct bare_thread *thread, const struct vm *vm)
 {
     if (thread->block != NULL) {
         return true;
     }
-    size_t bytes = BARE_STACK_BYTES + BARE_TLS_BELOW + BARE_TLS_ABOVE;
-    bytes = align_up(bytes, vm->page_bytes);
+    size_t bytes = bare_block_bytes(thread->stack_bytes, vm->page_bytes);
     char *block = vm_reserve(vm, NULL, bytes, vm->page_bytes);
     if (block == NULL || !vm_prepare(vm, block, bytes)) {
         return false;
@@ -129,7 +138,7 @@ long bare_start(struct bare_thread *thread, const struct vm *vm, void (*run)(voi
     if (offset < -(intptr_t)BARE_TLS_BELOW + 256 || offset > (intptr_t)BARE_TLS_ABOVE - 256) {
         return -ENOMEM; // a program with more static TLS than any we have seen
     }
-    char *stack = thread->block + BARE_STACK_BYTES;
+    char *stack = thread->block + stack_bytes_of(thread->stack_bytes);
     char *tls = stack + BARE_TLS_BELOW;
     // Word 0 (and 2, for glibc's inline helpers) of the block is the thread pointer itself.
     ((void **)(void *)tls)[0] = tls;

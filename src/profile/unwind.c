@@ -198,6 +198,9 @@ static uint32_t unwind_learned(const struct unwinding *u, uintptr_t *frame)
     uintptr_t pc = frame[1];
     for (int i = 0; i < 16 && pc - u->own_start < u->own_end - u->own_start; i++) {
         frame = (uintptr_t *)frame[0];
+        if (frame == NULL) {
+            return 0; // a bare thread: all its frames are the library's
+        }
         pc = frame[1];
     }
     if (pc - u->own_start < u->own_end - u->own_start) {

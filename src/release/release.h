@@ -35,6 +35,7 @@
 #define EBB_RELEASE_RELEASE_H
 
 #include "base/base.h"
+#include "ebb/stats.h"
 #include "os/vm.h"
 
 // What became free, by time: for policies that look at more than the present (decay).
@@ -214,6 +215,17 @@ size_t releaser_policy_index(void);
 // from a sample of 4 MiB at each look. Such memory is the work of khugepaged, or of a program that
 // writes to what it has freed.
 uint64_t releaser_reinflated_bytes(void);
+
+// What was given back since the start.
+struct release_totals {
+    uint64_t count;          // releases that gave something back
+    uint64_t released_bytes; // runs and holes
+    uint64_t refused_bytes;  // kept, because the kernel said no (locked memory)
+};
+void releaser_totals(struct release_totals *out);
+
+// memstats_read fills every field: freeze, walk, thaw (collect.c).
+void memstats_read(struct ebb_memstats *out);
 
 // --- the memory limit (limiter.c; the decisions: limit_int.h) ---
 

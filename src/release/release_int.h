@@ -31,10 +31,11 @@ struct round {
     uint64_t start_ns; // when the policy came into force
     uint64_t swept_ns;
     uint64_t offset_bytes;
-    uint64_t searched_ns; // when spans were last looked at for holes
-    uint32_t fresh_count; // spans that were not at rest then
-    bool search_cut;      // the budget ended that look
-    uint64_t trace_count;
+    uint64_t searched_ns;          // when spans were last looked at for holes
+    uint32_t fresh_count;          // spans that were not at rest then
+    bool search_cut;               // the budget ended that look
+    atomic_u64 trace_count;        // (A) releases that gave something back
+    atomic_u64 hole_total_bytes;   // (A) given back as holes, ever
     struct pageheap_sample sample; // of released pages
     atomic_u64 reinflated_bytes;   // (A) released, and resident all the same: an estimate
     atomic_u32 restricted;         // (A) nothing but the calls that glibc's malloc makes

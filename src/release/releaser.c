@@ -249,6 +249,16 @@ uint64_t releaser_reinflated_bytes(void)
     return load_relaxed(&round_main.reinflated_bytes);
 }
 
+void releaser_totals(struct release_totals *out)
+{
+    struct pageheap_stats stats;
+    pageheap_stats_read(&pageheap_main, &stats);
+    out->count = load_relaxed(&round_main.trace_count);
+    out->released_bytes =
+        (stats.released_total_pages << PAGE_SHIFT) + load_relaxed(&round_main.hole_total_bytes);
+    out->refused_bytes = stats.refused_total_pages << PAGE_SHIFT;
+}
+
 size_t releaser_policy_index(void)
 {
     const struct release_policy *policy = round_policy();

@@ -108,7 +108,7 @@ static void trace(const struct done *done, const char *why)
     struct fmt line;
     fmt_init(&line, buf, sizeof(buf));
     fmt_str(&line, "ebb: release ");
-    fmt_u64(&line, round->trace_count);
+    fmt_u64(&line, load_relaxed(&round->trace_count));
     fmt_str(&line, ": ");
     trace_amount(&line, done->runs.pages << PAGE_SHIFT, done->runs.run_count, " runs, ");
     trace_amount(&line, done->hole_bytes, done->hole_ranges, " holes, ");
@@ -231,6 +231,7 @@ static void holes_release(uint64_t bytes, struct meter *meter, struct done *done
         meter_pay(meter);
     }
     done->hole_bytes += look.given_bytes;
+    add_relaxed(&round_main.hole_total_bytes, look.given_bytes);
     done->hole_ranges += look.range_count;
     done->refused_hole_bytes += look.refused_bytes;
 }
@@ -256,7 +257,7 @@ static uint64_t plan_do(const struct release_plan *plan, struct meter meter, boo
     }
     done.took_ns = meter.paid_ns - meter.began_ns;
     if (bytes != 0 || done.runs.refused != 0 || done.refused_hole_bytes != 0) {
-        round->trace_count++;
+        add_relaxed(&round->trace_count, 1);
         trace(&done, plan->why);
     }
     return bytes;
@@ -408,6 +409,7 @@ void round_release_all(const char *why, struct release_report *report)
     while (look_step(&heap_main, &look)) {
     }
     done.hole_bytes = look.given_bytes;
+    add_relaxed(&round_main.hole_total_bytes, look.given_bytes);
     done.hole_ranges = look.range_count;
     done.refused_hole_bytes = look.refused_bytes;
     report->pause_ns_max = max_u64(report->pause_ns_max, look.pause_ns_max);
@@ -419,7 +421,7 @@ void round_release_all(const char *why, struct release_report *report)
     meter_pay(&meter);
     done.took_ns = meter.paid_ns - meter.began_ns;
     if (report->runs_bytes + report->holes_bytes + report->refused_bytes != 0) {
-        round_main.trace_count++;
+        add_relaxed(&round_main.trace_count, 1);
         trace(&done, why);
     }
     round_main.advice = advice;

@@ -12,6 +12,14 @@
 
 #include "base/rand.h"
 
+// Lines of the table.
+enum {
+    OPTION_LINES = 0
+#define X(name, type, def, lo, hi, choices, scope, alias, help) +1
+#include "base/option.def"
+#undef X
+};
+
 static struct options parsed;
 static char messages[4096];
 
@@ -427,12 +435,37 @@ Test(option, children_inherit_policy_but_do_not_print)
     cr_expect(parsed.releasetrace);
 }
 
+Test(option, texts_are_kept_or_refused)
+{
+    cr_expect(parse("http=127.0.0.1:8090,http_allow=uid:prometheus@/metrics+any", NULL));
+    cr_expect_str_eq(parsed.http.text, "127.0.0.1:8090");
+    cr_expect_str_eq(parsed.http_allow.text, "uid:prometheus@/metrics+any");
+    cr_expect(parse("http=unix:/run/a.sock,http=", NULL), "empty unsets it");
+    cr_expect_str_eq(parsed.http.text, "");
+    cr_expect_not(parse("http=8090", NULL));
+    cr_expect_str_eq(messages, "ebb: option http cannot be \"8090\"; right is 127.0.0.1:PORT|"
+                               "localhost:PORT|[::1]:PORT|unix:/PATH; it stays unset\n");
+    cr_expect_str_eq(parsed.http.text, "");
+    cr_expect_not(parse("http=localhost:1,http=example.org:80", NULL));
+    cr_expect(strstr(messages, "; it stays localhost:1\n") != NULL, "%s", messages);
+    cr_expect_str_eq(parsed.http.text, "localhost:1");
+    cr_expect_not(parse("http_allow=user:me", NULL));
+    cr_expect_not(parse("http", NULL));
+    char text[400] = "http=unix:/";
+    memset(text + 11, 'a', 300);
+    cr_expect_not(parse(text, NULL), "longer than the field");
+    cr_expect(parse("http=localhost:1,gops=1", NULL));
+    option_for_child(&parsed);
+    cr_expect_str_eq(parsed.http.text, "");
+    cr_expect_not(parsed.gops);
+}
+
 // The table is sound: each default is its own text, and nothing is cut or left out.
 Test(option, table)
 {
     struct options defaults;
     option_defaults(&defaults);
-    cr_expect_eq(option_count(), 19);
+    cr_expect_eq(option_count(), OPTION_LINES);
     for (size_t i = 0; i < option_count(); i++) {
         struct option_info info = option_info(i);
         char text[128];

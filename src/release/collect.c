@@ -3,12 +3,10 @@
 // Collecting MemStats: freeze, walk, thaw; each field from its own count.
 //
 // Go  1.16 mstats.go ReadMemStats.
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/check.h"
-#include "boot/boot_int.h"
+#include "base/option.h"
 #include "release/release.h"
 #include "span/span.h"
 #include "stats/stats.h"
@@ -90,31 +88,4 @@ void memstats_read(struct ebb_memstats *out)
             fatal(wrong);
         }
     }
-}
-
-ATTR_EXPORT int ebb_memstats_read(struct ebb_memstats *stats)
-{
-    if (stats == NULL || stats->size != sizeof(*stats)) {
-        return -EINVAL;
-    }
-    memstats_read(stats);
-    return 0;
-}
-
-void boot_print_stats(int fd)
-{
-    struct ebb_memstats stats;
-    struct procfs_rollup kernel;
-    memstats_read(&stats);
-    bool known = procfs_rollup_read(0, &kernel);
-    char buf[2048];
-    struct fmt out;
-    fmt_init(&out, buf, sizeof(buf));
-    fmt_str(&out, "ebb: memstats of process ");
-    fmt_i64(&out, getpid());
-    fmt_str(&out, ", policy ");
-    fmt_str(&out, ebb_release_policy());
-    fmt_char(&out, '\n');
-    memstats_print(&out, &stats, known ? &kernel : NULL);
-    fmt_write(&out, fd);
 }
