@@ -20,7 +20,7 @@
 // Go       cmd/go/main.go, its table of commands.
 // Tests    test/cli/run_test.py  test/cli/inspect_test.py  test/cli/text_test.py
 //          test/cli/look_test.py
-//          test/cli/control_test.py
+//          test/cli/control_test.py  test/cli/profile_test.py  test/cli/live_test.py
 #ifndef EBB_CLI_CLI_H
 #define EBB_CLI_CLI_H
 
@@ -52,6 +52,9 @@ int cmd_memstats(const struct command *self, int argc, char **argv);
 int cmd_ledger(const struct command *self, int argc, char **argv);
 int cmd_policy(const struct command *self, int argc, char **argv);
 int cmd_release(const struct command *self, int argc, char **argv);
+int cmd_profile(const struct command *self, int argc, char **argv);
+int cmd_top(const struct command *self, int argc, char **argv);
+int cmd_watch(const struct command *self, int argc, char **argv);
 
 extern const struct argp cmd_run_argp;
 extern const struct argp cmd_options_argp;
@@ -61,6 +64,9 @@ extern const struct argp cmd_memstats_argp;
 extern const struct argp cmd_ledger_argp;
 extern const struct argp cmd_policy_argp;
 extern const struct argp cmd_release_argp;
+extern const struct argp cmd_profile_argp;
+extern const struct argp cmd_top_argp;
+extern const struct argp cmd_watch_argp;
 
 // cli_fail prints "ebb COMMAND: ..." as one line to stderr and returns EXIT_EBB, so that a caller
 // can write `return cli_fail(...)`. command may be NULL: then the line starts with "ebb: ".

@@ -92,18 +92,6 @@ static uint64_t line_bytes(const struct ebb_ledger *ledger, const struct line *l
     return bytes;
 }
 
-static bool is_utf8_terminal(void)
-{
-    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
-    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
-        const char *value = getenv(names[i]);
-        if (value != NULL && value[0] != '\0') {
-            return strcasestr(value, "utf-8") != NULL || strcasestr(value, "utf8") != NULL;
-        }
-    }
-    return false;
-}
-
 // A bar of eighths of a column, or of # where the terminal may not have them.
 static void bar_make(char *buf, size_t cap, uint64_t bytes, uint64_t most, int columns)
 {
@@ -111,7 +99,7 @@ static void bar_make(char *buf, size_t cap, uint64_t bytes, uint64_t most, int c
     uint64_t eighths = most == 0 ? 0 : bytes * 8 * (uint64_t)columns / most;
     struct fmt bar;
     fmt_init(&bar, buf, cap);
-    if (!is_utf8_terminal()) {
+    if (!term_is_utf8()) {
         for (uint64_t i = 0; i < (eighths + 4) / 8; i++) {
             fmt_char(&bar, '#');
         }

@@ -57,6 +57,9 @@ struct term_table {
 // is a terminal that can, and NO_COLOR is unset or empty.
 struct term term_open(FILE *out);
 
+// term_is_utf8 tells from the locale's variables whether more than ASCII may be written.
+bool term_is_utf8(void);
+
 // term_style_on and term_style_off write the escape sequences, or nothing.
 void term_style_on(const struct term *term, enum term_style style);
 void term_style_off(const struct term *term, enum term_style style);
