@@ -9,6 +9,9 @@
 
 #include "prof.h"
 
+// A narrower box holds no name, and nothing is drawn below it.
+#define LABEL_COLUMNS_MIN 4
+
 // A call on one line of the picture, in columns.
 struct box {
     const struct prof_call *call;
@@ -91,8 +94,9 @@ static void box_print(const struct picture *p, const struct prof_call *call, int
         ground_on(p, call->name);
     }
     fputs(p->utf8 ? "▏" : "|", out);
-    int used = 1 + label_make(p, call, columns - 1, text, sizeof(text));
-    if (used > 1) {
+    int used = 1;
+    if (columns >= LABEL_COLUMNS_MIN) {
+        used += label_make(p, call, columns - 1, text, sizeof(text));
         fputs(text, out);
     }
     for (; used < columns; used++) {
@@ -124,6 +128,10 @@ static void row_print(struct picture *p, const struct row *row, struct row *belo
         fprintf(p->term->out, "%*s", left - at, "");
         box_print(p, box->call, right - left);
         at = right;
+        if (right - left < LABEL_COLUMNS_MIN) {
+            p->hidden_count += box->call->child != NULL;
+            continue;
+        }
         int64_t start = box->start;
         for (const struct prof_call *child = box->call->child; child != NULL;
              child = child->next) {
@@ -158,8 +166,8 @@ void flame_text_print(const struct term *term, const struct prof_tree *tree,
     free(row.boxes);
     if (p.hidden_count != 0) {
         snprintf(text, sizeof(text), "%zu", p.hidden_count);
-        fprintf(term->out, "%s call%s narrower than a column %s not shown; --svg shows more\n",
-                text, p.hidden_count == 1 ? "" : "s", p.hidden_count == 1 ? "is" : "are");
+        fprintf(term->out, "%s call%s too narrow and %s not shown; --svg shows more\n",
+                text, p.hidden_count == 1 ? " is" : "s are", p.hidden_count == 1 ? "is" : "are");
     }
     if (tree->negative != 0) {
         fprintf(term->out, "%s that shrank has no width here\n",
