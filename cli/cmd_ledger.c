@@ -285,16 +285,23 @@ static void text_print(const struct ledger_target *target, const struct ebb_ledg
     identity_print(&term, stats, extra);
 }
 
-static int json_print(const struct ledger_target *target, const struct ebb_ledger *l,
-                      const struct ebb_memstats *stats, const struct ledger_extra *extra)
+json_t *look_json_classes(const struct ebb_ledger *ledger)
 {
-    char name[64];
     char key[64];
     json_t *classes = json_object();
     for (size_t i = 0; i < ARRAY_COUNT(lines); i++) {
         snprintf(key, sizeof(key), "%s_bytes", lines[i].name);
-        json_object_set_new(classes, key, json_integer((json_int_t)line_bytes(l, &lines[i])));
+        json_object_set_new(classes, key,
+                            json_integer((json_int_t)line_bytes(ledger, &lines[i])));
     }
+    return classes;
+}
+
+static int json_print(const struct ledger_target *target, const struct ebb_ledger *l,
+                      const struct ebb_memstats *stats, const struct ledger_extra *extra)
+{
+    char name[64];
+    json_t *classes = look_json_classes(l);
     json_t *beside =
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "holes_bytes", (json_int_t)l->holes,
                   "live_untouched_bytes", (json_int_t)l->live_untouched, "huge_bytes",

@@ -101,15 +101,8 @@ static void name_print(const struct term *term, enum term_style style, const cha
         const char *shorter = prof_short_name(name);
         snprintf(text, sizeof(text), "%s", shorter);
     }
-    if (isatty(fileno(term->out)) == 1 && term_columns(text) > room) {
-        char *at = text;
-        for (int i = 0; i < room - 3; i++) {
-            at++;
-            while (((unsigned char)*at & 0xc0) == 0x80) {
-                at++;
-            }
-        }
-        memcpy(at, "...", 4);
+    if (isatty(fileno(term->out)) == 1) {
+        term_cut(text, room);
     }
     term_text(term, style, text, 0);
     fputc('\n', term->out);

@@ -140,6 +140,21 @@ void term_wrap(const struct term *term, const char *text, int indent)
     fputc('\n', term->out);
 }
 
+void term_cut(char *text, int columns)
+{
+    if (term_columns(text) <= columns) {
+        return;
+    }
+    char *pos = text;
+    for (int i = 0; *pos != '\0' && i < columns - 3; i++) {
+        pos++;
+        while (((unsigned char)*pos & 0xc0) == 0x80) {
+            pos++; // the rest of a UTF-8 character
+        }
+    }
+    memcpy(pos, "...", 4);
+}
+
 static const struct term_cell *cell_at(const struct term_table *table, size_t row, size_t column)
 {
     return &table->cells[row * table->column_count + column];

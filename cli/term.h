@@ -74,6 +74,9 @@ void term_wrap(const struct term *term, const char *text, int indent);
 // term_columns returns how many columns UTF-8 text takes, each code point counted as one.
 int term_columns(const char *text);
 
+// term_cut shortens text to so many columns, at least 3; dots stand for what was cut.
+void term_cut(char *text, int columns);
+
 void term_table_print(const struct term *term, const struct term_table *table);
 
 #endif
