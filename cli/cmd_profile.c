@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "look.h"
 #include "prof.h"
 #include "prof_show.h"
 
@@ -320,6 +321,9 @@ static int base_read(const char *text, const struct prof_request *request,
     if (status != 0) {
         return status;
     }
+    // What is of no interest in one must be so in the other: the rules are those of the profile.
+    base->drop_frames = prof->drop_frames;
+    base->keep_frames = prof->keep_frames;
     prof_drop(base);
     bool same = base->type_count == prof->type_count;
     for (size_t i = 0; same && i < prof->type_count; i++) {
@@ -394,6 +398,11 @@ int cmd_profile(const struct command *self, int argc, char **argv)
                                 input.ignore != NULL ? "ignore " : "",
                                 input.ignore != NULL ? input.ignore : "");
     show.filter = filters;
+    char name[64];
+    if (source.place == PROF_PID) {
+        look_name(source.pid, name, sizeof(name));
+        show.source = prof_format("%s, process %d", name, source.pid);
+    }
     show.row_max = input.row_max != SIZE_MAX ? input.row_max : input.json ? 0 : TOP_DEFAULT;
     status = output_write(&input, &show, &bytes);
     free(filters);

@@ -335,6 +335,16 @@ static void cell_make(const struct history *history, enum column column, char *b
 
 #define LINE_BYTES (PROCESS_COMMAND_BYTES + 256)
 
+// The command without the folders of its program: there is little room.
+static const char *program_start(const char *command)
+{
+    size_t word = strcspn(command, " ");
+    while (word > 0 && command[word - 1] != '/') {
+        word--;
+    }
+    return command + word;
+}
+
 static void line_make(const struct top *top, const struct history *history, int rank, char *buf,
                       size_t cap)
 {
@@ -349,7 +359,8 @@ static void line_make(const struct top *top, const struct history *history, int 
     }
     process_title(&history->row, title, sizeof(title));
     snprintf(buf + len, cap - len, " %-*s %s%s", POLICY_COLUMNS, history->row.policy,
-             has_ended(top, history) ? "(ended) " : "", title);
+             has_ended(top, history) ? "(ended) " : "",
+             history->row.in_use ? program_start(title) : title);
 }
 
 // ---- a table on standard output ----------------------------------------------------------------

@@ -198,9 +198,15 @@ static int curl_fail(CURL *curl, CURLcode code, const struct prof_source *source
     }
 }
 
-static int status_fail(const struct transfer *t, long status, const char *place)
+static int status_fail(const struct transfer *t, long status, const char *place, const char *kind)
 {
     char text[256] = "";
+    if (status == 404 && t->says_why && kind != NULL) {
+        const char *nearest = prof_kind_route(kind) == NULL ? prof_kind_nearest(kind) : NULL;
+        return cli_fail("profile", "%s: there is no profile \"%s\" there%s%s%s", place, kind,
+                        nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
+                        nearest != NULL ? "?" : "");
+    }
     if (t->says_why) {
         size_t len = min_size(t->out->count, sizeof(text) - 1);
         memcpy(text, t->out->data != NULL ? (char *)t->out->data : "", len);
@@ -286,7 +292,7 @@ static int http_fetch(const struct prof_source *source, const struct prof_reques
     } else if (code != CURLE_OK) {
         status = curl_fail(curl, code, source, url, detail);
     } else if (answer != 200) {
-        status = status_fail(&t, answer, place_name(source, url));
+        status = status_fail(&t, answer, place_name(source, url), request->kind);
     }
     curl_easy_cleanup(curl);
     free(url);
