@@ -20,7 +20,8 @@
 // Go       cmd/go/main.go, its table of commands.
 // Tests    test/cli/run_test.py  test/cli/inspect_test.py  test/cli/text_test.py
 //          test/cli/look_test.py
-//          test/cli/control_test.py  test/cli/profile_test.py  test/cli/live_test.py
+//          test/cli/control_test.py  test/cli/profile_test.py  test/cli/profile_source_test.py
+//          test/cli/live_test.py
 #ifndef EBB_CLI_CLI_H
 #define EBB_CLI_CLI_H
 
