@@ -291,8 +291,7 @@ json_t *look_json_classes(const struct ebb_ledger *ledger)
     json_t *classes = json_object();
     for (size_t i = 0; i < ARRAY_COUNT(lines); i++) {
         snprintf(key, sizeof(key), "%s_bytes", lines[i].name);
-        json_object_set_new(classes, key,
-                            json_integer((json_int_t)line_bytes(ledger, &lines[i])));
+        json_object_set_new(classes, key, json_integer((json_int_t)line_bytes(ledger, &lines[i])));
     }
     return classes;
 }

@@ -65,8 +65,7 @@ static const struct argp_option profile_options[] = {
     {0},
 };
 
-static bool number_read(const char *text, const char *option, unsigned long max,
-                        unsigned long *out)
+static bool number_read(const char *text, const char *option, unsigned long max, unsigned long *out)
 {
     char *end;
     errno = 0;
@@ -194,8 +193,9 @@ static int words_check(const struct profile_input *input, const char **kind,
         (source->place == PROF_FILE || strpbrk(*kind, "/?#:. ") != NULL || (*kind)[0] == '\0')) {
         const char *nearest = prof_kind_nearest(*kind);
         return cli_fail("profile", "\"%s\" is no kind of profile; %s%s?", *kind,
-                        nearest != NULL ? "did you mean " : "heap, allocs, cpu, pins, growth, "
-                                                            "mutex, block or ",
+                        nearest != NULL ? "did you mean "
+                                        : "heap, allocs, cpu, pins, growth, "
+                                          "mutex, block or ",
                         nearest != NULL ? nearest : "threadcreate");
     }
     if (*kind != NULL && source->whole) {
@@ -230,8 +230,8 @@ static int filter_make(const struct profile_input *input, regex_t rules[2],
 }
 
 // The column: what was asked for, else what the kind is about, else what the profile says.
-static int type_choose(const struct profile_input *input, const char *kind,
-                       const struct prof *prof, size_t *type)
+static int type_choose(const struct profile_input *input, const char *kind, const struct prof *prof,
+                       size_t *type)
 {
     if (input->type != NULL) {
         *type = prof_type_find(prof, input->type);
@@ -244,8 +244,8 @@ static int type_choose(const struct profile_input *input, const char *kind,
             free(list);
             list = longer;
         }
-        int status = cli_fail("profile", "the profile has no column \"%s\"; it has %s",
-                              input->type, list);
+        int status =
+            cli_fail("profile", "the profile has no column \"%s\"; it has %s", input->type, list);
         free(list);
         return status;
     }
@@ -311,8 +311,8 @@ static int svg_save(const char *path, const struct show *show)
 // ---- the command -------------------------------------------------------------------------------
 
 // The base: a file or URL of its own, of the same kind and with the same columns.
-static int base_read(const char *text, const struct prof_request *request,
-                     const struct prof *prof, struct prof *base)
+static int base_read(const char *text, const struct prof_request *request, const struct prof *prof,
+                     struct prof *base)
 {
     struct prof_bytes bytes;
     const struct prof_source source = prof_source_parse(text);
@@ -331,8 +331,9 @@ static int base_read(const char *text, const struct prof_request *request,
                strcmp(base->types[i].unit, prof->types[i].unit) == 0;
     }
     return same ? 0
-                : cli_fail("profile", "%s has other columns than the profile: no difference of "
-                                      "the two can be made",
+                : cli_fail("profile",
+                           "%s has other columns than the profile: no difference of "
+                           "the two can be made",
                            text);
 }
 
@@ -376,8 +377,13 @@ int cmd_profile(const struct command *self, int argc, char **argv)
     struct prof prof;
     struct prof base;
     struct prof_view view;
-    struct show show = {.what = input.what, .prof = &prof, .view = &view, .source = text,
-                        .base = input.base, .lines = input.lines, .order = input.order};
+    struct show show = {.what = input.what,
+                        .prof = &prof,
+                        .view = &view,
+                        .source = text,
+                        .base = input.base,
+                        .lines = input.lines,
+                        .order = input.order};
     status = prof_fetch(&source, &request, &bytes);
     status = status != 0 ? status : prof_decode(&bytes, text, &prof);
     status = status != 0 ? status : type_choose(&input, kind, &prof, &show.type);
@@ -392,11 +398,10 @@ int cmd_profile(const struct command *self, int argc, char **argv)
         return status;
     }
     prof_view_make(&view, &prof, input.base != NULL ? &base : NULL, show.type, &filter);
-    char *filters = prof_format("%s%s%s%s%s", input.focus != NULL ? "focus " : "",
-                                input.focus != NULL ? input.focus : "",
-                                input.focus != NULL && input.ignore != NULL ? ", " : "",
-                                input.ignore != NULL ? "ignore " : "",
-                                input.ignore != NULL ? input.ignore : "");
+    char *filters = prof_format(
+        "%s%s%s%s%s", input.focus != NULL ? "focus " : "", input.focus != NULL ? input.focus : "",
+        input.focus != NULL && input.ignore != NULL ? ", " : "",
+        input.ignore != NULL ? "ignore " : "", input.ignore != NULL ? input.ignore : "");
     show.filter = filters;
     char name[64];
     if (source.place == PROF_PID) {

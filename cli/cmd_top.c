@@ -328,7 +328,10 @@ static void cell_make(const struct history *history, enum column column, char *b
         snprintf(buf, cap, "-");
     } else {
         uint64_t size = growth < 0 ? 0 - (uint64_t)growth : (uint64_t)growth;
-        snprintf(buf, cap, "%s%s", growth > 0 ? "+" : growth < 0 ? "-" : "",
+        snprintf(buf, cap, "%s%s",
+                 growth > 0   ? "+"
+                 : growth < 0 ? "-"
+                              : "",
                  look_bytes(size, text, sizeof(text)));
     }
 }
@@ -412,8 +415,7 @@ static int json_print(const struct top *top)
     }
     json_t *root = json_pack("{s:I, s:o, s:I}", "time_ns",
                              (json_int_t)time.tv_sec * 1000000000 + time.tv_nsec, "processes",
-                             processes, "unreadable_count",
-                             (json_int_t)top->list.unreadable_count);
+                             processes, "unreadable_count", (json_int_t)top->list.unreadable_count);
     if (root == NULL) {
         return cli_fail("top", "out of memory");
     }
@@ -466,7 +468,8 @@ static void summary_draw(const struct top *top)
     line_put(0, text, A_BOLD);
     snprintf(text, sizeof(text), "%s", top->message);
     if (top->list.unreadable_count != 0) {
-        snprintf(text, sizeof(text), "%s%s%zu process%s could not be read: other users', or "
+        snprintf(text, sizeof(text),
+                 "%s%s%zu process%s could not be read: other users', or "
                  "protected",
                  top->message, top->message[0] != '\0' ? "; " : "", top->list.unreadable_count,
                  top->list.unreadable_count == 1 ? "" : "es");
@@ -505,8 +508,8 @@ static void heading_draw(const struct top *top, int rank)
 static void keys_draw(void)
 {
     static const char *const keys[] = {
-        "q quit", "sort by: r RSS",  "l live",      "t retained", "o holes", "z lazy",
-        "g growth", "p PID", "i reverse", "space pause", "+ - interval",
+        "q quit",   "sort by: r RSS", "l live",    "t retained",  "o holes",      "z lazy",
+        "g growth", "p PID",          "i reverse", "space pause", "+ - interval",
     };
     char text[256] = "";
     size_t len = 0;
@@ -515,8 +518,8 @@ static void keys_draw(void)
         if ((int)(len + strlen(keys[i]) + 2) > COLS) {
             break;
         }
-        len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len == 0 ? "" : "  ",
-                                keys[i]);
+        len +=
+            (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len == 0 ? "" : "  ", keys[i]);
     }
     line_put(LINES - 1, text, A_DIM);
 }
@@ -642,8 +645,9 @@ static int screen_run(struct top *top)
     SCREEN *screen = newterm(NULL, stdout, stdin);
     if (screen == NULL) {
         const char *name = getenv("TERM");
-        return cli_fail("top", "the terminal type \"%s\" (TERM) is not known here; --once prints "
-                               "one table",
+        return cli_fail("top",
+                        "the terminal type \"%s\" (TERM) is not known here; --once prints "
+                        "one table",
                         name != NULL ? name : "");
     }
     // After newterm, which has handlers of its own for some of them.

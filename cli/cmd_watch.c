@@ -45,8 +45,7 @@ static bool seconds_read(const char *option, const char *text, double least, dou
     char *end;
     *out = strtod(text, &end);
     if (text[0] < '0' || text[0] > '9' || *end != '\0' || !(*out >= least && *out <= most)) {
-        cli_fail("watch", "--%s=%s: seconds from %g to %.0f are wanted", option, text, least,
-                 most);
+        cli_fail("watch", "--%s=%s: seconds from %g to %.0f are wanted", option, text, least, most);
         return false;
     }
     return true;
@@ -194,8 +193,8 @@ static void line_print(const struct session *s)
     for (int i = 0; i < WATCH_SERIES; i++) {
         printf(" %11s", look_bytes(now->bytes[i], text, sizeof(text)));
     }
-    uint64_t rest = (uint64_t)(now->unexplained_bytes < 0 ? -now->unexplained_bytes
-                                                          : now->unexplained_bytes);
+    uint64_t rest =
+        (uint64_t)(now->unexplained_bytes < 0 ? -now->unexplained_bytes : now->unexplained_bytes);
     char signed_text[LOOK_BYTES + 1];
     snprintf(signed_text, sizeof(signed_text), "%s%s", now->unexplained_bytes < 0 ? "-" : "",
              look_bytes(rest, text, sizeof(text)));
@@ -231,9 +230,9 @@ static void json_print(const struct session *s)
     for (size_t i = 0; i < s->event_count; i++) {
         json_array_append_new(events, json_string(s->events[i]));
     }
-    json_line(json_pack("{s:I, s:i, s:s, s:s, s:I, s:o, s:I, s:I, s:o}", "time_ns", wall_ns(), "pid",
-                        s->watch.pid, "name", s->watch.name, "policy", s->watch.policy, "rss_bytes",
-                        (json_int_t)s->ledger.rss_after, "classes",
+    json_line(json_pack("{s:I, s:i, s:s, s:s, s:I, s:o, s:I, s:I, s:o}", "time_ns", wall_ns(),
+                        "pid", s->watch.pid, "name", s->watch.name, "policy", s->watch.policy,
+                        "rss_bytes", (json_int_t)s->ledger.rss_after, "classes",
                         look_json_classes(&s->ledger), "sum_bytes", (json_int_t)s->ledger.sum,
                         "unexplained_bytes", (json_int_t)s->ledger.unexplained, "events", events));
 }
@@ -402,8 +401,7 @@ static void end_text(const struct session *s, enum watch_end end, char *buf, siz
         what = "may not be read any more; it was read";
     }
     snprintf(buf, cap, "Process %d (%s) %s after %.1f s; RSS was %s.", s->watch.pid, s->watch.name,
-             what, seconds,
-             look_bytes(last != NULL ? last->rss_bytes : 0, bytes, sizeof(bytes)));
+             what, seconds, look_bytes(last != NULL ? last->rss_bytes : 0, bytes, sizeof(bytes)));
 }
 
 static void end_print(const struct session *s, enum watch_end end, int screen)
@@ -447,8 +445,9 @@ int cmd_watch(const struct command *self, int argc, char **argv)
     }
     look_name(input.look.pid, session.watch.name, sizeof(session.watch.name));
     if (!look_in_use(&session.target)) {
-        cli_warn(self->name, "process %d (%s) has Ebb loaded, but brings a malloc of its own: its "
-                             "heap is other memory here",
+        cli_warn(self->name,
+                 "process %d (%s) has Ebb loaded, but brings a malloc of its own: its "
+                 "heap is other memory here",
                  input.look.pid, session.watch.name);
     }
     int screen = isatty(STDOUT_FILENO) == 1 && !input.look.json;

@@ -144,8 +144,7 @@ static void call_draw(const struct drawing *d, const struct prof_call *call, int
     fprintf(out, ": %s, %.2f%%", prof_amount(call->value, d->view->unit, amount, sizeof(amount)),
             100 * share);
     if (call->self != 0) {
-        fprintf(out, "; by itself %s",
-                prof_amount(call->self, d->view->unit, self, sizeof(self)));
+        fprintf(out, "; by itself %s", prof_amount(call->self, d->view->unit, self, sizeof(self)));
     }
     fprintf(out, "</title><rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\" rx=\"2\" fill=\"",
             x, y, pixels, ROW - 1);
@@ -153,8 +152,8 @@ static void call_draw(const struct drawing *d, const struct prof_call *call, int
     fprintf(out, "\"/><text x=\"%.2f\" y=\"%d\">", x + 4, y + 13);
     double letters = floor((pixels - 6) / LETTER);
     if (letters >= 3) {
-        name_write(out, strlen(call->name) <= (size_t)letters ? call->name
-                                                              : prof_short_name(call->name),
+        name_write(out,
+                   strlen(call->name) <= (size_t)letters ? call->name : prof_short_name(call->name),
                    (size_t)letters);
     }
     fputs("</text></g>\n", out);
@@ -190,13 +189,15 @@ void flame_svg_print(FILE *out, const struct prof_tree *tree, const struct prof_
             WIDTH, height, style);
     fprintf(out, "<g class=\"head\"><text class=\"title\" x=\"%d\" y=\"24\">", SIDE);
     name_write(out, title, PROF_NAME_BYTES);
-    fprintf(out, "</text>\n<text class=\"right key\" id=\"reset\" x=\"%d\" y=\"24\" "
-                 "text-anchor=\"end\" style=\"display:none\">show all</text>\n",
+    fprintf(out,
+            "</text>\n<text class=\"right key\" id=\"reset\" x=\"%d\" y=\"24\" "
+            "text-anchor=\"end\" style=\"display:none\">show all</text>\n",
             WIDTH - SIDE);
     fprintf(out, "<text id=\"info\" class=\"faint\" x=\"%d\" y=\"48\">", SIDE);
     name_write(out, subtitle, PROF_NAME_BYTES);
-    fprintf(out, "</text>\n<text class=\"right key\" id=\"find\" x=\"%d\" y=\"48\" "
-                 "text-anchor=\"end\">find</text></g>\n",
+    fprintf(out,
+            "</text>\n<text class=\"right key\" id=\"find\" x=\"%d\" y=\"48\" "
+            "text-anchor=\"end\">find</text></g>\n",
             WIDTH - SIDE);
     call_draw(&d, tree->root, 0, 0);
     fprintf(out, "%s</svg>\n", script);

@@ -133,8 +133,7 @@ static void row_print(struct picture *p, const struct row *row, struct row *belo
             continue;
         }
         int64_t start = box->start;
-        for (const struct prof_call *child = box->call->child; child != NULL;
-             child = child->next) {
+        for (const struct prof_call *child = box->call->child; child != NULL; child = child->next) {
             row_add(below, child, start);
             start += child->value;
         }
@@ -166,8 +165,8 @@ void flame_text_print(const struct term *term, const struct prof_tree *tree,
     free(row.boxes);
     if (p.hidden_count != 0) {
         snprintf(text, sizeof(text), "%zu", p.hidden_count);
-        fprintf(term->out, "%s call%s too narrow and %s not shown; --svg shows more\n",
-                text, p.hidden_count == 1 ? " is" : "s are", p.hidden_count == 1 ? "is" : "are");
+        fprintf(term->out, "%s call%s too narrow and %s not shown; --svg shows more\n", text,
+                p.hidden_count == 1 ? " is" : "s are", p.hidden_count == 1 ? "is" : "are");
     }
     if (tree->negative != 0) {
         fprintf(term->out, "%s that shrank has no width here\n",

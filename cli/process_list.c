@@ -110,13 +110,13 @@ json_t *process_json(const struct process_row *row)
         json_pack("{s:i, s:s, s:s, s:s, s:I}", "pid", row->pid, "command", row->command, "state",
                   state_of(row), "version", row->version, "rss_bytes", (json_int_t)row->rss_bytes);
     if (row->readable) {
-        json_object_update_new(
-            object, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "policy", row->policy,
-                              "live_bytes", (json_int_t)row->stats.heap_alloc, "retained_bytes",
-                              (json_int_t)row->extra.retained_bytes, "holes_bytes",
-                              (json_int_t)row->extra.hole_bytes, "lazy_bytes",
-                              (json_int_t)row->stats.heap_lazy, "released_bytes",
-                              (json_int_t)row->stats.heap_released));
+        json_object_update_new(object,
+                               json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "policy", row->policy,
+                                         "live_bytes", (json_int_t)row->stats.heap_alloc,
+                                         "retained_bytes", (json_int_t)row->extra.retained_bytes,
+                                         "holes_bytes", (json_int_t)row->extra.hole_bytes,
+                                         "lazy_bytes", (json_int_t)row->stats.heap_lazy,
+                                         "released_bytes", (json_int_t)row->stats.heap_released));
     }
     return object;
 }

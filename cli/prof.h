@@ -14,13 +14,14 @@
 //   tree     the calls from the root down, for flame graphs.
 //
 // Flow
-//   cmd_profile -> prof_source_parse -> prof_fetch (prof_find_agent) -> prof_decode -> prof_view_make
+//   cmd_profile -> prof_source_parse -> prof_fetch (prof_find_agent) -> prof_decode ->
+//   prof_view_make
 //   -> prof_table_make or prof_tree_make -> flame_text, flame_svg, JSON.
 //
 // Why this way
-//   protobuf-c and not nanopb, which the library uses to write: here there is a heap, and protobuf-c
-//   gives whole messages with their lengths checked. Writer and reader being of two makers, each is
-//   a test of the other.
+//   protobuf-c and not nanopb, which the library uses to write: here there is a heap, and
+//   protobuf-c gives whole messages with their lengths checked. Writer and reader being of two
+//   makers, each is a test of the other.
 //   The figures are those of go tool pprof: cum counts a function once per sample, however often it
 //   is in the stack; percentages are of the sum of absolute values, before filters.
 //
@@ -245,7 +246,7 @@ struct prof_call {
 
 struct prof_tree {
     struct prof_call *root;
-    size_t depth;    // of the deepest call; the root alone is 1
+    size_t depth;     // of the deepest call; the root alone is 1
     int64_t negative; // what was left out, because a picture has no width below 0
 };
 

@@ -108,7 +108,8 @@ static bool unix_find(int pid, const struct sockets *sockets, struct prof_source
         char path[256];
         // Num RefCount Protocol Flags Type St Inode Path
         if (sscanf(line, "%*s %*s %*s %x %*s %*s %" SCNu64 " %255s", &flags, &inode, path) == 3 &&
-            (flags & UNIX_LISTENS) != 0 && path[0] == '/' && is_among(sockets, inode) && !is_control(pid, path)) {
+            (flags & UNIX_LISTENS) != 0 && path[0] == '/' && is_among(sockets, inode) &&
+            !is_control(pid, path)) {
             found = unix_try(pid, path, out);
         }
     }
@@ -173,8 +174,8 @@ int prof_find_agent(int pid, struct prof_source *out)
         return look_fail(&args, error);
     }
     bool found = unix_find(pid, &sockets, out) ||
-                 (same_network(pid) && (tcp_find(pid, "tcp", &sockets, out) ||
-                                        tcp_find(pid, "tcp6", &sockets, out)));
+                 (same_network(pid) &&
+                  (tcp_find(pid, "tcp", &sockets, out) || tcp_find(pid, "tcp6", &sockets, out)));
     free(sockets.inodes);
     if (found) {
         return 0;

@@ -27,8 +27,10 @@ static int file_fail(const char *path, int error)
     if (error == ENOENT) {
         const char *kind = prof_kind_nearest(path);
         if (kind != NULL && strchr(path, '/') == NULL && strchr(path, '.') == NULL) {
-            return cli_fail("profile", "there is no file \"%s\"; if the kind %s is meant: `ebb "
-                            "profile %s PID|URL|FILE`", path, kind, kind);
+            return cli_fail("profile",
+                            "there is no file \"%s\"; if the kind %s is meant: `ebb "
+                            "profile %s PID|URL|FILE`",
+                            path, kind, kind);
         }
         return cli_fail("profile",
                         "there is no file \"%s\", and it is no PID, host:port, URL or unix:/path",
@@ -227,11 +229,12 @@ static char *url_make(const struct prof_source *source, const struct prof_reques
 {
     const char *route = request->kind != NULL ? prof_kind_route(request->kind) : "heap";
     char *url = prof_format("%s%s", source->url,
-                            source->whole ? "" : route != NULL ? route : request->kind);
+                            source->whole   ? ""
+                            : route != NULL ? route
+                                            : request->kind);
     if (request->seconds != 0) {
-        char *longer =
-            prof_format("%s%cseconds=%u", url, strchr(url, '?') != NULL ? '&' : '?',
-                        request->seconds);
+        char *longer = prof_format("%s%cseconds=%u", url, strchr(url, '?') != NULL ? '&' : '?',
+                                   request->seconds);
         free(url);
         return longer;
     }

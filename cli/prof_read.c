@@ -191,15 +191,31 @@ struct tables {
     struct id *mappings, *functions, *locations;
 };
 
-#define IDS_MAKE(list, count)                                                                      \
-    ({                                                                                             \
-        struct id *ids_ = prof_alloc(count, sizeof(struct id));                                    \
-        for (size_t i_ = 0; i_ < (count); i_++) {                                                  \
-            ids_[i_] = (struct id){(list)[i_]->id, i_};                                            \
-        }                                                                                          \
-        ids_sort(ids_, count);                                                                     \
-        ids_;                                                                                      \
-    })
+static uint64_t mapping_id(const Pprof__Profile *m, size_t i)
+{
+    return m->mapping[i]->id;
+}
+
+static uint64_t function_id(const Pprof__Profile *m, size_t i)
+{
+    return m->function[i]->id;
+}
+
+static uint64_t location_id(const Pprof__Profile *m, size_t i)
+{
+    return m->location[i]->id;
+}
+
+static struct id *ids_make(const Pprof__Profile *message, size_t count,
+                           uint64_t (*id_of)(const Pprof__Profile *, size_t))
+{
+    struct id *ids = prof_alloc(count, sizeof(*ids));
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = (struct id){id_of(message, i), i};
+    }
+    ids_sort(ids, count);
+    return ids;
+}
 
 static void types_read(struct decoder *d, struct prof *prof)
 {
@@ -359,9 +375,9 @@ int prof_decode(const struct prof_bytes *bytes, const char *from, struct prof *o
     }
     free(plain.data);
     texts_clean(unpacked);
-    const struct tables tables = {IDS_MAKE(unpacked->mapping, unpacked->n_mapping),
-                                  IDS_MAKE(unpacked->function, unpacked->n_function),
-                                  IDS_MAKE(unpacked->location, unpacked->n_location)};
+    const struct tables tables = {ids_make(unpacked, unpacked->n_mapping, mapping_id),
+                                  ids_make(unpacked, unpacked->n_function, function_id),
+                                  ids_make(unpacked, unpacked->n_location, location_id)};
     types_read(&d, out);
     mappings_read(&d, out);
     locations_read(&d, &tables, out);

@@ -51,7 +51,8 @@ void show_subtitle(const struct show *show, char *buf, size_t cap)
         snprintf(length, sizeof(length), " within %s",
                  prof_amount(prof->duration_ns, "nanoseconds", text, sizeof(text)));
     }
-    snprintf(buf, cap, "%s, %s%s%s%s%s%s%s", show->view->type, show->base != NULL ? "base " : "total ",
+    snprintf(buf, cap, "%s, %s%s%s%s%s%s%s", show->view->type,
+             show->base != NULL ? "base " : "total ",
              prof_amount(show->view->total, show->view->unit, total, sizeof(total)), length, when,
              show->filter[0] != '\0' ? "; " : "", show->filter,
              show->base != NULL ? "; difference to the base" : "");
@@ -201,9 +202,8 @@ static void trace_print(const struct term *term, const struct show *show,
     for (size_t i = 0; i < row->sample->label_count; i++) {
         const struct prof_label *label = &row->sample->labels[i];
         fprintf(term->out, "%*s%s: %s\n", NUMBER_COLUMNS + 2, "", label->key,
-                label->text != NULL
-                    ? label->text
-                    : prof_amount(label->number, label->unit, text, sizeof(text)));
+                label->text != NULL ? label->text
+                                    : prof_amount(label->number, label->unit, text, sizeof(text)));
     }
     for (size_t i = 0; i < count; i++) {
         fprintf(term->out, "%*s  ", NUMBER_COLUMNS,
@@ -283,10 +283,10 @@ static json_t *tags_json(const struct show *show)
     const struct prof_tag *tags = prof_tags_make(show->view, &count);
     json_t *list = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:f}", "key", tags[i].key, "value",
-                                              tags[i].text, "amount", (json_int_t)tags[i].value,
-                                              "percent",
-                                              percent(tags[i].value, show->view->total)));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:I, s:f}", "key", tags[i].key, "value",
+                                        tags[i].text, "amount", (json_int_t)tags[i].value,
+                                        "percent", percent(tags[i].value, show->view->total)));
     }
     return json_pack("{s:o}", "tags", list);
 }
@@ -362,12 +362,12 @@ int show_json(const struct show *show)
         json_array_append_new(types, json_pack("{s:s, s:s}", "type", prof->types[i].type, "unit",
                                                prof->types[i].unit));
     }
-    json_t *root = json_pack(
-        "{s:s, s:s?, s:s, s:s, s:I, s:o, s:o, s:I, s:I, s:I}", "source", show->source, "base",
-        show->base, "type", show->view->type, "unit", show->view->unit, "total",
-        (json_int_t)show->view->total, "types", types, "comments", comments, "sample_count",
-        (json_int_t)prof->sample_count, "time_ns", (json_int_t)prof->time_ns, "duration_ns",
-        (json_int_t)prof->duration_ns);
+    json_t *root =
+        json_pack("{s:s, s:s?, s:s, s:s, s:I, s:o, s:o, s:I, s:I, s:I}", "source", show->source,
+                  "base", show->base, "type", show->view->type, "unit", show->view->unit, "total",
+                  (json_int_t)show->view->total, "types", types, "comments", comments,
+                  "sample_count", (json_int_t)prof->sample_count, "time_ns",
+                  (json_int_t)prof->time_ns, "duration_ns", (json_int_t)prof->duration_ns);
     json_object_update_new(root, make[show->what](show));
     return look_json_print("profile", root);
 }

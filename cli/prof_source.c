@@ -16,9 +16,9 @@ static const struct {
     const char *name;
     const char *route;
 } kinds[] = {
-    {"heap", "heap"},   {"allocs", "allocs"}, {"cpu", "profile"},
-    {"pins", "pins"},   {"growth", "growth"}, {"mutex", "mutex"},
-    {"block", "block"}, {"profile", "profile"}, {"threadcreate", "threadcreate"},
+    {"heap", "heap"},           {"allocs", "allocs"},   {"cpu", "profile"},
+    {"pins", "pins"},           {"growth", "growth"},   {"mutex", "mutex"},
+    {"block", "block"},         {"profile", "profile"}, {"threadcreate", "threadcreate"},
     {"goroutine", "goroutine"},
 };
 

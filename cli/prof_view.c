@@ -76,7 +76,8 @@ const char *prof_amount(int64_t value, const char *unit, char *buf, size_t cap)
     static const struct {
         const char *name;
         double ns;
-    } times[] = {{"nanoseconds", 1}, {"microseconds", 1e3}, {"milliseconds", 1e6}, {"seconds", 1e9}};
+    } times[] = {
+        {"nanoseconds", 1}, {"microseconds", 1e3}, {"milliseconds", 1e6}, {"seconds", 1e9}};
     if (value == 0) {
         return "0";
     }
@@ -157,8 +158,7 @@ static int64_t rows_add(struct prof_view *view, const struct prof *prof, size_t 
         const struct prof_sample *sample = &prof->samples[i];
         int64_t value = sample->values[type];
         total += value < 0 ? -value : value;
-        if (value == 0 ||
-            (filter->focus != NULL && !sample_matches(prof, sample, filter->focus)) ||
+        if (value == 0 || (filter->focus != NULL && !sample_matches(prof, sample, filter->focus)) ||
             (filter->ignore != NULL && sample_matches(prof, sample, filter->ignore))) {
             continue;
         }
@@ -350,12 +350,11 @@ struct prof_tag *prof_tags_make(const struct prof_view *view, size_t *count)
             tags = prof_grow(tags, found, &cap, sizeof(*tags));
             tags[found++] = (struct prof_tag){
                 label->key,
-                prof_format("%s", label->text != NULL ? label->text
-                                                      : prof_amount(label->number,
-                                                                    strcmp(unit, "bytes") == 0
-                                                                        ? unit
-                                                                        : label->unit,
-                                                                    number, sizeof(number))),
+                prof_format("%s", label->text != NULL
+                                      ? label->text
+                                      : prof_amount(label->number,
+                                                    strcmp(unit, "bytes") == 0 ? unit : label->unit,
+                                                    number, sizeof(number))),
                 view->rows[i].value};
         }
     }

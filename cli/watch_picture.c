@@ -69,9 +69,9 @@ struct plot {
     const struct watch *watch;
     const struct watch_look *look;
     int columns, rows;
-    size_t group;    // readings per column, a power of two
-    uint64_t top;    // bytes at the upper edge
-    bool legend;     // stands at the right
+    size_t group; // readings per column, a power of two
+    uint64_t top; // bytes at the upper edge
+    bool legend;  // stands at the right
 };
 
 static const struct watch_reading *column_reading(const struct plot *p, int column)
@@ -220,8 +220,8 @@ static void legend_line(const struct plot *p, int line)
                 look_bytes(now->bytes[series], text, sizeof(text)));
         return;
     }
-    uint64_t rest = (uint64_t)(now->unexplained_bytes < 0 ? -now->unexplained_bytes
-                                                          : now->unexplained_bytes);
+    uint64_t rest =
+        (uint64_t)(now->unexplained_bytes < 0 ? -now->unexplained_bytes : now->unexplained_bytes);
     const struct {
         const char *title;
         uint64_t bytes;
@@ -296,7 +296,8 @@ static void numbers_print(const struct plot *p)
     int left = p->look->height - 2;
     char text[LOOK_BYTES];
     char line[LINE_MAX_BYTES];
-    snprintf(line, sizeof(line), "%-16s %12s", "RSS", look_bytes(now->rss_bytes, text, sizeof(text)));
+    snprintf(line, sizeof(line), "%-16s %12s", "RSS",
+             look_bytes(now->rss_bytes, text, sizeof(text)));
     if (left-- > 0) {
         cut_print(p, line, "");
     }
@@ -319,8 +320,8 @@ static void plot_size(struct plot *p)
         p->group *= 2;
     }
     for (size_t i = 0; i < p->watch->count; i++) {
-        p->top = max_u64(p->top, max_u64(p->watch->readings[i].sum_bytes,
-                                         p->watch->readings[i].rss_bytes));
+        p->top = max_u64(p->top,
+                         max_u64(p->watch->readings[i].sum_bytes, p->watch->readings[i].rss_bytes));
     }
     p->top += p->top / 20 + 1;
 }
@@ -354,7 +355,6 @@ void watch_draw(FILE *out, const struct watch *watch, const struct watch_look *l
     if (look->footer != NULL) {
         snprintf(text, sizeof(text), "%s", look->footer);
         term_cut(text, look->width);
-        fprintf(out, "%s%s%s", look->colour ? "\033[2m" : "", text,
-                look->colour ? "\033[0m" : "");
+        fprintf(out, "%s%s%s", look->colour ? "\033[2m" : "", text, look->colour ? "\033[0m" : "");
     }
 }

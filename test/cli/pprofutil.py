@@ -255,7 +255,8 @@ class Profile:
 
 # --- go tool pprof ---
 
-ROW = re.compile(r"\s*(-?[\d.]+)(\w*)\s+(-?[\d.]+)%\s+-?[\d.]+%\s+(-?[\d.]+)(\w*)\s+-?[\d.]+%\s+(.*)")
+ROW = re.compile(r"\s*(-?[\d.]+)(\w*)\s+(-?[\d.]+)%\s+-?[\d.]+%"
+                 r"\s+(-?[\d.]+)(\w*)\s+-?[\d.]+%\s+(.*)")
 TOTAL = re.compile(r"of (-?[\d.]+)(\w*) total")
 
 

@@ -81,8 +81,8 @@ class Figures(ProfileTest):
                  for i in range(12)] + ["malloc", "operator new(unsigned long)"]
         places = []
         for _ in range(25):
-            lines = tuple((dice.choice(names), f"/src/f{dice.randrange(3)}.c", dice.randrange(1, 40))
-                          for _ in range(dice.choice((1, 1, 1, 2, 3))))
+            lines = tuple((dice.choice(names), f"/src/f{dice.randrange(3)}.c",
+                           dice.randrange(1, 40)) for _ in range(dice.choice((1, 1, 1, 2, 3))))
             places.append(profile.location(*lines, mapping=dice.choice((0, 1)),
                                            address=dice.randrange(0x400000, 0x500000)))
         for _ in range(60):
