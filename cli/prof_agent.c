@@ -18,19 +18,19 @@
 #define LINE_BYTES 512
 #define TCP_LISTENS 0x0a
 #define UNIX_LISTENS 0x10000u
+// The name of the thread of Ebb that has the agent's sockets.
+#define AGENT_THREAD "ebb-http"
 
 struct sockets {
     uint64_t *inodes;
     size_t count, cap;
 };
 
-// The sockets that the process has open; a negative errno if that may not be seen.
-static long sockets_read(int pid, struct sockets *out)
+// The sockets in a folder of descriptors; a negative errno if that may not be seen.
+static long sockets_read(const char *folder, struct sockets *out)
 {
-    char path[64];
     char target[64];
-    snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-    DIR *fds = opendir(path);
+    DIR *fds = opendir(folder);
     if (fds == NULL) {
         return -errno;
     }
@@ -47,6 +47,32 @@ static long sockets_read(int pid, struct sockets *out)
         }
     }
     closedir(fds);
+    return 0;
+}
+
+// The sockets of the process, and of the agent's thread, which has descriptors of its own.
+static long sockets_find(int pid, struct sockets *out)
+{
+    char path[64];
+    char name[32];
+    snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+    long error = sockets_read(path, out);
+    snprintf(path, sizeof(path), "/proc/%d/task", pid);
+    DIR *tasks = error == 0 ? opendir(path) : NULL;
+    if (tasks == NULL) {
+        return error;
+    }
+    for (const struct dirent *entry = readdir(tasks); entry != NULL; entry = readdir(tasks)) {
+        int tid = atoi(entry->d_name); // 0 for "." and ".."
+        if (tid > 0) {
+            look_name(tid, name, sizeof(name));
+            if (strcmp(name, AGENT_THREAD) == 0) {
+                snprintf(path, sizeof(path), "/proc/%d/task/%d/fd", pid, tid);
+                sockets_read(path, out);
+            }
+        }
+    }
+    closedir(tasks);
     return 0;
 }
 
@@ -169,7 +195,7 @@ int prof_find_agent(int pid, struct prof_source *out)
     if (access(path, F_OK) != 0) {
         return cli_fail("profile", "there is no process %d", pid);
     }
-    long error = sockets_read(pid, &sockets);
+    long error = sockets_find(pid, &sockets);
     if (error != 0) {
         return look_fail(&args, error);
     }
