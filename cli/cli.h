@@ -51,11 +51,11 @@ int cmd_version(const struct command *self, int argc, char **argv);
 int cmd_ps(const struct command *self, int argc, char **argv);
 int cmd_memstats(const struct command *self, int argc, char **argv);
 int cmd_ledger(const struct command *self, int argc, char **argv);
-int cmd_policy(const struct command *self, int argc, char **argv);
-int cmd_release(const struct command *self, int argc, char **argv);
 int cmd_profile(const struct command *self, int argc, char **argv);
 int cmd_top(const struct command *self, int argc, char **argv);
 int cmd_watch(const struct command *self, int argc, char **argv);
+int cmd_policy(const struct command *self, int argc, char **argv);
+int cmd_release(const struct command *self, int argc, char **argv);
 
 extern const struct argp cmd_run_argp;
 extern const struct argp cmd_options_argp;
@@ -63,11 +63,11 @@ extern const struct argp cmd_version_argp;
 extern const struct argp cmd_ps_argp;
 extern const struct argp cmd_memstats_argp;
 extern const struct argp cmd_ledger_argp;
-extern const struct argp cmd_policy_argp;
-extern const struct argp cmd_release_argp;
 extern const struct argp cmd_profile_argp;
 extern const struct argp cmd_top_argp;
 extern const struct argp cmd_watch_argp;
+extern const struct argp cmd_policy_argp;
+extern const struct argp cmd_release_argp;
 
 // cli_fail prints "ebb COMMAND: ..." as one line to stderr and returns EXIT_EBB, so that a caller
 // can write `return cli_fail(...)`. command may be NULL: then the line starts with "ebb: ".
