@@ -89,8 +89,9 @@ int prof_fetch(const struct prof_source *source, const struct prof_request *requ
 // EXIT_EBB after it has said what is wrong.
 int prof_find_agent(int pid, struct prof_source *out);
 
-// prof_http_probe tells whether something there answers as pprof's index page.
-bool prof_http_probe(const struct prof_source *source);
+// prof_http_probe tells whether something there answers as pprof's index page. with_host: it is an
+// agent of Ebb's, which wants a Host line; to a server that may be anything none is sent.
+bool prof_http_probe(const struct prof_source *source, bool with_host);
 
 // --- the decoded profile (prof_read.c) ---
 

@@ -24,6 +24,7 @@
 struct sockets {
     uint64_t *inodes;
     size_t count, cap;
+    bool agent; // of the agent's thread: nothing else of the program listens there
 };
 
 // The sockets in a folder of descriptors; a negative errno if that may not be seen.
@@ -50,17 +51,15 @@ static long sockets_read(const char *folder, struct sockets *out)
     return 0;
 }
 
-// The sockets of the process, and of the agent's thread, which has descriptors of its own.
-static long sockets_find(int pid, struct sockets *out)
+// The sockets of the agent's thread, which has descriptors of its own.
+static void agent_sockets_read(int pid, struct sockets *out)
 {
     char path[64];
     char name[32];
-    snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-    long error = sockets_read(path, out);
     snprintf(path, sizeof(path), "/proc/%d/task", pid);
-    DIR *tasks = error == 0 ? opendir(path) : NULL;
+    DIR *tasks = opendir(path);
     if (tasks == NULL) {
-        return error;
+        return;
     }
     for (const struct dirent *entry = readdir(tasks); entry != NULL; entry = readdir(tasks)) {
         int tid = atoi(entry->d_name); // 0 for "." and ".."
@@ -73,7 +72,6 @@ static long sockets_find(int pid, struct sockets *out)
         }
     }
     closedir(tasks);
-    return 0;
 }
 
 static bool is_among(const struct sockets *sockets, uint64_t inode)
@@ -111,14 +109,14 @@ static bool is_control(int pid, const char *path)
            (rest[0] == '-' && strcmp(rest + strspn(rest, "-0123456789"), ".sock") == 0);
 }
 
-static bool unix_try(int pid, const char *path, struct prof_source *out)
+static bool unix_try(int pid, const char *path, bool agent, struct prof_source *out)
 {
     struct stat st;
     char *text = stat(path, &st) == 0 ? prof_format("unix:%s", path)
                                       : prof_format("unix:/proc/%d/root%s", pid, path);
     *out = prof_source_parse(text);
     free(text);
-    return prof_http_probe(out);
+    return prof_http_probe(out, agent);
 }
 
 static bool unix_find(int pid, const struct sockets *sockets, struct prof_source *out)
@@ -136,7 +134,7 @@ static bool unix_find(int pid, const struct sockets *sockets, struct prof_source
         if (sscanf(line, "%*s %*s %*s %x %*s %*s %" SCNu64 " %255s", &flags, &inode, path) == 3 &&
             (flags & UNIX_LISTENS) != 0 && path[0] == '/' && is_among(sockets, inode) &&
             !is_control(pid, path)) {
-            found = unix_try(pid, path, out);
+            found = unix_try(pid, path, sockets->agent, out);
         }
     }
     if (list != NULL) {
@@ -177,7 +175,7 @@ static bool tcp_find(int pid, const char *protocol, const struct sockets *socket
         char *text = prof_format("http://%s:%u", tcp_host(address), port);
         *out = prof_source_parse(text);
         free(text);
-        found = prof_http_probe(out);
+        found = prof_http_probe(out, sockets->agent);
     }
     if (list != NULL) {
         fclose(list);
@@ -185,24 +183,34 @@ static bool tcp_find(int pid, const char *protocol, const struct sockets *socket
     return found;
 }
 
+static bool sockets_ask(int pid, const struct sockets *sockets, struct prof_source *out)
+{
+    return sockets->count != 0 &&
+           (unix_find(pid, sockets, out) ||
+            (same_network(pid) &&
+             (tcp_find(pid, "tcp", sockets, out) || tcp_find(pid, "tcp6", sockets, out))));
+}
+
 int prof_find_agent(int pid, struct prof_source *out)
 {
     struct look_args args = {.command = "profile", .pid = pid};
-    struct sockets sockets = {0};
+    struct sockets agent = {.agent = true};
+    struct sockets others = {0};
     char path[64];
     char name[64];
     snprintf(path, sizeof(path), "/proc/%d", pid);
     if (access(path, F_OK) != 0) {
         return cli_fail("profile", "there is no process %d", pid);
     }
-    long error = sockets_find(pid, &sockets);
+    snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+    long error = sockets_read(path, &others);
     if (error != 0) {
         return look_fail(&args, error);
     }
-    bool found = unix_find(pid, &sockets, out) ||
-                 (same_network(pid) &&
-                  (tcp_find(pid, "tcp", &sockets, out) || tcp_find(pid, "tcp6", &sockets, out)));
-    free(sockets.inodes);
+    agent_sockets_read(pid, &agent);
+    bool found = sockets_ask(pid, &agent, out) || sockets_ask(pid, &others, out);
+    free(agent.inodes);
+    free(others.inodes);
     if (found) {
         return 0;
     }

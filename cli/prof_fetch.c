@@ -302,15 +302,18 @@ static int http_fetch(const struct prof_source *source, const struct prof_reques
     return status;
 }
 
-bool prof_http_probe(const struct prof_source *source)
+bool prof_http_probe(const struct prof_source *source, bool with_host)
 {
     struct prof_bytes body = {0};
     struct transfer t = {.out = &body};
     CURL *curl = curl_make(source, source->url, &t);
-    // Without a Host line: a redis takes that for an attack and writes it into its log.
-    struct curl_slist *headers = curl_slist_append(NULL, "Host:");
-    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
-    curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_0);
+    struct curl_slist *headers = NULL;
+    if (!with_host) {
+        // A redis takes a Host line for an attack and writes it into its log.
+        headers = curl_slist_append(NULL, "Host:");
+        curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+        curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_0);
+    }
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)PROBE_MS);
     curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
     long answer = 0;
