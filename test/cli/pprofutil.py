@@ -122,6 +122,10 @@ func main() {
 		return
 	}
 	recurse(3)
+	churn()
+	// A profile has what happened before the last but one collection.
+	runtime.GC()
+	runtime.GC()
 	go func() {
 		for {
 			churn()

@@ -98,7 +98,7 @@ class SourceTest(TextTest):
 
     def start(self, args, **how):
         """A process that is killed when the test ends."""
-        process = subprocess.Popen(args, env=clean_environment(), **how)
+        process = subprocess.Popen(args, **{"env": clean_environment(), **how})
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         return process
@@ -180,6 +180,57 @@ class Found(SourceTest):
         self.assertIn("main.leakLarge", rows)
         self.assertIn("answers 400: invalid value for \"seconds\"",
                       self.refused(f"http://{at}/debug/pprof/heap?seconds=x"))
+
+
+LEAK = r"""
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static void *kept[64];
+__attribute__((noinline)) void leak_here(void)
+{
+    for (int i = 0; i < 64; i++) {
+        memset(kept[i] = malloc(1 << 20), 1, 1 << 20);
+    }
+}
+int main(void)
+{
+    leak_here();
+    write(1, "ready\n", 6);
+    pause();
+    return kept[0] == NULL;
+}
+"""
+
+
+class OnEbb(SourceTest):
+    def setUp(self):
+        super().setUp()
+        names = [o["name"] for o in json.loads(self.good("options", "--json"))["options"]]
+        if "http" not in names:
+            self.skipTest("this library has no agent")
+        self.path = self.compile("leak", "-fno-builtin", "-O1", source=LEAK)
+
+    def leak(self, options):
+        process = self.start([self.path], stdout=subprocess.PIPE, env=clean_environment(
+            LD_PRELOAD=self.lib, EBB=options))
+        self.assertEqual(process.stdout.readline(), b"ready\n")
+        process.stdout.close()
+        return str(process.pid)
+
+    def test_its_agent_is_found(self):
+        for at in ("127.0.0.1:0", "unix:" + os.path.join(self.folder, "s")):
+            pid = self.leak("control=on,http=" + at)
+            got = json.loads(self.good("profile", "--json", pid))
+            self.assertEqual(got["functions"][0]["name"], "leak_here")
+            self.assertGreater(got["functions"][0]["flat"], 40 << 20)
+            self.assertIn("leak_here", self.good("profile", "--flame", "heap", pid))
+
+    def test_attach_first(self):
+        pid = self.leak("control=on")
+        self.assertIn(f"run `ebb attach {pid}`", self.refused(pid))
+        self.good("attach", pid)
+        self.assertEqual(self.first("allocs", pid), "leak_here")
 
 
 class Refused(SourceTest):
