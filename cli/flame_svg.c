@@ -28,7 +28,7 @@ static const char style[] =
     ".box{cursor:pointer}\n"
     ".box rect{stroke:#fff;stroke-width:1}\n"
     ".box:hover rect{stroke:#333}\n"
-    ".box.up{opacity:.55}\n"
+    ".box.up{opacity:.7}\n"
     ".box.found rect{fill:#b06fe0}\n"
     ".key{cursor:pointer;fill:#0645ad}\n"
     "@media (prefers-color-scheme:dark){svg{background:#1c1c1f}\n"

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import xml.etree.ElementTree
 
@@ -246,6 +247,30 @@ class Views(ProfileTest):
         text = self.good("profile", "--svg", "-", path)
         self.assertTrue(text.startswith("<?xml"))
         self.assertNotIn("http", text.replace("http://www.w3.org/2000/svg", ""))
+
+    def test_the_svg_in_a_browser(self):
+        browser = shutil.which("chromium")
+        if browser is None:
+            self.skipTest("no chromium")
+        path = os.path.join(self.folder, "f.svg")
+        text = self.good("profile", "--svg", "-", self.put("p.pb", self.sample_profile().plain()))
+        # As if somebody had clicked.
+        self.put("f.svg", text.replace("]]></script>", "boxes.find(b=>b.name==='work')."
+                                       "g.onclick();\n]]></script>").encode())
+        done = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu",
+                               f"--user-data-dir={self.folder}/user", "--window-size=800,600",
+                               "--dump-dom", "file://" + path], capture_output=True, text=True,
+                              check=False, timeout=50)
+        if "<svg" not in done.stdout:
+            self.skipTest("chromium does not start here")
+        shown = {}
+        for box in xml.etree.ElementTree.fromstring(done.stdout).iter(SVG + "g"):
+            if box.get("class", "").startswith("box"):
+                hidden = "none" in (box.get("style") or "")
+                width = float(box.find(SVG + "rect").get("width"))
+                shown.setdefault(box.get("data-name"), None if hidden else round(width))
+        self.assertEqual(shown, {"all": 780, "main": 780, "lib<x>.so.1+0x3040": None, "work": 780,
+                                 "inner & <T>": 520, "leak": None})
 
     def test_saving(self):
         data = self.sample_profile().packed()
