@@ -170,8 +170,8 @@ extern const struct profile_kind cpu_sample_kind ATTR_HIDDEN;
 // -EACCES if /proc cannot be read; -EPERM after cpu_sample_restrict. Any thread, also a bare one.
 long cpu_sample_run(struct profile_set *set, uint64_t duration_ns, const atomic_u32 *stop);
 
-// cpu_sample_set_labels says who knows the labels of the calling thread, in a signal handler. Called
-// once, at start.
+// cpu_sample_set_labels says who knows the labels of the calling thread, in a signal handler.
+// Called once, at start.
 void cpu_sample_set_labels(const struct labels *(*labels_of)(void));
 
 // cpu_sample_restrict: a system call filter has come. No timers any more.
