@@ -76,7 +76,9 @@ def wrapped_file(path, text):
 def main(paths):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if not paths:
-        paths = [os.path.join(root, file.path) for file in tidy.Tree(root).files]
+        # A corpus is bytes, not text.
+        paths = [os.path.join(root, file.path) for file in tidy.Tree(root).files
+                 if "/corpus/" not in file.path]
     for path in paths:
         try:
             with open(path, encoding="utf-8") as file:

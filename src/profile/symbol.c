@@ -253,8 +253,8 @@ static struct backtrace_state *state_new(struct parts_env *env)
     return backtrace_create_state(env->path, 0, on_error, env);
 }
 
-// Opens the module: with its DWARF if that fits into three quarters of what memory is left, so that
-// there is some for the names without.
+// Opens the module, with its DWARF if there is memory for it. What did not work out gives back its
+// blocks, which is most of what it took.
 static void module_open(struct symbols *symbols, struct maps_module *module)
 {
     module->opened = true;
@@ -268,9 +268,6 @@ static void module_open(struct symbols *symbols, struct maps_module *module)
     env->image = vdso ? (const char *)module->image : NULL;
     env->image_bytes = module->image_bytes;
     env->mapped = module->main;
-    size_t limit = symbols->region->limit_bytes;
-    size_t used = symbols->region->mapped_bytes + env->block_bytes;
-    symbols->region->limit_bytes = used + (limit - min_size(used, limit)) / 4 * 3;
     struct parts_block *mark = parts_mark(env);
     for (int plain = 0; plain < 2; plain++) {
         env->plain = plain != 0;
@@ -280,7 +277,6 @@ static void module_open(struct symbols *symbols, struct maps_module *module)
         if (module->state != NULL) {
             backtrace_pcinfo(module->state, module->text - module->bias, on_line, on_error, env);
         }
-        symbols->region->limit_bytes = limit;
         if (!env->failed) {
             break;
         }
