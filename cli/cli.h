@@ -20,7 +20,8 @@
 // Go       cmd/go/main.go, its table of commands.
 // Tests    test/cli/run_test.py  test/cli/inspect_test.py  test/cli/text_test.py
 //          test/cli/look_test.py
-//          test/cli/control_test.py
+//          test/cli/control_test.py  test/cli/profile_test.py  test/cli/profile_source_test.py
+//          test/cli/live_test.py
 #ifndef EBB_CLI_CLI_H
 #define EBB_CLI_CLI_H
 
@@ -50,6 +51,9 @@ int cmd_version(const struct command *self, int argc, char **argv);
 int cmd_ps(const struct command *self, int argc, char **argv);
 int cmd_memstats(const struct command *self, int argc, char **argv);
 int cmd_ledger(const struct command *self, int argc, char **argv);
+int cmd_profile(const struct command *self, int argc, char **argv);
+int cmd_top(const struct command *self, int argc, char **argv);
+int cmd_watch(const struct command *self, int argc, char **argv);
 int cmd_policy(const struct command *self, int argc, char **argv);
 int cmd_attach(const struct command *self, int argc, char **argv);
 int cmd_release(const struct command *self, int argc, char **argv);
@@ -60,6 +64,9 @@ extern const struct argp cmd_version_argp;
 extern const struct argp cmd_ps_argp;
 extern const struct argp cmd_memstats_argp;
 extern const struct argp cmd_ledger_argp;
+extern const struct argp cmd_profile_argp;
+extern const struct argp cmd_top_argp;
+extern const struct argp cmd_watch_argp;
 extern const struct argp cmd_policy_argp;
 extern const struct argp cmd_release_argp;
 extern const struct argp cmd_attach_argp;

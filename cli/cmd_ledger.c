@@ -92,18 +92,6 @@ static uint64_t line_bytes(const struct ebb_ledger *ledger, const struct line *l
     return bytes;
 }
 
-static bool is_utf8_terminal(void)
-{
-    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
-    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
-        const char *value = getenv(names[i]);
-        if (value != NULL && value[0] != '\0') {
-            return strcasestr(value, "utf-8") != NULL || strcasestr(value, "utf8") != NULL;
-        }
-    }
-    return false;
-}
-
 // A bar of eighths of a column, or of # where the terminal may not have them.
 static void bar_make(char *buf, size_t cap, uint64_t bytes, uint64_t most, int columns)
 {
@@ -111,7 +99,7 @@ static void bar_make(char *buf, size_t cap, uint64_t bytes, uint64_t most, int c
     uint64_t eighths = most == 0 ? 0 : bytes * 8 * (uint64_t)columns / most;
     struct fmt bar;
     fmt_init(&bar, buf, cap);
-    if (!is_utf8_terminal()) {
+    if (!term_is_utf8()) {
         for (uint64_t i = 0; i < (eighths + 4) / 8; i++) {
             fmt_char(&bar, '#');
         }
@@ -297,16 +285,22 @@ static void text_print(const struct ledger_target *target, const struct ebb_ledg
     identity_print(&term, stats, extra);
 }
 
-static int json_print(const struct ledger_target *target, const struct ebb_ledger *l,
-                      const struct ebb_memstats *stats, const struct ledger_extra *extra)
+json_t *look_json_classes(const struct ebb_ledger *ledger)
 {
-    char name[64];
     char key[64];
     json_t *classes = json_object();
     for (size_t i = 0; i < ARRAY_COUNT(lines); i++) {
         snprintf(key, sizeof(key), "%s_bytes", lines[i].name);
-        json_object_set_new(classes, key, json_integer((json_int_t)line_bytes(l, &lines[i])));
+        json_object_set_new(classes, key, json_integer((json_int_t)line_bytes(ledger, &lines[i])));
     }
+    return classes;
+}
+
+static int json_print(const struct ledger_target *target, const struct ebb_ledger *l,
+                      const struct ebb_memstats *stats, const struct ledger_extra *extra)
+{
+    char name[64];
+    json_t *classes = look_json_classes(l);
     json_t *beside =
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "holes_bytes", (json_int_t)l->holes,
                   "live_untouched_bytes", (json_int_t)l->live_untouched, "huge_bytes",

@@ -73,5 +73,7 @@ int look_json_print(const char *command, json_t *root);
 json_t *look_json_memstats(const struct ebb_memstats *stats);
 // look_json_extra makes an object of what Go has no name for.
 json_t *look_json_extra(const struct ebb_memstats *stats, const struct ledger_extra *extra);
+// look_json_classes makes an object of the ledger's classes (cmd_ledger.c).
+json_t *look_json_classes(const struct ebb_ledger *ledger);
 
 #endif

@@ -32,6 +32,9 @@ static const struct command commands[] = {
     {"ps", cmd_ps, &cmd_ps_argp, "list the processes that run on Ebb"},
     {"memstats", cmd_memstats, &cmd_memstats_argp, "show a process's MemStats, as gops does"},
     {"ledger", cmd_ledger, &cmd_ledger_argp, "show where each resident byte of a process is"},
+    {"profile", cmd_profile, &cmd_profile_argp, "show who allocates, runs or waits: table, flame"},
+    {"top", cmd_top, &cmd_top_argp, "watch all processes on Ebb, sorted, live"},
+    {"watch", cmd_watch, &cmd_watch_argp, "watch the ledger of one process as a picture"},
     {"policy", cmd_policy, &cmd_policy_argp, "show or change the policy of a running process"},
     {"attach", cmd_attach, &cmd_attach_argp, "open the agent in a running process"},
     {"release", cmd_release, &cmd_release_argp, "make a running process give back all it can"},
@@ -150,7 +153,7 @@ static const struct argp_option root_options[] = {
 };
 
 // OPTIONS_MAX bounds the long options of one command, --help included.
-#define OPTIONS_MAX 16
+#define OPTIONS_MAX 20
 
 // option_explain says what is wrong with `word`, an option that argp refused.
 static void option_explain(const struct command *self, const char *word)
@@ -288,6 +291,8 @@ static void overview_print(FILE *out)
           "  ebb run --set stats=exit ls   print what malloc did when it ends\n"
           "  ebb ps                        which processes run on Ebb\n"
           "  ebb ledger 1234               where the memory of one of them is\n"
+          "  ebb profile heap 1234         which functions hold its memory\n"
+          "  ebb watch 1234                its memory over time\n"
           "  ebb policy 4711 now           change the policy of a running process\n"
           "  ebb options                   what can be set\n"
           "  ebb help run                  more about one command\n\n"

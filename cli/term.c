@@ -10,6 +10,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/base.h"
+
 // Bounds of a believable width; outside of them 80 is taken.
 #define WIDTH_MIN 20
 #define WIDTH_MAX 1000
@@ -54,6 +56,18 @@ static bool colour_wanted(FILE *out)
 struct term term_open(FILE *out)
 {
     return (struct term){.out = out, .width = width_of(out), .colour = colour_wanted(out)};
+}
+
+bool term_is_utf8(void)
+{
+    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
+        const char *value = getenv(names[i]);
+        if (value != NULL && value[0] != '\0') {
+            return strcasestr(value, "utf-8") != NULL || strcasestr(value, "utf8") != NULL;
+        }
+    }
+    return false;
 }
 
 void term_style_on(const struct term *term, enum term_style style)
@@ -124,6 +138,21 @@ void term_wrap(const struct term *term, const char *text, int indent)
         text += strspn(text, " ");
     }
     fputc('\n', term->out);
+}
+
+void term_cut(char *text, int columns)
+{
+    if (term_columns(text) <= columns) {
+        return;
+    }
+    char *pos = text;
+    for (int i = 0; *pos != '\0' && i < columns - 3; i++) {
+        pos++;
+        while (((unsigned char)*pos & 0xc0) == 0x80) {
+            pos++; // the rest of a UTF-8 character
+        }
+    }
+    memcpy(pos, "...", 4);
 }
 
 static const struct term_cell *cell_at(const struct term_table *table, size_t row, size_t column)

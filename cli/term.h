@@ -57,6 +57,9 @@ struct term_table {
 // is a terminal that can, and NO_COLOR is unset or empty.
 struct term term_open(FILE *out);
 
+// term_is_utf8 tells from the locale's variables whether more than ASCII may be written.
+bool term_is_utf8(void);
+
 // term_style_on and term_style_off write the escape sequences, or nothing.
 void term_style_on(const struct term *term, enum term_style style);
 void term_style_off(const struct term *term, enum term_style style);
@@ -70,6 +73,9 @@ void term_wrap(const struct term *term, const char *text, int indent);
 
 // term_columns returns how many columns UTF-8 text takes, each code point counted as one.
 int term_columns(const char *text);
+
+// term_cut shortens text to so many columns, at least 3; dots stand for what was cut.
+void term_cut(char *text, int columns);
 
 void term_table_print(const struct term *term, const struct term_table *table);
 

@@ -51,6 +51,12 @@ def made(command, schema):
                 text += file.read()
     text = re.sub(r'#include "%s\.pb\.h"\n' % stem, '', text)
     text = re.sub(r'/\* (Automatically g|G)enerated .*\n', '', text)
+    # Said once, and in a way that a linter without the library's header does not take for its end.
+    check = r'#if PB_PROTO_HEADER_VERSION != (\d+)\n#error .*\n#endif\n'
+    version = re.search(check, text).group(1)
+    text = re.sub(check, '_Static_assert(PB_PROTO_HEADER_VERSION == %s, "run tools/mkproto.py");\n'
+                  % version, text, count=1)
+    text = re.sub(check, '', text)
     text = re.sub(r'\n{2,}', '\n\n', text)
     lines = []
     for line in text.splitlines():

@@ -12,6 +12,7 @@
 
 #include "os/clock.h"
 #include "os/lock.h"
+#include "profile/usdt.h"
 
 // Tables begin small and double; what they leave behind is never more than what they have.
 #define TABLE_MIN_COUNT ((size_t)256)
@@ -197,6 +198,9 @@ bool heap_sample_add(uintptr_t addr, uintptr_t place, uint64_t block_bytes, uint
         samples.dropped_count++;
     }
     lock_release(&samples.lock);
+    if (sample != NULL) {
+        usdt_alloc((const void *)addr, block_bytes, interval_bytes);
+    }
     return sample != NULL;
 }
 
@@ -227,6 +231,9 @@ uintptr_t heap_sample_remove(uintptr_t addr)
         samples.unused = sample;
     }
     lock_release(&samples.lock);
+    if (place != 0) {
+        usdt_free((void *)addr);
+    }
     return place;
 }
 
@@ -234,6 +241,7 @@ uintptr_t heap_sample_move(uintptr_t addr, uintptr_t new_addr, uintptr_t new_pla
                            uint64_t block_bytes)
 {
     uintptr_t place = 0;
+    uint64_t interval_bytes = 0;
     lock_acquire(&samples.lock);
     struct heap_sample *sample = sample_unlink(addr);
     if (sample != NULL) {
@@ -251,8 +259,13 @@ uintptr_t heap_sample_move(uintptr_t addr, uintptr_t new_addr, uintptr_t new_pla
         sample->addr = new_addr;
         sample->place = new_place;
         sample_link(sample);
+        interval_bytes = sample->stack->interval_bytes;
     }
     lock_release(&samples.lock);
+    if (place != 0) {
+        usdt_free((void *)addr);
+        usdt_alloc((void *)new_addr, block_bytes, interval_bytes);
+    }
     return place;
 }
 

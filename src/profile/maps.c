@@ -3,23 +3,23 @@
 // Maps: /proc/self/maps read and put in the order pprof wants it: the program's own mappings first.
 //
 // The program is told from its libraries by its entry point: paths and inodes of /proc/self/maps
-// are not those of stat(2) on every file system. Images are looked into through /proc/self/mem,
+// are not those of stat(2) on every file system. Images are looked into by way of the kernel,
 // because a library may go while we look.
 //
-// Go  1.19 runtime/pprof/proto.go parseProcSelfMaps, elf.go elfBuildID.
+// Go  1.19 runtime/pprof/proto.go parseProcSelfMaps.
 #include "profile/maps.h"
 
-#include <elf.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/auxv.h>
+#include <sys/uio.h>
 
 #include "os/sys.h"
 
 #define READ_BYTES (16 * KIB)
 // An image's first page has its program headers and, as every linker does it, its notes.
 #define HEAD_BYTES (4 * KIB)
-#define BUILD_ID_MAX 64
 
 static const char *number_hex(const char *text, const char *end, uint64_t *value)
 {
@@ -95,62 +95,6 @@ bool maps_parse(const char *text, size_t length, struct maps_line *line)
     return stop > start;
 }
 
-static const char *note_build_id(const char *notes, size_t bytes, struct region *region)
-{
-    while (bytes >= sizeof(Elf64_Nhdr)) {
-        Elf64_Nhdr note;
-        memcpy(&note, notes, sizeof(note));
-        size_t name = align_up(note.n_namesz, 4);
-        size_t whole = sizeof(note) + name + align_up(note.n_descsz, 4);
-        if (note.n_namesz > bytes || note.n_descsz > bytes || whole > bytes) {
-            break;
-        }
-        const char *desc = notes + sizeof(note) + name;
-        if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 &&
-            memcmp(notes + sizeof(note), "GNU", 4) == 0 && note.n_descsz <= BUILD_ID_MAX) {
-            char hex[2 * BUILD_ID_MAX];
-            for (size_t i = 0; i < note.n_descsz; i++) {
-                hex[2 * i] = "0123456789abcdef"[(desc[i] >> 4) & 15];
-                hex[2 * i + 1] = "0123456789abcdef"[desc[i] & 15];
-            }
-            return region_text(region, hex, 2 * (size_t)note.n_descsz);
-        }
-        notes += whole;
-        bytes -= whole;
-    }
-    return NULL;
-}
-
-const char *maps_build_id(const char *head, size_t bytes, struct region *region)
-{
-    Elf64_Ehdr elf;
-    if (bytes < sizeof(elf)) {
-        return "";
-    }
-    memcpy(&elf, head, sizeof(elf));
-    if (memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0 || elf.e_ident[EI_CLASS] != ELFCLASS64) {
-        return "";
-    }
-    for (size_t i = 0; i < elf.e_phnum; i++) {
-        Elf64_Phdr part;
-        uint64_t at = elf.e_phoff + i * sizeof(part);
-        if (elf.e_phoff > bytes || at + sizeof(part) > bytes) {
-            break;
-        }
-        memcpy(&part, head + at, sizeof(part));
-        if (part.p_type == PT_NOTE && part.p_offset < bytes) {
-            size_t count = (size_t)min_u64(part.p_filesz, bytes - part.p_offset);
-            const char *id = note_build_id(head + part.p_offset, count, region);
-            if (id != NULL) {
-                return id;
-            }
-        }
-    }
-    return "";
-}
-
-// --- the list ---
-
 static bool same_file(const struct maps_module *module, const struct maps_line *line)
 {
     return module->inode == line->inode && module->device == line->device &&
@@ -169,18 +113,34 @@ static uintptr_t image_of(const struct maps_line *line, const struct maps_line *
     return same ? head->start : 0;
 }
 
+// A program that has changed its user may not open its own /proc/self/mem, a container may forbid
+// process_vm_readv: one of the two is there.
+size_t maps_memory(struct maps *maps, uintptr_t from, void *to, size_t bytes)
+{
+    struct iovec local = {to, bytes};
+    struct iovec remote = {(void *)from, bytes};
+    long got = sys_call6(SYS_process_vm_readv, sys_call0(SYS_getpid), SYS_ARG(&local), 1,
+                         SYS_ARG(&remote), 1, 0);
+    if (got == -EPERM || got == -ENOSYS) {
+        if (maps->memory < 0) {
+            int flags = O_RDONLY | O_CLOEXEC;
+            maps->memory = (int)sys_call3(SYS_openat, AT_FDCWD, "/proc/self/mem", flags);
+        }
+        got = sys_call4(SYS_pread64, maps->memory, to, bytes, from);
+    }
+    return got < 0 ? 0 : (size_t)got;
+}
+
 static void module_look(struct maps *maps, struct maps_module *module, struct region *region)
 {
     char *head = region_alloc(region, HEAD_BYTES);
     module->build_id = "";
-    if (head == NULL || module->image == 0 || maps->memory < 0) {
+    if (head == NULL || module->image == 0) {
         return;
     }
-    long got = sys_call4(SYS_pread64, maps->memory, head, HEAD_BYTES, module->image);
-    if (got > 0) {
-        const char *id = maps_build_id(head, (size_t)got, region);
-        module->build_id = id == NULL ? "" : id;
-    }
+    size_t got = maps_memory(maps, module->image, head, HEAD_BYTES);
+    const char *id = maps_build_id(head, got, region);
+    module->build_id = id == NULL ? "" : id;
 }
 
 static struct maps_module *module_get(struct maps *maps, const struct maps_line *line,
@@ -303,7 +263,6 @@ bool maps_read(struct maps *maps, struct region *region)
     if (buf == NULL) {
         return false;
     }
-    maps->memory = (int)sys_call3(SYS_openat, AT_FDCWD, "/proc/self/mem", O_RDONLY | O_CLOEXEC);
     long file = sys_call3(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
     if (file < 0) {
         return true; // addresses without mappings then

@@ -53,7 +53,7 @@ struct maps {
     size_t count;
     size_t room;
     struct maps_module *first;
-    int memory; // /proc/self/mem, or -1
+    int memory; // /proc/self/mem, or -1 as long as it is not needed
     bool failed;
 };
 
@@ -61,9 +61,13 @@ struct maps {
 bool maps_read(struct maps *maps, struct region *region);
 void maps_close(struct maps *maps);
 
+// maps_memory copies memory of our own process that may be gone by now, and returns how many bytes
+// there were.
+size_t maps_memory(struct maps *maps, uintptr_t from, void *to, size_t bytes);
+
 // maps_function returns where the function begins that holds pc, by the unwind tables of the module
 // as it lies in memory; 0 if they do not say. The module's bias becomes known.
-uintptr_t maps_function(const struct maps *maps, struct maps_module *module, uintptr_t pc,
+uintptr_t maps_function(struct maps *maps, struct maps_module *module, uintptr_t pc,
                         struct region *region);
 
 // maps_bias finds the distance between addresses of the module and those its file has for them;

@@ -34,6 +34,7 @@
 #include "ebb/stats.h"
 #include "os/region.h"
 #include "profile/heap_sample.h"
+#include "profile/usdt.h"
 
 #define PROFILE_DEPTH_MAX 64
 #define PROFILE_VALUE_MAX 4

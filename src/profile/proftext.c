@@ -196,19 +196,25 @@ static void write_quoted(struct proftext_out *out, const char *text)
     proftext_str(out, "\"");
 }
 
-// Sorted by key, as Go prints a label set.
+// Sorted by key, as Go prints a label set. The heap text leaves out numbers: the size of the blocks
+// is in the row.
 static void write_labels(struct writer *writer, const struct profile_sample *sample)
 {
     struct proftext_out *out = &writer->out;
     const struct profile_label *sorted[PROFILE_LABEL_MAX];
+    uint32_t count = 0;
     for (uint32_t i = 0; i < sample->label_count; i++) {
-        uint32_t at = i;
-        for (; at > 0 && strcmp(sorted[at - 1]->key, sample->labels[i].key) > 0; at--) {
+        const struct profile_label *label = &sample->labels[i];
+        if (label->text == NULL && writer->set->kind->text == PROFILE_TEXT_HEAP) {
+            continue;
+        }
+        uint32_t at = count++;
+        for (; at > 0 && strcmp(sorted[at - 1]->key, label->key) > 0; at--) {
             sorted[at] = sorted[at - 1];
         }
-        sorted[at] = &sample->labels[i];
+        sorted[at] = label;
     }
-    for (uint32_t i = 0; i < sample->label_count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         proftext_str(out, i == 0 ? "# labels: {" : ", ");
         write_quoted(out, sorted[i]->key);
         proftext_str(out, ":");
@@ -218,7 +224,7 @@ static void write_labels(struct writer *writer, const struct profile_sample *sam
             proftext_i64(out, sorted[i]->number);
         }
     }
-    proftext_str(out, sample->label_count == 0 ? "" : "}\n");
+    proftext_str(out, count == 0 ? "" : "}\n");
 }
 
 static void write_comments(struct writer *writer)

@@ -12,6 +12,9 @@
 //   Where no file says anything, a function is still one: the unwind tables in memory say where it
 //   begins, and it is called by that, prog+0x1136.
 //
+//   Files that were cut, and headers, symbols and notes that are damaged, do no harm; damage inside
+//   DWARF is left to libbacktrace, which checks most of it.
+//
 // Locking
 //   None: a struct symbols belongs to one thread.
 //

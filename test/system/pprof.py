@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shutil
+import struct
 import subprocess
 import threading
 
@@ -16,7 +17,8 @@ import sysutil
 from sysutil import Fail, say
 
 SOURCE = os.path.join(sysutil.HERE, 'prog', 'pprofset.c')
-FUNCTIONS = ['inlined_step', 'make_list', 'make_other', 'run_job', 'add']
+ADDR_COMPAT_LAYOUT = 0x0200000  # of personality(2): mappings from below
+CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000  # of sched.h and mount(2)
 
 
 # ---- the proto ------------------------------------------------------------------------------
@@ -262,6 +264,16 @@ def part_programs(world):
             listed = world.pprof('-list', '^make_other$', path)
             if not re.search(r'10MB +10MB +%d:.*// line OTHER' % line_of('OTHER'), listed):
                 raise Fail('%s: -list says %s' % (name, listed))
+    # Stripped, with its DWARF in a file beside it.
+    program = world.file('linked')
+    subprocess.run(['objcopy', '--only-keep-debug', world.programs['pprofset'],
+                    program + '.debug'], check=True)
+    subprocess.run(['objcopy', '--strip-all', '--add-gnu-debuglink=' + program + '.debug',
+                    world.programs['pprofset'], program], check=True, cwd=world.folder)
+    profile = Profile(world.collect(program, 'heap', 'linked.gz'))
+    expect('names of the file beside', [name for name, file, line in
+                                        profile.stack(profile.samples[0])[:3]],
+           ['inlined_step', 'make_list', 'run_job'])
     base = world.collect(world.programs['pprofset'], 'heap', 'base.gz')
     expect('-base', top(world.pprof('-top', '-base', base, base)), {})
 
@@ -293,12 +305,30 @@ def part_texts(world):
 class Served:
     """pprofset, waiting to answer for its addresses."""
 
-    def __init__(self, world, program, form, library=None):
-        self.path = world.file('served')
+    def __init__(self, world, program, form, lib=None, user=None):
+        self.path = world.file('served-%s' % user)
+        if user is not None and not os.path.exists(self.path):
+            open(self.path, 'wb').close()
+            os.chown(self.path, user, user)
         self.process = sysutil.spawn(
-            sysutil.GLIBC, [program, form, self.path, 'serve'] + ([library] if library else []),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+            sysutil.GLIBC, [program, form, self.path, 'serve'] + ([lib] if lib else []),
+            before=lambda: self.prepare(user), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            bufsize=0)
         self.first, self.second = self.process.stdout.readline().split()[1:3]
+
+    @staticmethod
+    def prepare(user):
+        if os.geteuid() == 0:  # mounts of its own
+            sysutil.libc.unshare(CLONE_NEWNS)
+            sysutil.libc.mount(b'none', b'/', None, MS_REC | MS_PRIVATE, None)
+        if user is not None:
+            os.setuid(user)
+
+    def cover(self, path, other):
+        """Lets the process see another file under a name. Whether that could be done."""
+        argv = ['nsenter', '-t', str(self.process.pid), '-m', 'mount', '--bind', other, path]
+        return os.geteuid() == 0 and shutil.which('nsenter') and subprocess.run(
+            argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
     def ask(self, query):
         self.process.stdin.write(query + b'\n')
@@ -363,78 +393,160 @@ def part_symbol(world):
             raise Fail('%s over HTTP: %s' % (name, seen))
 
 
-def library(world, name, *flags):
-    target = world.file(name)
+def library(world, target, *flags):
     subprocess.run(['gcc', '-g', '-O1', '-shared', '-fPIC', '-o', target,
                     os.path.join(sysutil.HERE, 'prog', 'pproflib.c')] + list(flags), check=True)
     return target
 
 
-def replace(path, data):
+def replace(path, other):
     """As an installer does: another file under the name."""
-    with open(path + '.new', 'wb') as file:
-        file.write(data)
+    shutil.copy(other, path + '.new')
     os.rename(path + '.new', path)
 
 
-def part_files(world):
-    """Files that were removed, replaced or cut while the program runs."""
-    copy = world.file('gone')
-    shutil.copy(world.programs['pprofset'], copy)
-    served = Served(world, copy, 'heap')
-    locations = Profile(served.path).locations
-    address = hex(locations[1][3][0]).encode()
-    os.unlink(copy)
-    expect('program removed', served.name(address), 'inlined_step')
-    shutil.copy(world.programs['pprofset_stripped'], copy)
-    expect('program replaced', served.name(address), 'inlined_step')
+def sections(data):
+    """The section headers of an ELF file, each with its place and its name."""
+    start, count, names = struct.unpack_from('<Q', data, 40) + struct.unpack_from('<HH', data, 60)
+    out = []
+    for i in range(count):
+        at = start + 64 * i
+        out.append((at,) + struct.unpack_from('<IIQQQQIIQQ', data, at))
+    texts = data[out[names][5]:]
+    return [(texts[section[1]:].split(b'\0')[0].decode(), section) for section in out]
+
+
+def outside_dwarf(data):
+    """Where an ELF file has no DWARF, headers twice. Inside of it libbacktrace is on its own."""
+    places = set(range(len(data)))
+    heads = list(range(64))
+    for name, section in sections(data):
+        heads += range(section[0], section[0] + 64)
+        if name.startswith('.debug_'):
+            places -= set(range(section[5], section[5] + section[6]))
+    return sorted(places) + heads
+
+
+def spoiled(data):
+    """Files with the damage that libbacktrace itself does not look for."""
+    for name, section in sections(data):
+        if name in ('.dynsym', '.symtab'):
+            for link in (0, len(sections(data)), 0xffffffff):
+                yield section[0] + 40, struct.pack('<I', link)
+        if name == '.note.gnu.build-id':
+            yield section[5] + 4, struct.pack('<I', 0x7fffff)
+    yield 60, struct.pack('<H', 0)  # no sections
+    yield 62, struct.pack('<H', 0)  # no names of sections
+    yield 58, struct.pack('<H', 63)  # headers of another size
+
+
+def part_gone(world):
+    """The files of a program and of a library removed or replaced while it runs; root reaches the
+    mapped file itself, others get no name of a library rather than a wrong one."""
+    users = [None, 65534] if os.geteuid() == 0 else [None]
+    lib = world.file('libone.so')
+    for user in users:
+        copy = world.file('gone')
+        shutil.copy(world.programs['pprofset'], copy)
+        served = Served(world, copy, 'heap', user=user)
+        address = hex(Profile(served.path).locations[1][3][0]).encode()
+        os.unlink(copy)
+        expect('program removed', served.name(address), 'inlined_step')
+        shutil.copy(world.programs['pprofset_stripped'], copy)
+        expect('program replaced', served.name(address), 'inlined_step')
+        served.end()
+
+        library(world, lib)
+        other = library(world, world.file('libother.so'), '-Dlib_first=wrong_first',
+                        '-Dlib_second=wrong_second', '-Dlib_inlined=wrong_inlined')
+        root = os.geteuid() == 0 and user is None
+        wanted = 'lib_inlined' if root else r'libone\.so\+0x1[0-9a-f]+'
+        for what in ('covered', 'replaced', 'removed'):
+            served = Served(world, world.programs['pprofset'], 'heap', lib, user)
+            expect('library', served.name(served.first), 'lib_inlined')
+            if what == 'covered' and not served.cover(lib, other):
+                say('no mounts here')
+                served.end()
+                continue
+            if what == 'replaced':
+                replace(lib, other)
+            elif what == 'removed':
+                os.unlink(lib)
+            got = served.name(served.first)
+            if not re.match(wanted + '$', got or ''):
+                raise Fail('library %s: %s, expected %s' % (what, got, wanted))
+            served.end()
+            library(world, lib)
+
+
+def part_large(world):
+    """More DWARF than is read: names all the same."""
+    lib = library(world, world.file('liblarge.so'))
+    filler = world.file('filler')
+    with open(filler, 'wb') as file:
+        file.truncate(70 << 20)
+    subprocess.run(['objcopy', '--update-section', '.debug_str=' + filler, lib], check=True)
+    served = Served(world, world.programs['pprofset'], 'heap', lib)
+    expect('library with 70 MB of DWARF', served.name(served.first), 'lib_first')
+    served.end()
+    # Pressed DWARF.
+    lib = library(world, world.file('libpressed.so'), '-gz')
+    served = Served(world, world.programs['pprofset'], 'heap', lib)
+    expect('library with pressed DWARF', served.name(served.first), 'lib_inlined')
     served.end()
 
+
+def part_damaged(world):
+    """The same inode, cut and damaged: any answer will do, but an answer."""
+    random.seed(int(os.environ.get('EBB_SEED', '1')))
     program = world.programs['pprofset']
-    lib = library(world, 'libone.so')
-    other = library(world, 'libother.so', '-Dlib_first=lib_x', '-Dlib_second=lib_first',
-                    '-Dlib_x=lib_second', '-fno-inline')
-    served = Served(world, program, 'heap', lib)
-    expect('library', served.name(served.first), 'lib_inlined')
+    lib = library(world, world.file('libone.so'))
+    other = world.file('libwhole.so')
+    shutil.copy(lib, other)
     with open(lib, 'rb') as file:
         whole = file.read()
-    # Root reaches the mapped file itself; others get no name rather than a wrong one.
-    names = ['lib_inlined', 'libone.so+' + hex(int(served.first, 16) & 0xfff | 0x1000)]
-    with open(other, 'rb') as file:
-        replace(lib, file.read())
-    got = served.name(served.first)
-    if not (got == names[0] or re.match(r'libone\.so\+0x[0-9a-f]+$', got or '')):
-        raise Fail('library replaced: %s' % got)
-    os.unlink(lib)
-    got = served.name(served.first)
-    if not (got == names[0] or re.match(r'libone\.so\+0x[0-9a-f]+$', got or '')):
-        raise Fail('library removed: %s' % got)
-    served.end()
-
-    # The same inode, cut and damaged: any answer will do, but an answer.
-    random.seed(int(os.environ.get('EBB_SEED', '1')))
-    replace(lib, whole)
     served = Served(world, program, 'heap', lib)
+    for place, data in spoiled(whole):
+        with open(lib, 'r+b') as file:
+            file.write(whole)
+            file.seek(place)
+            file.write(data)
+        served.name(served.first)
     for length in sorted(random.sample(range(len(whole)), 60), reverse=True) + [0]:
         os.truncate(lib, length)
         served.name(served.second)
     served.end()
     damaged = 0
+    places = outside_dwarf(whole)
     for _ in range(3):
-        replace(lib, whole)
+        replace(lib, other)
         served = Served(world, program, 'heap', lib)
         for _ in range(100):
             with open(lib, 'r+b') as file:
                 file.write(whole)
                 for _ in range(random.choice((1, 4, 64))):
-                    file.seek(random.randrange(len(whole)))
+                    file.seek(random.choice(places))
                     file.write(bytes([random.randrange(256)]))
             damaged += served.name(served.first) != 'lib_inlined'
         served.end()
     say('of 300 damaged files %d gave another answer' % damaged)
 
 
-PARTS = [part_proto, part_programs, part_texts, part_symbol, part_files]
+def part_order(world):
+    """The program first, even where libraries lie below it."""
+    program = world.programs['pprofset']
+    path = world.file('order.gz')
+    done = sysutil.run(sysutil.GLIBC, [program, 'heap', path],
+                       before=lambda: sysutil.libc.personality(ADDR_COMPAT_LAYOUT))
+    profile = Profile(path)
+    expect('first mapping', (done.returncode, profile.path(0)), (0, program))
+    starts = [mapping[2][0] for mapping in profile.mappings]
+    say('program at %#x, the lowest mapping at %#x' % (starts[0], min(starts)))
+    expect('the others in order', starts[1:], sorted(starts[1:]))
+
+
+PARTS = [part_proto, part_order, part_programs, part_texts, part_symbol, part_gone,
+         part_large, part_damaged]
 
 
 def test(args):
