@@ -298,6 +298,17 @@ class Views(ProfileTest):
         xml.etree.ElementTree.fromstring(self.good("profile", "--svg", "-", path).encode())
 
 
+    def test_numbers_that_overflow_do_no_harm(self):
+        profile = pprofutil.Profile(("space", "bytes"))
+        for i, value in enumerate((2 ** 63 - 1, 2 ** 63 - 1, -2 ** 63, 5)):
+            profile.sample([profile.location((f"f{i}", "/f", 1)),
+                            profile.location(("main", "/f", 1))], (value,), [("k", "v")])
+        path = self.put("p.pb", profile.plain())
+        for view in ((), ("--flame",), ("--tags",), ("--traces",), ("--svg", "-"), ("--json",),
+                     ("--diff", path)):
+            self.assertIn(self.call("profile", *view, path).returncode, (0, STATUS_EBB))
+
+
 class Refused(ProfileTest):
     def test_what_is_no_profile(self):
         whole = Views.sample_profile(self).packed()
