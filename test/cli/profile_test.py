@@ -69,7 +69,7 @@ class Figures(ProfileTest):
         before = os.path.join(self.folder, "before.pb.gz")
         got = self.assert_as_pprof(heap, ["--diff", before], ["-diff_base", before], "inuse_space")
         by_name = {f["name"]: f for f in got["functions"]}
-        self.assertGreater(by_name["main.leakLarge"]["flat"], 60 << 20)
+        self.assertGreater(by_name["main.leakLarge"]["flat"], 40 << 20)
         self.assert_as_pprof(heap, ["--focus", "leak(Large|Small)"],
                              ["-focus=leak(Large|Small)"], "inuse_space")
         self.assert_as_pprof(heap, ["--ignore", "recurse"], ["-ignore=recurse"], "alloc_objects")
