@@ -238,7 +238,8 @@ bool gops_varint(const uint8_t *bytes, size_t count, int64_t *value);
 struct allow {
     struct allow_item items[ALLOW_ITEMS]; // names are resolved to numbers
     size_t count;
-    bool any; // an item is ALLOW_ANY
+    bool any;     // an item is ALLOW_ANY
+    bool unknown; // a name is not in /etc/passwd
 };
 
 // allow_read reads option http_allow and looks names up in /etc/passwd; one that is not there lets

@@ -351,6 +351,17 @@ static void init_http(const char *text)
     }
 }
 
+// A list that names nobody is no reason to stay closed, but one to say so.
+static void init_allow(const char *text)
+{
+    struct allow allow;
+    allow_read(text, &allow);
+    if (allow.unknown) {
+        init_say("option http_allow: ", text,
+                 " names a user that /etc/passwd does not have; who has that name is not let in");
+    }
+}
+
 void agent_init(const struct agent_environment *environment)
 {
     const char *http = options_main.http.text;
@@ -362,6 +373,7 @@ void agent_init(const struct agent_environment *environment)
         init_say("", "options http and gops need syscalls=full", "; the agent stays closed");
         return;
     }
+    init_allow(options_main.http_allow.text);
     if (http[0] != '\0') {
         init_http(http);
     }

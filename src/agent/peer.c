@@ -218,6 +218,7 @@ void allow_read(const char *text, struct allow *allow)
             }
             if (passwd == NULL || procfs_file_read("/etc/passwd", passwd, PASSWD_BYTES) < 0 ||
                 !passwd_find(passwd, item.name, item.name_len, 0, &entry)) {
+                allow->unknown = true;
                 continue;
             }
             item.who = ALLOW_UID;

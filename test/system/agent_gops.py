@@ -91,6 +91,7 @@ def protocol(args):
     stats(port, target)
     require(gops(port, b'\x08') == b'', 'trace')
     binary(port)
+    require(gops(port, b'\x05')[:2] in (b'\x1f\x8b', b''), 'pprof-heap')
     for value in (200, 0, -1, 1, 2**31, -2**63, 2**63 - 1):
         require(setgc(port, value) == 'New GC percent set to %d. Previous value was -1.\n' % value,
                 'setgc %d: %r' % (value, setgc(port, value)))

@@ -53,8 +53,12 @@ class Target:
             self.where = self.said(r'ebb: http listens at (\S+)\n')
         elif self.options.get('http', '').startswith('unix:'):
             self.where = self.options['http'].replace('%p', str(self.pid))
-            sysutil.wait_for(lambda: os.path.exists(self.where[5:]), 10, 'the socket',
-                             self.process)
+            # The program does not go on before the agent listens; it only has to be started.
+            sysutil.wait_for(self.listens, 10, 'the socket', self.process)
+
+    def listens(self):
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self.where[5:]) == 0
 
     def said(self, pattern, seconds=10):
         """What the program has written to stderr, up to a line like this."""
