@@ -92,8 +92,9 @@ struct profile_set {
     const char *comments[PROFILE_COMMENT_MAX];
     size_t comment_count;
     bool cut; // memory was short: samples are missing
-    // What the writers may use to find names, PROFILE_NAMES_BYTES unless changed. With too little
-    // there are names without lines, or only addresses and mappings.
+    // What the writers may use to find names, PROFILE_NAMES_BYTES unless changed; in a cgroup with
+    // a limit at most a quarter of what is left below it, if that is more than 1 MiB. With too
+    // little there are names without lines, or only addresses and mappings.
     size_t names_limit_bytes;
 };
 

@@ -58,6 +58,29 @@ struct lookup {
     uintptr_t start;
 };
 
+size_t symbols_share(size_t wanted_bytes, const struct cgroup_memory *memory)
+{
+    uint64_t limit = cgroup_memory_limit(memory);
+    if (limit == CGROUP_UNLIMITED || wanted_bytes <= SYMBOLS_LEAST_BYTES) {
+        return wanted_bytes;
+    }
+    uint64_t cached = memory->cache_bytes - min_u64(memory->cache_bytes, memory->shmem_bytes);
+    uint64_t used = memory->usage_bytes - min_u64(memory->usage_bytes, cached);
+    uint64_t quarter = (limit - min_u64(limit, used)) / 4;
+    return (size_t)min_u64(wanted_bytes, max_u64(quarter, SYMBOLS_LEAST_BYTES));
+}
+
+size_t symbols_limit(size_t wanted_bytes)
+{
+    struct cgroup group;
+    struct cgroup_memory memory;
+    if (wanted_bytes <= SYMBOLS_LEAST_BYTES || !cgroup_find("", &group) ||
+        !cgroup_memory_read(&group, &memory)) {
+        return wanted_bytes;
+    }
+    return symbols_share(wanted_bytes, &memory);
+}
+
 struct symbols *symbols_open(struct region *region)
 {
     struct symbols *symbols = region_alloc(region, sizeof(*symbols));
@@ -417,7 +440,7 @@ bool symbols_answer(const char *query, size_t length, struct profile_sink *sink)
         return false;
     }
     struct region region;
-    region_init(&region, PROFILE_NAMES_BYTES);
+    region_init(&region, symbols_limit(PROFILE_NAMES_BYTES));
     struct symbols *symbols = symbols_open(&region);
     bool good = true;
     while (symbols != NULL && good && length > 0) {

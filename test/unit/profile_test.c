@@ -594,6 +594,26 @@ EBB_TEST(symbols, little_memory)
     cr_assert(named > 0 && lined > 0 && last_lined);
 }
 
+EBB_TEST(symbols, share_of_a_cgroup)
+{
+    struct cgroup_memory memory = {
+        .limit_bytes = CGROUP_UNLIMITED, .high_bytes = CGROUP_UNLIMITED, .usage_bytes = 900 * MIB};
+    cr_assert(symbols_share(128 * MIB, &memory) == 128 * MIB);
+    memory.limit_bytes = 1000 * MIB;
+    cr_assert(symbols_share(128 * MIB, &memory) == 25 * MIB);
+    memory.high_bytes = 920 * MIB;
+    cr_assert(symbols_share(128 * MIB, &memory) == 5 * MIB);
+    memory.cache_bytes = 400 * MIB; // can be given up, but for what is shared memory
+    memory.shmem_bytes = 100 * MIB;
+    cr_assert(symbols_share(128 * MIB, &memory) == 80 * MIB);
+    cr_assert(symbols_share(64 * MIB, &memory) == 64 * MIB);
+    memory.cache_bytes = 0;
+    memory.usage_bytes = 921 * MIB;
+    cr_assert(symbols_share(128 * MIB, &memory) == MIB, "over the limit");
+    cr_assert(symbols_share(100, &memory) == 100);
+    cr_assert(symbols_limit(100) == 100 && symbols_limit(128 * MIB) >= MIB);
+}
+
 EBB_TEST(symbols, answer)
 {
     calling_function();
