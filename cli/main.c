@@ -32,7 +32,7 @@ static const struct command commands[] = {
     {"ps", cmd_ps, &cmd_ps_argp, "list the processes that run on Ebb"},
     {"memstats", cmd_memstats, &cmd_memstats_argp, "show a process's MemStats, as gops does"},
     {"ledger", cmd_ledger, &cmd_ledger_argp, "show where each resident byte of a process is"},
-    {"profile", cmd_profile, &cmd_profile_argp, "show who allocates, runs or waits: table, flame"},
+    {"profile", cmd_profile, &cmd_profile_argp, "show which functions hold memory, run or wait"},
     {"top", cmd_top, &cmd_top_argp, "watch all processes on Ebb, sorted, live"},
     {"watch", cmd_watch, &cmd_watch_argp, "watch the ledger of one process as a picture"},
     {"policy", cmd_policy, &cmd_policy_argp, "show or change the policy of a running process"},
