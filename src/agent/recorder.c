@@ -42,6 +42,7 @@
 #include "os/clock.h"
 #include "os/futex.h"
 #include "os/leave.h"
+#include "os/procfs.h"
 #include "os/sys.h"
 #include "profile/profile.h"
 #include "release/release.h"
@@ -210,13 +211,21 @@ static void record(int dir, uint64_t rss_bytes)
     recorder.count++;
 }
 
+// The limit in force, 0: none.
+static uint64_t limit_in_force(void)
+{
+    struct limiter_report report;
+    limiter_report(&report);
+    return report.limit_bytes == UINT64_MAX ? 0 : report.limit_bytes;
+}
+
 // Records if it is time, and sets the watch for the next time.
 static void recorder_look(int dir)
 {
     struct procfs_memory memory;
     struct pageheap_stats stats;
-    uint64_t limit_bytes = limiter_limit_bytes();
-    if (limit_bytes == UINT64_MAX || !procfs_memory_read(0, &memory)) {
+    uint64_t limit_bytes = limit_in_force();
+    if (limit_bytes == 0 || !procfs_memory_read(0, &memory)) {
         return;
     }
     unsigned percent = (unsigned)options_main.recorder;
@@ -326,8 +335,8 @@ static bool recorder_wanted(void)
 // The thread comes to life at half of what it waits for: there is time then to take the cushion.
 static void watch_first(void)
 {
-    uint64_t limit_bytes = limiter_limit_bytes();
-    if (limit_bytes != UINT64_MAX) {
+    uint64_t limit_bytes = limit_in_force();
+    if (limit_bytes != 0) {
         limiter_set_watch(limit_bytes / 200 * (uint64_t)options_main.recorder);
     }
 }
