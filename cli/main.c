@@ -19,7 +19,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/option.h"
 #include "cli.h"
 #include "term.h"
 
@@ -369,6 +371,10 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    char *options = getenv("EBB");
+    if (options != NULL) {
+        option_cut_foreign(options, getpid()); // what is of the process that started us alone
+    }
     int status = dispatch(argc, argv);
     // Output that did not arrive (full disk, closed pipe) is a failure, or scripts work on half.
     if (fflush(stdout) != 0 || ferror(stdout)) {
