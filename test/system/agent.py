@@ -557,6 +557,7 @@ def refused_tcp():
     # They have gone before the agent looks: the kernel then says user 0.
     os.kill(target.pid, signal.SIGSTOP)
     require('done' in as_user(NOBODY, ASK_AND_CLOSE, target.port), 'clients that close at once')
+    time.sleep(0.4)  # until the end of each has been acknowledged
     os.kill(target.pid, signal.SIGCONT)
     sysutil.wait_for(lambda: target.metric('ebb_agent_refused_total') >= 304, 5,
                      'of 300 clients that close at once all refused')
@@ -882,9 +883,13 @@ def attach(args):
     require('gops memstats' in text and 'curl --unix-socket' in text, text)
     require(gops(target.gops_port(), b'\x04').startswith(b'ebb'), 'gops')
     require('no agent' in attach_cmd(target.pid, '--close'), 'close')
+    require(not [name for name in target.threads() if name in ('ebb-agent', 'ebb-http')],
+            'threads stay: %s' % target.threads())
     require(not os.path.exists(target.where[5:]) and not os.path.exists(target.port_file()),
             'files stay')
-    target.where = json.loads(attach_cmd(target.pid, '--json', '--http', '127.0.0.1:0'))['http']
+    told = json.loads(attach_cmd(target.pid, '--json', '--http', '127.0.0.1:0'))
+    require('gops' not in told, 'what was closed is open again: %s' % told)
+    target.where = told['http']
     require(target.get('/healthz') == b'ok\n', 'over TCP')
     require('no address' in attach_cmd(target.pid, '--http', 'x', status=125), 'a mistake')
     target.finish()
