@@ -611,7 +611,9 @@ static void keys_wait(struct top *top)
             return;
         }
         struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
-        int ready = poll(&input, 1, top->paused ? -1 : (int)(left * 1000) + 1);
+        // At most a second: a signal may come just before.
+        bool soon = left > 0 && left < 1;
+        int ready = poll(&input, 1, soon ? (int)(left * 1000) + 1 : 1000);
         if (ready > 0 && (input.revents & (POLLHUP | POLLERR)) != 0) {
             quit = 1; // the terminal is gone
         }

@@ -336,7 +336,8 @@ static void wait_till(const struct session *s, double due, int screen)
             return;
         }
         struct pollfd input = {.fd = screen ? STDIN_FILENO : -1, .events = POLLIN};
-        int ready = poll(&input, 1, (int)(left * 1000) + 1);
+        // At most a second: a signal may come just before.
+        int ready = poll(&input, 1, left < 1 ? (int)(left * 1000) + 1 : 1000);
         char key;
         if (ready > 0 && (read(STDIN_FILENO, &key, 1) != 1 || key == 'q' || key == 'Q')) {
             quit = 1;

@@ -159,7 +159,7 @@ static void call_draw(const struct drawing *d, const struct prof_call *call, int
     fputs("</text></g>\n", out);
     for (const struct prof_call *child = call->child; child != NULL; child = child->next) {
         call_draw(d, child, start, depth + 1);
-        start += child->value;
+        start = prof_add_width(start, child->value);
     }
 }
 

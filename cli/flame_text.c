@@ -120,7 +120,7 @@ static void row_print(struct picture *p, const struct row *row, struct row *belo
     for (size_t i = 0; i < row->count; i++) {
         const struct box *box = &row->boxes[i];
         int left = column_of(p, box->start);
-        int right = column_of(p, box->start + box->call->value);
+        int right = column_of(p, prof_add_width(box->start, box->call->value));
         if (right <= left) {
             p->hidden_count++;
             continue;
@@ -135,7 +135,7 @@ static void row_print(struct picture *p, const struct row *row, struct row *belo
         int64_t start = box->start;
         for (const struct prof_call *child = box->call->child; child != NULL; child = child->next) {
             row_add(below, child, start);
-            start += child->value;
+            start = prof_add_width(start, child->value);
         }
     }
     if (at != 0) {
@@ -170,6 +170,6 @@ void flame_text_print(const struct term *term, const struct prof_tree *tree,
     }
     if (tree->negative != 0) {
         fprintf(term->out, "%s that shrank has no width here\n",
-                prof_amount(-tree->negative, view->unit, text, sizeof(text)));
+                prof_amount(prof_add(~tree->negative, 1), view->unit, text, sizeof(text)));
     }
 }

@@ -169,6 +169,19 @@ struct prof_filter {
     regex_t *ignore; // NULL: none
 };
 
+// prof_add adds what another wrote: a sum that overflows is wrong, but does no harm.
+static inline int64_t prof_add(int64_t a, int64_t b)
+{
+    return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+
+// prof_add_width adds widths of a picture, which are 0 or more and end at INT64_MAX, so that no
+// part is wider than the whole.
+static inline int64_t prof_add_width(int64_t a, int64_t b)
+{
+    return a > INT64_MAX - b ? INT64_MAX : a + b;
+}
+
 // One stack with its number.
 struct prof_row {
     const struct prof *prof;

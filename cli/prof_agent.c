@@ -185,10 +185,9 @@ static bool tcp_find(int pid, const char *protocol, const struct sockets *socket
 
 static bool sockets_ask(int pid, const struct sockets *sockets, struct prof_source *out)
 {
-    return sockets->count != 0 &&
-           (unix_find(pid, sockets, out) ||
-            (same_network(pid) &&
-             (tcp_find(pid, "tcp", sockets, out) || tcp_find(pid, "tcp6", sockets, out))));
+    return sockets->count != 0 && (unix_find(pid, sockets, out) ||
+                                   (same_network(pid) && (tcp_find(pid, "tcp", sockets, out) ||
+                                                          tcp_find(pid, "tcp6", sockets, out))));
 }
 
 int prof_find_agent(int pid, struct prof_source *out)

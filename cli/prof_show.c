@@ -128,7 +128,7 @@ static void table_print(const struct term *term, const struct show *show)
         char flat[PROF_AMOUNT_BYTES + 2];
         char cum[PROF_AMOUNT_BYTES + 2];
         int64_t total = show->view->total;
-        sum += node->flat;
+        sum = prof_add(sum, node->flat);
         fprintf(term->out, "%*s%*.2f%%%*.2f%%%*s%*.2f%%  ", NUMBER_COLUMNS,
                 amount(show, node->flat, flat, sizeof(flat)), PERCENT_COLUMNS - 1,
                 percent(node->flat, total), PERCENT_COLUMNS - 1, percent(sum, total),
@@ -267,7 +267,7 @@ static json_t *table_json(const struct show *show)
     size_t shown = show->row_max == 0 ? table.count : min_size(show->row_max, table.count);
     for (size_t i = 0; i < shown; i++) {
         const struct prof_node *node = &table.nodes[i];
-        sum += node->flat;
+        sum = prof_add(sum, node->flat);
         json_array_append_new(
             list, json_pack("{s:s, s:s, s:I, s:f, s:f, s:I, s:f}", "name", node->name, "file",
                             node->file, "flat", (json_int_t)node->flat, "flat_percent",

@@ -121,14 +121,14 @@ static size_t call_finish(struct prof_tree *tree, struct prof_call *call)
 {
     size_t depth = 0;
     if (call->self < 0) {
-        tree->negative += call->self;
+        tree->negative = prof_add(tree->negative, call->self);
         call->self = 0;
     }
     call->value = call->self;
     for (struct prof_call *child = call->child; child != NULL; child = child->next) {
         size_t below = call_finish(tree, child);
         depth = child->value > 0 ? max_size(depth, below) : depth;
-        call->value += child->value;
+        call->value = prof_add_width(call->value, child->value);
     }
     children_sort(call);
     return depth + 1;
@@ -149,7 +149,7 @@ void prof_tree_make(struct prof_tree *tree, const struct prof_view *view, int li
         for (size_t j = 0; j < count && j < DEPTH_MAX; j++) {
             call = call_get(&b, call, frame_name(&b, view->rows[i].prof, frames[count - 1 - j]));
         }
-        call->self += view->rows[i].value;
+        call->self = prof_add(call->self, view->rows[i].value);
         free(frames);
     }
     tree->depth = call_finish(tree, tree->root);

@@ -157,12 +157,13 @@ static int64_t rows_add(struct prof_view *view, const struct prof *prof, size_t 
     for (size_t i = 0; i < prof->sample_count; i++) {
         const struct prof_sample *sample = &prof->samples[i];
         int64_t value = sample->values[type];
-        total += value < 0 ? -value : value;
+        total = prof_add(total, value < 0 ? prof_add(~value, 1) : value);
         if (value == 0 || (filter->focus != NULL && !sample_matches(prof, sample, filter->focus)) ||
             (filter->ignore != NULL && sample_matches(prof, sample, filter->ignore))) {
             continue;
         }
-        view->rows[view->row_count++] = (struct prof_row){prof, sample, sign * value};
+        view->rows[view->row_count++] =
+            (struct prof_row){prof, sample, sign < 0 ? prof_add(~value, 1) : value};
     }
     return total;
 }
@@ -243,8 +244,8 @@ static void row_count(const struct prof_row *row, size_t number, const struct fr
         const struct prof_location *location = &row->prof->locations[row->sample->locations[i]];
         for (size_t j = 0; j < location->frame_count; j++) {
             struct prof_node *node = &table->nodes[map->nodes[location->frame_first + j]];
-            node->flat += leaf ? row->value : 0;
-            node->cum += node->seen != number ? row->value : 0;
+            node->flat = prof_add(node->flat, leaf ? row->value : 0);
+            node->cum = prof_add(node->cum, node->seen != number ? row->value : 0);
             node->seen = number;
             leaf = false;
         }
@@ -365,7 +366,7 @@ struct prof_tag *prof_tags_make(const struct prof_view *view, size_t *count)
     qsort(tags, found, sizeof(*tags), tag_name_compare);
     for (size_t i = 0; i < found; i++) {
         if (*count != 0 && tag_name_compare(&tags[*count - 1], &tags[i]) == 0) {
-            tags[*count - 1].value += tags[i].value;
+            tags[*count - 1].value = prof_add(tags[*count - 1].value, tags[i].value);
         } else {
             tags[(*count)++] = tags[i];
         }

@@ -76,10 +76,15 @@ def wrapped_file(path, text):
 def main(paths):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if not paths:
-        paths = [os.path.join(root, file.path) for file in tidy.Tree(root).files]
+        # A corpus is bytes, not text.
+        paths = [os.path.join(root, file.path) for file in tidy.Tree(root).files
+                 if "/corpus/" not in file.path]
     for path in paths:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except UnicodeDecodeError:
+            continue  # inputs of the fuzzers
         new = wrapped_file(path, text)
         if new != text:
             with open(path, "w", encoding="utf-8") as file:

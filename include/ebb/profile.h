@@ -66,6 +66,21 @@ EBB_API int ebb_profile_set_rate(size_t bytes);
 // Since     0.2
 EBB_API size_t ebb_profile_rate(void);
 
+// ebb_label_set gives the calling thread a label, which everything that is sampled of it from now
+// on carries: what it allocates, and its processor time. In pprof: -tagfocus, -tagroot, -tags.
+//
+// key       1 to 63 bytes; copied
+// value     up to 63 bytes, copied; NULL takes the label away
+// Returns   0; -EINVAL if key is NULL or empty; -E2BIG if key or value is too long, or it would be
+//           the eighth label; -ENOSPC if the process has made 4,096 different sets of labels;
+//           -ENOMEM
+// Context   any thread; not from a signal handler
+// Blocks    nothing for long: one lock
+// Memory    a set of labels is kept for ever: use names of subsystems, not of requests
+// Go        pprof.SetGoroutineLabels. Unlike Go: not inherited by threads that the thread starts
+// Since     0.2
+EBB_API int ebb_label_set(const char *key, const char *value);
+
 #ifdef __cplusplus
 }
 #endif

@@ -72,6 +72,7 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
     ledger_page_init();
     malloc_add_profiles();
     profile_add_kind(&cpu_sample_kind);
+    cpu_sample_set_labels(cache_labels);
     limiter_set_abort_hook(limits_print_before_abort);
     releaser_init();
     if (options_main.syscalls == OPTION_SYSCALLS_CORE) {

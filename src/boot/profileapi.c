@@ -99,3 +99,22 @@ ATTR_EXPORT size_t ebb_profile_rate(void)
     heap_init();
     return load_relaxed(&heap_main.sample_interval);
 }
+
+ATTR_EXPORT int ebb_label_set(const char *key, const char *value)
+{
+    const struct labels *labels;
+    if (key == NULL || key[0] == '\0') {
+        return -EINVAL;
+    }
+    heap_init();
+    switch (labels_with(cache_labels(), key, value, &labels)) {
+    case LABELS_TOO_LONG:
+    case LABELS_TOO_MANY:
+        return -E2BIG;
+    case LABELS_NO_ROOM:
+        return -ENOSPC;
+    case LABELS_DONE:
+        break;
+    }
+    return cache_set_labels(labels) ? 0 : -ENOMEM;
+}

@@ -76,6 +76,7 @@ static bool stack_add(struct profile_set *set, const struct heap_stack_count *co
         .labels = {{.key = "bytes", .number = (int64_t)stack->block_bytes, .unit = "bytes"}},
         .label_count = 1,
     };
+    profile_sample_label(&sample, stack->labels);
     return profile_set_add(set, &sample);
 }
 
@@ -162,6 +163,7 @@ static bool growth_collect(struct profile_set *set, const char **why)
             .labels = {{.key = "age", .text = age_text(age_ns)}},
             .label_count = 1,
         };
+        profile_sample_label(&sample, stack->labels);
         if (!profile_set_add(set, &sample)) {
             break;
         }
@@ -228,6 +230,7 @@ static bool pins_collect(struct profile_set *set, const char **why)
             .values = {scale(1, chance), scale(pin->stack->block_bytes, chance),
                        scale(share, chance)},
         };
+        profile_sample_label(&sample, pin->stack->labels);
         if (!profile_set_add(set, &sample)) {
             break;
         }

@@ -52,6 +52,7 @@ struct cpu_slot {
     atomic_u32 depth; // (A) not 0: written. Pairs: handler and collector
     uint32_t weight;  // periods it stands for
     uint32_t thread;  // index
+    const struct labels *labels;
     uintptr_t stack[PROFILE_DEPTH_MAX];
 };
 
@@ -63,12 +64,13 @@ struct cpu_thread {
 };
 
 static struct {
-    atomic_u32 state;      // (A) enum cpu_state
-    atomic_u32 restricted; // (A)
-    atomic_u32 inside;     // (A) handlers at work
-    atomic_u32 next;       // (A) slot
-    atomic_u32 sleeper;    // (A) nobody wakes it: for the time-out
-    uint32_t signal;       // (state) chosen once, kept; 0: none yet
+    atomic_u32 state;                        // (A) enum cpu_state
+    atomic_u32 restricted;                   // (A)
+    atomic_u32 inside;                       // (A) handlers at work
+    atomic_u32 next;                         // (A) slot
+    atomic_u32 sleeper;                      // (A) nobody wakes it: for the time-out
+    const struct labels *(*labels_of)(void); // (C) of the calling thread
+    uint32_t signal;                         // (state) chosen once, kept; 0: none yet
     struct cpu_slot *slots;
     struct cpu_thread *threads; // (state)
     size_t thread_count;        // (state)
@@ -96,6 +98,7 @@ static void cpu_record(const siginfo_t *info, const void *context)
     struct cpu_slot *slot = &cpu.slots[index];
     slot->weight = 1 + (info->si_overrun > 0 ? (uint32_t)info->si_overrun : 0);
     slot->thread = (uint32_t)info->si_value.sival_int;
+    slot->labels = cpu.labels_of != NULL ? cpu.labels_of() : NULL;
     uint32_t depth = unwind_interrupted(context, slot->stack, PROFILE_DEPTH_MAX);
     store_release(&slot->depth, depth); // pairs with load_acquire in set_fill
 }
@@ -286,6 +289,7 @@ static bool set_fill(struct profile_set *set)
             .labels = {{.key = "thread", .text = cpu.threads[slot->thread].name}},
             .label_count = 1,
         };
+        profile_sample_label(&sample, slot->labels);
         if (!profile_set_add(set, &sample)) {
             return false;
         }
@@ -363,6 +367,11 @@ long cpu_sample_run(struct profile_set *set, uint64_t duration_ns, const atomic_
         store_seq(&cpu.state, CPU_IDLE); // as slots_close
     }
     return error;
+}
+
+void cpu_sample_set_labels(const struct labels *(*labels_of)(void))
+{
+    cpu.labels_of = labels_of;
 }
 
 void cpu_sample_restrict(void)

@@ -95,20 +95,22 @@ static bool blocks_grow(void)
     return true;
 }
 
-// The record of a stack, found or made; NULL without memory.
-static struct heap_stack *stack_of(const uintptr_t *stack, uint32_t depth, uint64_t block_bytes,
-                                   uint64_t interval_bytes)
+// The record of a call's stack, found or made; NULL without memory.
+static struct heap_stack *stack_of(const struct heap_call *call)
 {
-    uint64_t hash = mix(mix(depth, block_bytes), interval_bytes);
-    for (uint32_t i = 0; i < depth; i++) {
-        hash = mix(hash, stack[i]);
+    uint64_t hash = mix(mix(call->depth, call->block_bytes), call->interval_bytes);
+    hash = mix(hash, (uintptr_t)call->labels);
+    for (uint32_t i = 0; i < call->depth; i++) {
+        hash = mix(hash, call->stack[i]);
     }
+    size_t stack_bytes = call->depth * sizeof(call->stack[0]);
     if (samples.stack_slots != 0) {
         struct heap_stack *found = samples.stacks[hash & (samples.stack_slots - 1)];
         for (; found != NULL; found = found->chain) {
-            if (found->hash == hash && found->depth == depth && found->block_bytes == block_bytes &&
-                found->interval_bytes == interval_bytes &&
-                memcmp(found->stack, stack, depth * sizeof(*stack)) == 0) {
+            if (found->hash == hash && found->depth == call->depth &&
+                found->block_bytes == call->block_bytes &&
+                found->interval_bytes == call->interval_bytes && found->labels == call->labels &&
+                memcmp(found->stack, call->stack, stack_bytes) == 0) {
                 return found;
             }
         }
@@ -117,20 +119,34 @@ static struct heap_stack *stack_of(const uintptr_t *stack, uint32_t depth, uint6
         (samples.stack_count >= samples.stack_slots && !stacks_grow())) {
         return NULL;
     }
-    size_t bytes = sizeof(struct heap_stack) + depth * sizeof(*stack);
-    struct heap_stack *made = meta_alloc(samples.meta, bytes, META_PROFILE);
+    struct heap_stack *made =
+        meta_alloc(samples.meta, sizeof(struct heap_stack) + stack_bytes, META_PROFILE);
     if (made == NULL) {
         return NULL;
     }
     made->hash = hash;
-    made->block_bytes = block_bytes;
-    made->interval_bytes = interval_bytes;
-    made->depth = depth;
-    memcpy(made->stack, stack, depth * sizeof(*stack));
+    made->block_bytes = call->block_bytes;
+    made->interval_bytes = call->interval_bytes;
+    made->labels = call->labels;
+    made->depth = call->depth;
+    memcpy(made->stack, call->stack, stack_bytes);
     made->chain = samples.stacks[hash & (samples.stack_slots - 1)];
     samples.stacks[hash & (samples.stack_slots - 1)] = made;
     samples.stack_count++;
     return made;
+}
+
+// The record of the same stack for blocks of another size.
+static struct heap_stack *stack_resized(const struct heap_stack *stack, uint64_t block_bytes)
+{
+    struct heap_call call = {
+        .depth = stack->depth,
+        .interval_bytes = stack->interval_bytes,
+        .block_bytes = block_bytes,
+        .labels = stack->labels,
+    };
+    memcpy(call.stack, stack->stack, stack->depth * sizeof(stack->stack[0]));
+    return stack_of(&call);
 }
 
 // Room for one sample more: NULL without memory.
@@ -182,12 +198,11 @@ static struct heap_sample *sample_unlink(uintptr_t addr)
     return sample;
 }
 
-bool heap_sample_add(uintptr_t addr, uintptr_t place, uint64_t block_bytes, uint64_t interval_bytes,
-                     const uintptr_t *stack, uint32_t depth)
+bool heap_sample_add(uintptr_t addr, uintptr_t place, const struct heap_call *call)
 {
     uint64_t now_ns = clock_now_ns();
     lock_acquire(&samples.lock);
-    struct heap_stack *record = stack_of(stack, depth, block_bytes, interval_bytes);
+    struct heap_stack *record = stack_of(call);
     struct heap_sample *sample = record == NULL ? NULL : sample_new();
     if (sample != NULL) {
         *sample =
@@ -199,7 +214,7 @@ bool heap_sample_add(uintptr_t addr, uintptr_t place, uint64_t block_bytes, uint
     }
     lock_release(&samples.lock);
     if (sample != NULL) {
-        usdt_alloc((const void *)addr, block_bytes, interval_bytes);
+        usdt_alloc((const void *)addr, call->block_bytes, call->interval_bytes);
     }
     return sample != NULL;
 }
@@ -247,9 +262,7 @@ uintptr_t heap_sample_move(uintptr_t addr, uintptr_t new_addr, uintptr_t new_pla
     if (sample != NULL) {
         struct heap_stack *old = sample->stack;
         struct heap_stack *record =
-            old->block_bytes == block_bytes
-                ? old
-                : stack_of(old->stack, old->depth, block_bytes, old->interval_bytes);
+            old->block_bytes == block_bytes ? old : stack_resized(old, block_bytes);
         if (record != NULL) {
             old->free_count++;
             record->alloc_count++;

@@ -32,9 +32,13 @@
 
 #include "base/base.h"
 #include "os/meta.h"
+#include "profile/labels.h"
 
 // Go's MemProfileRate.
 #define SAMPLE_INTERVAL_BYTES ((uint64_t)512 * 1024)
+
+// Frames that are kept of a stack, from the leaf on.
+#define HEAP_DEPTH_MAX 64
 
 // HEAP_SAMPLE_BLOCKS_MAX: a draw is at most so many blocks. Where the interval asks for more, or
 // nothing is sampled, the draw is repeated.
@@ -65,8 +69,9 @@ struct heap_stack {
     uint64_t hash;
     uint64_t block_bytes;
     uint64_t interval_bytes;
-    uint64_t alloc_count; // (L) sampled ever
-    uint64_t free_count;  // (L) of these, freed
+    const struct labels *labels; // of the thread, NULL: none
+    uint64_t alloc_count;        // (L) sampled ever
+    uint64_t free_count;         // (L) of these, freed
     uint32_t depth;
     uintptr_t stack[]; // leaf first
 };
@@ -82,10 +87,18 @@ struct heap_sample {
 // heap_sample_init says where memory comes from. Called once, before any sample.
 void heap_sample_init(struct meta *meta);
 
+// A call to malloc that is to be sampled.
+struct heap_call {
+    uintptr_t stack[HEAP_DEPTH_MAX];
+    uint32_t depth;
+    uint64_t interval_bytes;
+    uint64_t block_bytes;
+    const struct labels *labels;
+};
+
 // heap_sample_add records that the block at addr is sampled, and its place. False: no memory,
 // nothing recorded.
-bool heap_sample_add(uintptr_t addr, uintptr_t place, uint64_t block_bytes, uint64_t interval_bytes,
-                     const uintptr_t *stack, uint32_t depth);
+bool heap_sample_add(uintptr_t addr, uintptr_t place, const struct heap_call *call);
 
 // heap_sample_has tells whether addr is a sampled block in use.
 bool heap_sample_has(uintptr_t addr);

@@ -6,7 +6,17 @@
 #ifndef EBB_PROFILE_MAPS_H
 #define EBB_PROFILE_MAPS_H
 
+#include "os/cgroup.h"
 #include "profile/profile.h"
+
+// symbols_share returns how much of wanted_bytes may be used to find names: a quarter of what is
+// left below the cgroup's limit, but SYMBOLS_LEAST_BYTES in any case. Files that are only cached
+// count as left. A profile of a program that is short of memory must not be its end.
+#define SYMBOLS_LEAST_BYTES MIB
+size_t symbols_share(size_t wanted_bytes, const struct cgroup_memory *memory);
+
+// symbols_limit is symbols_share with our cgroup; up to 14 KiB of stack.
+size_t symbols_limit(size_t wanted_bytes);
 
 // One line of /proc/self/maps.
 struct maps_line {

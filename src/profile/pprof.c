@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "profile/gzip.h"
+#include "profile/maps.h"
 #include "profile/profile_pb.inc"
 #include "profile/profile.h"
 
@@ -420,7 +421,7 @@ bool pprof_write(const struct profile_set *set, struct profile_sink *sink)
     }
     pprof->set = set;
     pprof->region = region; // it lies in the first block of the region, and carries on with it
-    region_init(&pprof->names, set->names_limit_bytes);
+    region_init(&pprof->names, symbols_limit(set->names_limit_bytes));
     bool good = pprof_run(pprof, sink);
     region = pprof->region;
     region_end(&region);

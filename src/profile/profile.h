@@ -34,6 +34,7 @@
 #include "ebb/stats.h"
 #include "os/region.h"
 #include "profile/heap_sample.h"
+#include "profile/labels.h"
 #include "profile/usdt.h"
 
 #define PROFILE_DEPTH_MAX 64
@@ -91,8 +92,9 @@ struct profile_set {
     const char *comments[PROFILE_COMMENT_MAX];
     size_t comment_count;
     bool cut; // memory was short: samples are missing
-    // What the writers may use to find names, PROFILE_NAMES_BYTES unless changed. With too little
-    // there are names without lines, or only addresses and mappings.
+    // What the writers may use to find names, PROFILE_NAMES_BYTES unless changed; in a cgroup with
+    // a limit at most a quarter of what is left below it, if that is more than 1 MiB. With too
+    // little there are names without lines, or only addresses and mappings.
     size_t names_limit_bytes;
 };
 
@@ -103,6 +105,9 @@ void profile_set_end(struct profile_set *set);
 // profile_set_add adds a sample to the set: its values to an equal entry (same stack, exactness and
 // labels), or a new one. Everything is copied. False, and set->cut, when memory is short.
 bool profile_set_add(struct profile_set *set, const struct profile_sample *sample);
+
+// profile_sample_label adds a thread's labels to a sample that has room for them.
+void profile_sample_label(struct profile_sample *sample, const struct labels *labels);
 
 // profile_set_comment adds a line, copied; further ones than PROFILE_COMMENT_MAX are dropped.
 void profile_set_comment(struct profile_set *set, const char *text);
@@ -165,6 +170,10 @@ extern const struct profile_kind cpu_sample_kind ATTR_HIDDEN;
 // Returns 0; -EBUSY while another one runs; -EAGAIN if no real-time signal is free; -ENOMEM;
 // -EACCES if /proc cannot be read; -EPERM after cpu_sample_restrict. Any thread, also a bare one.
 long cpu_sample_run(struct profile_set *set, uint64_t duration_ns, const atomic_u32 *stop);
+
+// cpu_sample_set_labels says who knows the labels of the calling thread, in a signal handler.
+// Called once, at start.
+void cpu_sample_set_labels(const struct labels *(*labels_of)(void));
 
 // cpu_sample_restrict: a system call filter has come. No timers any more.
 void cpu_sample_restrict(void);

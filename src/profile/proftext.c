@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 
 #include "os/sys.h"
+#include "profile/maps.h"
 
 // Of one record: calls, with those inlined into them.
 #define FRAMES_MAX 512
@@ -377,7 +378,7 @@ bool proftext_write(const struct profile_set *set, const struct ebb_memstats *st
     struct region region;
     struct region names;
     region_init(&region, SIZE_MAX);
-    region_init(&names, set->names_limit_bytes);
+    region_init(&names, symbols_limit(set->names_limit_bytes));
     struct writer *writer = region_alloc(&region, sizeof(*writer));
     bool good = writer != NULL;
     if (good) {

@@ -233,3 +233,13 @@ bool profile_set_subtract(struct profile_set *later, const struct profile_set *e
     later->cut |= earlier->cut;
     return good;
 }
+
+void profile_sample_label(struct profile_sample *sample, const struct labels *labels)
+{
+    for (uint32_t i = 0; labels != NULL && i < labels->count; i++) {
+        if (sample->label_count < PROFILE_LABEL_MAX) {
+            sample->labels[sample->label_count++] =
+                (struct profile_label){.key = labels->pairs[i].key, .text = labels->pairs[i].value};
+        }
+    }
+}

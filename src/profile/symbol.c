@@ -58,6 +58,29 @@ struct lookup {
     uintptr_t start;
 };
 
+size_t symbols_share(size_t wanted_bytes, const struct cgroup_memory *memory)
+{
+    uint64_t limit = cgroup_memory_limit(memory);
+    if (limit == CGROUP_UNLIMITED || wanted_bytes <= SYMBOLS_LEAST_BYTES) {
+        return wanted_bytes;
+    }
+    uint64_t cached = memory->cache_bytes - min_u64(memory->cache_bytes, memory->shmem_bytes);
+    uint64_t used = memory->usage_bytes - min_u64(memory->usage_bytes, cached);
+    uint64_t quarter = (limit - min_u64(limit, used)) / 4;
+    return (size_t)min_u64(wanted_bytes, max_u64(quarter, SYMBOLS_LEAST_BYTES));
+}
+
+size_t symbols_limit(size_t wanted_bytes)
+{
+    struct cgroup group;
+    struct cgroup_memory memory;
+    if (wanted_bytes <= SYMBOLS_LEAST_BYTES || !cgroup_find("", &group) ||
+        !cgroup_memory_read(&group, &memory)) {
+        return wanted_bytes;
+    }
+    return symbols_share(wanted_bytes, &memory);
+}
+
 struct symbols *symbols_open(struct region *region)
 {
     struct symbols *symbols = region_alloc(region, sizeof(*symbols));
@@ -253,8 +276,8 @@ static struct backtrace_state *state_new(struct parts_env *env)
     return backtrace_create_state(env->path, 0, on_error, env);
 }
 
-// Opens the module: with its DWARF if that fits into three quarters of what memory is left, so that
-// there is some for the names without.
+// Opens the module, with its DWARF if there is memory for it. What did not work out gives back its
+// blocks, which is most of what it took.
 static void module_open(struct symbols *symbols, struct maps_module *module)
 {
     module->opened = true;
@@ -268,9 +291,6 @@ static void module_open(struct symbols *symbols, struct maps_module *module)
     env->image = vdso ? (const char *)module->image : NULL;
     env->image_bytes = module->image_bytes;
     env->mapped = module->main;
-    size_t limit = symbols->region->limit_bytes;
-    size_t used = symbols->region->mapped_bytes + env->block_bytes;
-    symbols->region->limit_bytes = used + (limit - min_size(used, limit)) / 4 * 3;
     struct parts_block *mark = parts_mark(env);
     for (int plain = 0; plain < 2; plain++) {
         env->plain = plain != 0;
@@ -280,7 +300,6 @@ static void module_open(struct symbols *symbols, struct maps_module *module)
         if (module->state != NULL) {
             backtrace_pcinfo(module->state, module->text - module->bias, on_line, on_error, env);
         }
-        symbols->region->limit_bytes = limit;
         if (!env->failed) {
             break;
         }
@@ -421,7 +440,7 @@ bool symbols_answer(const char *query, size_t length, struct profile_sink *sink)
         return false;
     }
     struct region region;
-    region_init(&region, PROFILE_NAMES_BYTES);
+    region_init(&region, symbols_limit(PROFILE_NAMES_BYTES));
     struct symbols *symbols = symbols_open(&region);
     bool good = true;
     while (symbols != NULL && good && length > 0) {

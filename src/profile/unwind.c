@@ -5,8 +5,8 @@
 //
 // Model
 //   Since GCC 12 libgcc finds the tables through glibc's _dl_find_object, which takes no lock and
-//   allocates nothing: a thread in the middle of dlopen may be unwound, and so may a signal handler.
-//   A JIT's frames have no tables; the stack ends there.
+//   allocates nothing: a thread in the middle of dlopen may be unwound, and so may a signal
+//   handler. A JIT's frames have no tables; the stack ends there.
 //   Reading the tables costs some 2,000 instructions a frame. But at nearly every return address
 //   the frame has always the same size. So sizes are remembered by return address:
 //     1 to 3    seen so often, always with this size; from 2 on it is believed

@@ -7,7 +7,8 @@
 // Model
 //   Only sampled blocks pass here, one in 512 KiB on average (option profile_rate). weight is the
 //   number of bytes that the sample stands for: bytes divided by its chance. realloc is a free and
-//   an alloc. Each probe has a semaphore, which a tracer raises: while it is 0, nothing is computed.
+//   an alloc. Each probe has a semaphore, which a tracer raises: while it is 0, nothing is
+//   computed.
 //
 // Locking
 //   None; the probes are in the thread that allocates, with no lock held or the sampler's own.

@@ -76,6 +76,7 @@ static void heap_init_once(struct heap *heap)
     }
     meta_init(&heap->meta, &vm_kernel, meta_first, sizeof(meta_first));
     heap_sample_init(&heap->meta);
+    labels_init(&heap->meta);
     pageheap_init(heap->pages, &vm_kernel, &heap->meta, heap_hint(rand_splitmix64(&seed)));
     thread_set_exit_hook(cache_exit);
 }
@@ -404,6 +405,7 @@ static struct cache *cache_make(struct heap *heap)
     if (cache != NULL) {
         heap->dead = cache->dead_next;
         cache->dead_next = NULL;
+        cache->labels = NULL;
     } else {
         cache = meta_alloc(&heap->meta, sizeof(*cache), META_CACHE);
         if (cache == NULL) {

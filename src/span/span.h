@@ -125,6 +125,7 @@ struct cache {
     int64_t large_left;                 // (T) bytes of large blocks to the next sample
     uint64_t sample_spent_ns;           // (T) on stacks, since
     uint64_t sample_since_ns;           // (T)
+    const struct labels *labels;        // (T) of the thread; a signal handler of its reads it
     size_t growing_from;                // (T) bytes of the block that realloc is replacing, or 0
     bool sample_adapted;                // (T) the interval has ever differed from the heap's
     struct quarantine *quarantine;      // (T) check=2 only (span/harden.c)
@@ -243,6 +244,11 @@ void sample_set_interval(struct heap *heap, uint64_t bytes);
 // sample_move gives a sampled block of have bytes another place and size, as realloc does; it keeps
 // its stack. NULL: no memory, or a block so much smaller is not to be sampled.
 void *sample_move(struct span *span, void *addr, size_t have, size_t bytes);
+
+// cache_labels returns the calling thread's labels, NULL: none; signal-safe. cache_set_labels sets
+// them; false if the thread has ended, or there is no memory for its cache.
+const struct labels *cache_labels(void);
+bool cache_set_labels(const struct labels *labels);
 
 // sample_growing_from tells the sampler that what the calling thread allocates next replaces a
 // block of so many bytes; 0: that is over.

@@ -257,20 +257,21 @@ static bool growth_chance(struct cache *cache, uint64_t interval, size_t bytes)
 void *sample_alloc(size_t bytes, size_t align)
 {
     struct heap *heap = &heap_main;
-    uintptr_t stack[PROFILE_DEPTH_MAX];
+    struct heap_call call;
     uint64_t began_ns = clock_now_ns();
-    uint32_t depth = unwind_stack(stack, PROFILE_DEPTH_MAX);
+    call.depth = unwind_stack(call.stack, HEAP_DEPTH_MAX);
     struct cache_hold hold = cache_hold();
     struct cache *cache = hold.cache;
-    uint64_t interval = cache->sample_interval;
+    call.interval_bytes = cache->sample_interval;
+    call.labels = cache->labels;
     void *addr;
-    if (!growth_chance(cache, interval, bytes)) {
+    if (!growth_chance(cache, call.interval_bytes, bytes)) {
         addr = plain_small(heap, cache, align_up(max_size(bytes, 1), align));
     } else {
         struct sampled made = sampled_alloc(heap, cache, bytes, align);
         addr = made.addr;
-        if (addr != NULL && !heap_sample_add((uintptr_t)addr, (uintptr_t)made.place,
-                                             made.block_bytes, interval, stack, depth)) {
+        call.block_bytes = made.block_bytes;
+        if (addr != NULL && !heap_sample_add((uintptr_t)addr, (uintptr_t)made.place, &call)) {
             if (made.extra != NULL) {
                 extra_free(heap, cache, span_of(heap->pages, made.extra), made.extra);
             }
@@ -294,16 +295,19 @@ void *cache_alloc_due(size_t bytes, struct cache *cache, struct span *span)
 void sample_large(struct span *span)
 {
     struct heap *heap = &heap_main;
-    uintptr_t stack[PROFILE_DEPTH_MAX];
+    struct heap_call call;
     uint64_t began_ns = clock_now_ns();
-    uint32_t depth = unwind_stack(stack, PROFILE_DEPTH_MAX);
+    call.depth = unwind_stack(call.stack, HEAP_DEPTH_MAX);
     struct cache_hold hold = cache_hold();
-    uint64_t interval = hold.cache->sample_interval;
-    if (growth_chance(hold.cache, interval, span_block_bytes(span)) &&
-        heap_sample_add(span->base, span->base, span_block_bytes(span), interval, stack, depth)) {
+    struct cache *cache = hold.cache;
+    call.interval_bytes = cache->sample_interval;
+    call.block_bytes = span_block_bytes(span);
+    call.labels = cache->labels;
+    if (growth_chance(cache, call.interval_bytes, call.block_bytes) &&
+        heap_sample_add(span->base, span->base, &call)) {
         span->free = span; // large_free_owned asks the table
     }
-    cache_pace(heap, hold.cache, began_ns, clock_now_ns());
+    cache_pace(heap, cache, began_ns, clock_now_ns());
     cache_unhold(hold);
 }
 
@@ -397,4 +401,20 @@ void sample_growing_from(size_t bytes)
     if (cache != &cache_none) {
         cache->growing_from = bytes; // only its own thread reads it
     }
+}
+
+const struct labels *cache_labels(void)
+{
+    return cache_self->labels;
+}
+
+bool cache_set_labels(const struct labels *labels)
+{
+    struct cache_hold hold = cache_hold();
+    bool own = !hold.fallback;
+    if (own) {
+        hold.cache->labels = labels;
+    }
+    cache_unhold(hold);
+    return own;
 }

@@ -96,6 +96,7 @@ unsigned world_freeze(struct heap *heap)
     }
     lock_freeze(&heap->pages->lock);
     heap_sample_freeze();
+    labels_freeze();
     lock_freeze(&heap->meta.lock);
     return skipped;
 }
@@ -103,6 +104,7 @@ unsigned world_freeze(struct heap *heap)
 void world_thaw(struct heap *heap)
 {
     lock_thaw(&heap->meta.lock);
+    labels_thaw();
     heap_sample_thaw();
     lock_thaw(&heap->pages->lock);
     for (unsigned i = SIZECLASS_COUNT - 1; i > 0; i--) {

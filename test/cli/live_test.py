@@ -296,6 +296,16 @@ class Watch(LiveTest):
         self.assertIn("█", end)
         self.assertLessEqual(end.count("\n"), 26)
 
+    def test_a_new_size_is_drawn_at_once(self):
+        for args in (("watch", "-i", "3600", str(self.partner().pid)), ("top", "-i", "3600")):
+            screen = Screen(self, *args)
+            screen.wait_for("q quit")
+            mark = len(screen.shown)
+            screen.resize(30, 100)
+            screen.wait_for("q quit", mark)
+            screen.process.send_signal(signal.SIGTERM)
+            self.assertEqual(screen.ended(), 0)
+
     def test_plain_and_no_colour(self):
         process = self.partner()
         for args, env in ((("--plain",), {}), ((), {"NO_COLOR": "1", "LC_ALL": "C"})):

@@ -151,14 +151,20 @@ class Found(SourceTest):
         self.assertEqual(server.asked, ["/debug/pprof/heap", "/debug/pprof/allocs"])
         self.assertIn("there is no profile \"nope\"", self.refused("nope", "unix:" + path))
 
-    def test_a_process(self):
-        _, at = self.http()
-        path = os.path.join(self.folder, "s")
-        self.serve(UnixServer(path, Handler))
+    def of_this_process(self):
         got = json.loads(self.good("profile", "--json", str(os.getpid())))
         self.assertEqual(got["functions"][0]["name"], "heap")
         self.assertRegex(got["source"], r"^.+, process %d$" % os.getpid())
-        self.assertNotEqual(at, "")
+
+    def test_a_process_with_a_socket(self):
+        server = self.serve(UnixServer(os.path.join(self.folder, "s"), Handler))
+        self.of_this_process()
+        self.assertEqual(server.asked, ["/debug/pprof/", "/debug/pprof/heap"])
+
+    def test_a_process_with_a_port(self):
+        server, _ = self.http()
+        self.of_this_process()
+        self.assertEqual(server.asked, ["/debug/pprof/", "/debug/pprof/heap"])
 
     def test_a_go_program(self):
         partner = pprofutil.partner_build(self.folder)

@@ -219,15 +219,34 @@ static void memstats_check(struct ebb_memstats *before)
     *before = now;
 }
 
+// Profiles while samples come and go, and another interval.
+static void profile_some(uint64_t *random)
+{
+    static const uint64_t intervals[] = {0, 4096, 65536, SAMPLE_INTERVAL_BYTES};
+    static const char *const names[] = {"heap", "growth", "pins"};
+    const char *name = names[frame_below(random, ARRAY_COUNT(names))];
+    struct profile_set set;
+    const char *why;
+    FRAME_CHECK(profile_collect(profile_find(name, strlen(name)), &set, 64 * MIB, &why));
+    profile_set_end(&set);
+    sample_set_interval(&heap_main, intervals[frame_below(random, ARRAY_COUNT(intervals))]);
+}
+
 static void *reader_run(void *arg)
 {
     uint64_t random = *(uint64_t *)arg;
     struct ebb_memstats before = {0};
     while (load_relaxed(&stopping) == 0) {
-        if (frame_below(&random, 3) == 0) {
+        switch (frame_below(&random, 4)) {
+        case 0:
             verify_frozen();
-        } else {
+            break;
+        case 1:
+            profile_some(&random);
+            break;
+        default:
             memstats_check(&before);
+            break;
         }
         race_sleep_us((unsigned)frame_below(&random, 2000));
     }
@@ -286,6 +305,8 @@ int main(int argc, char **argv)
     unsigned count = (unsigned)min_size(race_argument(argc, argv, 2, 8, 8), THREADS_MAX);
     uint64_t random = frame_seed();
     alarm(seconds * 4 + 60); // a hang ends by a signal
+    heap_init();
+    malloc_add_profiles();
     if (RACE_BUILD) {
         options_main.releaser = false;
         releaser_init();

@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import threading
+import urllib.request
 
 import sysutil
 from sysutil import Fail, say
@@ -276,6 +277,27 @@ def part_programs(world):
            ['inlined_step', 'make_list', 'run_job'])
     base = world.collect(world.programs['pprofset'], 'heap', 'base.gz')
     expect('-base', top(world.pprof('-top', '-base', base, base)), {})
+
+
+def part_web(world):
+    """The pages of pprof's own server, and a graph as text."""
+    path = world.collect(world.programs['pprofset'], 'heap', 'web.gz')
+    graph = world.pprof('-dot', path)
+    if not re.search(r'N\d+ -> N\d+ \[label=" 100MB', graph) or 'make_list' not in graph:
+        raise Fail('-dot says %s' % graph)
+    port = sysutil.free_port()
+    argv = [world.go, 'tool', 'pprof', '-http=127.0.0.1:%d' % port, '-no_browser', path]
+    server = sysutil.spawn(sysutil.GLIBC, argv, extra=world.env, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+    sysutil.wait_port(port, server)
+    for page, wanted in (('top', 'make_other'), ('flamegraph', 'run_job'),
+                         ('peek?f=make_list', 'add'), ('top?si=alloc_objects', 'inlined_step')):
+        url = 'http://127.0.0.1:%d/ui/%s' % (port, page)
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            text = answer.read().decode()
+        if wanted not in text:
+            raise Fail('/ui/%s has no %s' % (page, wanted))
+    sysutil.kill(server)
 
 
 def part_texts(world):
@@ -545,7 +567,7 @@ def part_order(world):
     expect('the others in order', starts[1:], sorted(starts[1:]))
 
 
-PARTS = [part_proto, part_order, part_programs, part_texts, part_symbol, part_gone,
+PARTS = [part_proto, part_order, part_programs, part_web, part_texts, part_symbol, part_gone,
          part_large, part_damaged]
 
 

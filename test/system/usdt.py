@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The static probes otel_memory:alloc and otel_memory:free: their notes are in the library, and gdb,
+"""The static probes otel_memory:alloc and free: their notes are in the library, and gdb,
 which raises the semaphores as any tracer does, stops at them with the arguments that were promised.
 The weights of a program that allocates 614 MB add up to that."""
 import re

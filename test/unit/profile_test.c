@@ -560,12 +560,15 @@ EBB_TEST(symbols, own_functions)
     region_end(&region);
 }
 
+// From too little for anything to enough for lines: never more than the limit, and in between are
+// names without lines.
 EBB_TEST(symbols, little_memory)
 {
     calling_function();
     size_t named = 0;
     size_t lined = 0;
-    for (size_t limit = 4 * KIB; limit <= 256 * MIB; limit *= 2) {
+    bool last_lined = false;
+    for (size_t limit = 4 * KIB; limit <= 64 * MIB; limit += limit / 16) {
         struct region region;
         region_init(&region, limit);
         struct symbols *symbols = symbols_open(&region);
@@ -575,15 +578,40 @@ EBB_TEST(symbols, little_memory)
             symbols == NULL ? 0 : symbols_find(symbols, return_address - 1, lines, 4, &start);
         cr_assert(found == 0 || strstr(lines[0].function, "call") != NULL ||
                   strstr(lines[0].function, "profile_test+0x") != NULL);
-        named += found != 0 && strchr(lines[0].function, '+') == NULL;
-        lined += found != 0 && lines[0].line != 0;
+        last_lined = found != 0 && lines[0].line != 0;
+        lined += last_lined;
+        named += found != 0 && !last_lined && strchr(lines[0].function, '+') == NULL;
+        bool name = found != 0 && strchr(lines[0].function, '+') == NULL;
+        cr_assert(name || named == 0, "%zu bytes take a name away", limit);
+        cr_assert(last_lined || lined == 0, "%zu bytes take a line away", limit);
         cr_assert(region.mapped_bytes <= limit);
         if (symbols != NULL) {
             symbols_close(symbols);
         }
         region_end(&region);
     }
-    cr_assert(named > lined && lined > 0, "%zu with a name, %zu with a line", named, lined);
+    printf("%zu limits with names, %zu with lines\n", named, lined);
+    cr_assert(named > 0 && lined > 0 && last_lined);
+}
+
+EBB_TEST(symbols, share_of_a_cgroup)
+{
+    struct cgroup_memory memory = {
+        .limit_bytes = CGROUP_UNLIMITED, .high_bytes = CGROUP_UNLIMITED, .usage_bytes = 900 * MIB};
+    cr_assert(symbols_share(128 * MIB, &memory) == 128 * MIB);
+    memory.limit_bytes = 1000 * MIB;
+    cr_assert(symbols_share(128 * MIB, &memory) == 25 * MIB);
+    memory.high_bytes = 920 * MIB;
+    cr_assert(symbols_share(128 * MIB, &memory) == 5 * MIB);
+    memory.cache_bytes = 400 * MIB; // can be given up, but for what is shared memory
+    memory.shmem_bytes = 100 * MIB;
+    cr_assert(symbols_share(128 * MIB, &memory) == 80 * MIB);
+    cr_assert(symbols_share(64 * MIB, &memory) == 64 * MIB);
+    memory.cache_bytes = 0;
+    memory.usage_bytes = 921 * MIB;
+    cr_assert(symbols_share(128 * MIB, &memory) == MIB, "over the limit");
+    cr_assert(symbols_share(100, &memory) == 100);
+    cr_assert(symbols_limit(100) == 100 && symbols_limit(128 * MIB) >= MIB);
 }
 
 EBB_TEST(symbols, answer)

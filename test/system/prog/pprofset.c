@@ -89,7 +89,8 @@ void run_job(int at, int which)
     depth_seen++;
 }
 
-static void add(struct profile_set *set, int which, const int64_t *values, int64_t bytes)
+__attribute__((noinline)) static void add(struct profile_set *set, int which, const int64_t *values,
+                                          int64_t bytes)
 {
     run_job(2, which);
     struct profile_sample sample = {.stack = stack, .depth = 3};
