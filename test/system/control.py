@@ -218,12 +218,12 @@ def at_start():
     program.stop()
     stale = program.sockets
     require(len(stale) == 1, 'a killed process should leave its socket behind')
-    inherits = Program(['/bin/sh', '-c', 'tr "\\0" "\\n" </proc/self/environ; echo .'],
+    inherits = Program(['/bin/sh', '-c', 'cat /proc/self/environ | tr "\\0" "\\n"; echo .'],
                        {'control': 'on', 'policy': 'never'})
     text = inherits.process.communicate(timeout=10)[0].decode()
     require('EBB=policy=never\n' in text, 'a child inherits the door: %s' % text)
     inherits.stop()
-    forbids = Program(['/bin/sh', '-c', 'tr "\\0" "\\n" </proc/self/environ; echo .'],
+    forbids = Program(['/bin/sh', '-c', 'cat /proc/self/environ | tr "\\0" "\\n"; echo .'],
                       {'control': 'off', 'stats': 'exit'})
     text = forbids.process.communicate(timeout=10)[0].decode()
     require('EBB=control=off\n' in text, 'a child does not inherit the closed door: %s' % text)
