@@ -21,6 +21,7 @@
 //   visitor  a thread that asks for thumbnails, some hundred times a second (--rate N) with its
 //            fellows; so there is always something to see
 //   context  what belongs to one request, freed at its end
+//   catalog  what images there are: title and tags of each, read at the start
 //   cache    thumbnails by number, the oldest go when there are more than CACHE_BYTES
 //   report   many small rows, all in memory for some seconds; then all go but one in a hundred
 //   Sums are in bytes; MB are 1,000,000 of them, as everybody but the kernel counts.
@@ -30,8 +31,8 @@
 //
 // Why this way
 //   -Og rather than -O2, so that every function stays one and stacks read as the text does.
-//   Nothing of Ebb is needed to compile it: the function for labels is a weak name, which is nobody's
-//   where Ebb is not loaded. On glibc it does the same.
+//   Nothing of Ebb is needed to compile it: the function for labels is a weak name, which is
+//   nobody's where Ebb is not loaded. On glibc it does the same.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -56,7 +57,10 @@ enum {
     THUMB_SIDE = IMAGE_SIDE / 2,
     THUMB_HEAD_BYTES = 54, // of a BMP file
     THUMB_BYTES = THUMB_HEAD_BYTES + THUMB_SIDE * THUMB_SIDE * 3,
-    THUMB_IDS = 1000, // as many images there are
+    IMAGE_COUNT = 20000,
+    POPULAR_COUNT = 1000, // the ones that visitors ask for
+    TAG_COUNT = 64,
+    IMAGE_TAGS = 4, // of each image
     BODY_BYTES = 60000,
     CACHE_BYTES = 16 * MB,
     CACHE_BUCKETS = 4096,
@@ -102,6 +106,64 @@ static uint32_t random_next(uint32_t *state)
 {
     *state = *state * 1664525 + 1013904223;
     return *state >> 8;
+}
+
+// --- the catalog ---
+
+struct image {
+    char *title;
+    uint8_t tags[IMAGE_TAGS];
+};
+
+struct tag {
+    uint32_t *ids; // of the images that have it
+    size_t count;
+    size_t room;
+};
+
+static struct image *catalog_images;
+static struct tag catalog_tags[TAG_COUNT];
+
+static char *title_make(uint32_t *state)
+{
+    size_t length = 30 + random_next(state) % 200;
+    char *title = need(malloc(length + 1));
+    for (size_t i = 0; i < length; i++) {
+        title[i] = (char)('a' + random_next(state) % 26);
+    }
+    title[length] = '\0';
+    return title;
+}
+
+static void tag_add(struct tag *tag, uint32_t id)
+{
+    if (tag->count == tag->room) {
+        tag->room = tag->room ? 2 * tag->room : 64;
+        tag->ids = need(realloc(tag->ids, tag->room * sizeof *tag->ids));
+    }
+    tag->ids[tag->count++] = id;
+}
+
+static void catalog_add(uint32_t id, uint32_t *state)
+{
+    struct image *image = &catalog_images[id];
+    image->title = title_make(state);
+    for (int i = 0; i < IMAGE_TAGS; i++) {
+        image->tags[i] = (uint8_t)(random_next(state) % TAG_COUNT);
+        tag_add(&catalog_tags[image->tags[i]], id);
+    }
+}
+
+// catalog_load stands for reading a file with a line for each image.
+static void catalog_load(void)
+{
+    const char *before = part_enter("catalog");
+    uint32_t state = 2;
+    catalog_images = need(calloc(IMAGE_COUNT, sizeof *catalog_images));
+    for (uint32_t id = 0; id < IMAGE_COUNT; id++) {
+        catalog_add(id, &state);
+    }
+    part_enter(before);
 }
 
 // --- images ---
@@ -290,9 +352,9 @@ static void *visitor_run(void *argument)
     prctl(PR_SET_NAME, "visitor");
     part_enter("requests");
     for (;;) {
-        uint32_t id = random_next(&state) % THUMB_IDS;
+        uint32_t id = random_next(&state) % POPULAR_COUNT;
         if (atomic_load(&leak_cache_bytes) > 0) {
-            id += THUMB_IDS + random_next(&state); // somebody asks for what nobody asked before
+            id = random_next(&state); // somebody asks for what nobody asked before
         }
         struct context *context = request_thumb(id);
         context_free(context);
@@ -585,6 +647,7 @@ int main(int argc, char **argv)
     signal(SIGINT, leave);
     int door = listen_at(port);
     part_enter("requests");
+    catalog_load();
     for (uintptr_t i = 1; i <= VISITOR_COUNT; i++) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, visitor_run, (void *)i) != 0) {
