@@ -424,24 +424,25 @@ static void *report_run(void *argument)
     return NULL;
 }
 
-// file_write makes a file that is gone when the service is: its pages are the kernel's, who counts
-// them for the container too, and takes them back when it wants.
+// file_write makes a file in the present folder that is gone when the service is. Its pages are the
+// kernel's, which counts them for the container too, and takes them back when it wants.
 static bool file_write(size_t wanted_bytes)
 {
     static char block[MB / 10];
-    FILE *file = tmpfile();
-    bool done = file != NULL;
-    for (size_t bytes = 0; done && bytes < wanted_bytes; bytes += sizeof block) {
-        done = fwrite(block, sizeof block, 1, file) == 1;
+    char name[] = "thumbs-XXXXXX";
+    int file = mkstemp(name);
+    if (file < 0) {
+        return false;
     }
-    if (done && fflush(file) == 0) {
-        atomic_fetch_add(&file_bytes, wanted_bytes);
-        return true; // stays open
+    unlink(name);
+    for (size_t bytes = 0; bytes < wanted_bytes; bytes += sizeof block) {
+        if (write(file, block, sizeof block) != (ssize_t)sizeof block) {
+            close(file);
+            return false;
+        }
     }
-    if (file) {
-        fclose(file);
-    }
-    return false;
+    atomic_fetch_add(&file_bytes, wanted_bytes);
+    return true; // it stays open
 }
 
 // --- HTTP ---

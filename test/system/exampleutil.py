@@ -31,7 +31,8 @@ class Thumbs(Target):
     def __init__(self, program, rate=200, **options):
         self.own_port = sysutil.free_port()
         super().__init__(argv=[program, '--port', str(self.own_port), '--rate', str(rate)],
-                         options=dict({'http': '127.0.0.1:0'}, **options))
+                         options=dict({'http': '127.0.0.1:0'}, **options),
+                         cwd=os.path.dirname(program))
         sysutil.wait_port(self.own_port, self.process)
 
     def tell(self, path):
