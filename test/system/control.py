@@ -204,6 +204,7 @@ def switch_seen():
     before = rss(program.pid)
     ask('policy', program.pid, 'now')
     sysutil.wait_for(lambda: rss(program.pid) < before - 60 * MIB, 10, 'RSS falls under policy now')
+    time.sleep(.3)  # the line follows the call that made RSS fall
     program.process.stdin.close()
     trace = program.process.stderr.read().decode()
     require('; now: policy now' in trace, 'no line of the release in the trace: %s' % trace)
