@@ -110,9 +110,13 @@ static uintptr_t stack_end(uintptr_t sp)
     return sp < main_stack_end && main_stack_end - sp < FRAME_MAX_BYTES ? main_stack_end : 0;
 }
 
+// Reads frames of others: what a sanitizer takes for the edges of their variables may be among it.
+#define ATTR_ANY_STACK __attribute__((no_sanitize("address", "thread")))
+
 // The stack from the return address pc on, with the stack pointer as it is there. 0: ask the
 // tables.
-static uint32_t learned_walk(uintptr_t pc, uintptr_t sp, uintptr_t *stack, uint32_t max)
+ATTR_ANY_STACK static uint32_t learned_walk(uintptr_t pc, uintptr_t sp, uintptr_t *stack,
+                                            uint32_t max)
 {
     uintptr_t end = stack_end(sp);
     uint32_t depth = 0;
@@ -192,7 +196,7 @@ static uint32_t tables_walk(struct unwinding *u)
 }
 
 // Passes the frames of the library, which all keep a frame pointer, and tries the rest by sizes.
-static uint32_t unwind_learned(const struct unwinding *u, uintptr_t *frame)
+ATTR_ANY_STACK static uint32_t unwind_learned(const struct unwinding *u, uintptr_t *frame)
 {
 #if defined(__x86_64__)
     uintptr_t pc = frame[1];
