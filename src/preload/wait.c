@@ -113,8 +113,7 @@ static void slots_set(bool watch)
 {
 #define X(name, params, args, version)                                                             \
     if (load_relaxed(&next_##name) != NULL) {                                                      \
-        store_relaxed(&slot_##name,                                                                \
-                      watch ? (void *)name##_watch : load_relaxed(&next_##name));                  \
+        store_relaxed(&slot_##name, watch ? (void *)name##_watch : load_relaxed(&next_##name));    \
     }
     WATCHED(X)
 #undef X
@@ -151,10 +150,10 @@ WATCH_LOCK(pthread_rwlock_rdlock, RWLOCK_PARAMS, (lock), pthread_rwlock_tryrdloc
            WAIT_RWLOCK)
 WATCH_LOCK(pthread_rwlock_wrlock, RWLOCK_PARAMS, (lock), pthread_rwlock_trywrlock, lock,
            WAIT_RWLOCK)
-WATCH_LOCK(pthread_rwlock_timedrdlock, RWLOCK_TIMED_PARAMS, (lock, until),
-           pthread_rwlock_tryrdlock, lock, WAIT_RWLOCK)
-WATCH_LOCK(pthread_rwlock_timedwrlock, RWLOCK_TIMED_PARAMS, (lock, until),
-           pthread_rwlock_trywrlock, lock, WAIT_RWLOCK)
+WATCH_LOCK(pthread_rwlock_timedrdlock, RWLOCK_TIMED_PARAMS, (lock, until), pthread_rwlock_tryrdlock,
+           lock, WAIT_RWLOCK)
+WATCH_LOCK(pthread_rwlock_timedwrlock, RWLOCK_TIMED_PARAMS, (lock, until), pthread_rwlock_trywrlock,
+           lock, WAIT_RWLOCK)
 WATCH_LOCK(pthread_rwlock_clockrdlock, RWLOCK_CLOCK_PARAMS, (lock, clock, until),
            pthread_rwlock_tryrdlock, lock, WAIT_RWLOCK)
 WATCH_LOCK(pthread_rwlock_clockwrlock, RWLOCK_CLOCK_PARAMS, (lock, clock, until),

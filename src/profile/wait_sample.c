@@ -53,15 +53,15 @@ struct line {
 
 static struct {
     struct lock lock;
-    struct meta *meta;          // (C)
-    void (*on)(bool watch);     // (C)
-    atomic_u64 block_rate_ns;   // (A)
-    atomic_u64 mutex_fraction;  // (A)
-    atomic_ptr lines;           // (A) of struct line, NULL: never used
-    atomic_u64 unseen_count;    // (A) waits whose line was another lock's
-    struct wait_stack **stacks; // (L) by hash
-    size_t stack_count;         // (L)
-    uint64_t dropped_count;     // (L) for lack of memory
+    struct meta *meta;             // (C)
+    void (*on)(bool watch);        // (C)
+    atomic_u64 block_rate_ns;      // (A)
+    atomic_u64 mutex_fraction;     // (A)
+    atomic_ptr lines;              // (A) of struct line, NULL: never used
+    atomic_u64 unseen_count;       // (A) waits whose line was another lock's
+    struct wait_stack **stacks;    // (L) by hash
+    size_t stack_count;            // (L)
+    uint64_t dropped_count;        // (L) for lack of memory
     uint64_t records[EVENT_COUNT]; // (L) stacks with something in them
     uint64_t thread_count;         // (L) made
 } waits = {.lock = LOCK_INIT(PROFILE)};
@@ -133,8 +133,7 @@ static struct wait_stack *stack_of(enum wait_event event, enum wait_what what,
         return NULL;
     }
     if (waits.stacks == NULL) {
-        waits.stacks =
-            meta_alloc(waits.meta, TABLE_SLOTS * sizeof(*waits.stacks), META_PROFILE);
+        waits.stacks = meta_alloc(waits.meta, TABLE_SLOTS * sizeof(*waits.stacks), META_PROFILE);
         if (waits.stacks == NULL) {
             return NULL;
         }
@@ -199,8 +198,7 @@ static bool lines_make(void)
     if (waits.meta == NULL) {
         return false;
     }
-    struct line *lines =
-        meta_reserve(waits.meta, WAIT_LINE_COUNT * sizeof(*lines), META_PROFILE);
+    struct line *lines = meta_reserve(waits.meta, WAIT_LINE_COUNT * sizeof(*lines), META_PROFILE);
     if (lines == NULL) {
         return false;
     }

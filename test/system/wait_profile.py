@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What the profiles block, mutex and threadcreate say of programs whose threads wait at known
+places for known times; that with the profiles off nothing is recorded; that locks of all types
+return what they return on glibc, that a wait can be cancelled; and that children begin anew."""
+import os
+import re
+
+import heap_profile
+import pprof
+import sysutil
+from sysutil import EBB, GLIBC, Fail, say
+
+ROUNDS = 10  # as in prog/waits.c
+ALL = {'blockprofile_rate': 1, 'mutexprofile_fraction': 1}
+
+
+def top(path, index, unit=''):
+    """{function: value} of pprof -top."""
+    words = ['-top', '-nodecount=1000', '-sample_index=' + index]
+    text = heap_profile.pprof(*words, *(['-unit=' + unit] if unit else []), path)
+    found = {}
+    for line in text.splitlines():
+        match = re.match(r'\s*([\d.]+)[a-z]*\s+[\d.]+%\s+[\d.]+%\s+\S+\s+\S+\s+(\S+)', line)
+        if match:
+            found[match.group(2)] = float(match.group(1))
+    return found
+
+
+def near(what, have, want, percent):
+    say('%-34s %8.4f s of %8.4f' % (what, have, want))
+    if abs(have - want) > want * percent / 100:
+        raise Fail('%s: %.4f s, which is more than %g %% off %.4f' % (what, have, percent, want))
+
+
+def known(options):
+    folder = sysutil.tempdir()
+    done = sysutil.run(EBB, [sysutil.prog('waits'), 'known', folder], options, timeout=60)
+    words = done.stdout.decode().split()
+    return folder, {words[i]: float(words[i + 1]) for i in range(0, len(words), 2)}
+
+
+def check_known():
+    """Rates of 1: all that was waited for is there, within what clocks differ by."""
+    folder, waited = known(ALL)
+    block = top(folder + '/block', 'delay', 's')
+    for name, seconds in waited.items():
+        near('block, ' + name, block.get(name, 0), seconds, 5)
+    # One event each; a condition may have been found true without a wait, or waited for twice.
+    count = top(folder + '/block', 'contentions')
+    for name in ('want_mutex', 'want_writing'):
+        if count.get(name) != ROUNDS:
+            raise Fail('%s waited %s times, not %d' % (name, count.get(name), ROUNDS))
+    mutex = top(folder + '/mutex', 'delay', 's')
+    near('mutex, hold_mutex', mutex.get('hold_mutex', 0), waited['want_mutex'], 5)
+    near('mutex, hold_reading', mutex.get('hold_reading', 0), waited['want_writing'], 5)
+    for name in mutex:
+        if name.startswith('want_') and mutex[name] > .02:
+            raise Fail('%s is blamed for %.4f s' % (name, mutex[name]))
+    made = top(folder + '/threadcreate', 'threadcreate')
+    if made.get('start_thread') != 1:
+        raise Fail('threads made: %s' % made)
+    stacks = [entry.get(1, []) for entry in pprof.Profile(folder + '/threadcreate').samples]
+    if stacks.count([]) != 1 or len(stacks) != 2:
+        raise Fail('the first thread is not there, without a stack: %s' % stacks)
+    tags = heap_profile.pprof('-tags', folder + '/block')
+    for name in ('mutex', 'rwlock', 'cond'):
+        if not re.search(r':\s+%s\b|\s%s$' % (name, name), tags, re.M):
+            raise Fail('%s is not among the tags:\n%s' % (name, tags))
+
+
+def check_sampled():
+    """A rate well above a wait: the estimate may be off, the shares are not zero by design."""
+    folder, waited = known({'blockprofile_rate': 10_000_000, 'mutexprofile_fraction': 1})
+    block = top(folder + '/block', 'delay', 's')
+    # A wait of 30 ms is above the rate of 10 ms: always kept, and stands for itself.
+    near('rate 10 ms, want_mutex', block.get('want_mutex', 0), waited['want_mutex'], 5)
+
+
+def check_off():
+    """Off is the default: empty profiles, but threads are counted."""
+    for options in ({}, {'blockprofile_rate': 0, 'mutexprofile_fraction': 0}):
+        folder, _ = known(options)
+        for name in ('block', 'mutex'):
+            samples = pprof.Profile(os.path.join(folder, name)).samples
+            if samples:
+                raise Fail('%s is not empty: %s' % (name, samples))
+        if top(folder + '/threadcreate', 'threadcreate').get('start_thread') != 1:
+            raise Fail('threadcreate is empty with the other profiles off')
+    folder, _ = known({'mutexprofile_fraction': 1})
+    if top(folder + '/block', 'delay') or not top(folder + '/mutex', 'delay'):
+        raise Fail('only the mutex profile was asked for')
+
+
+def check_fork():
+    folder = sysutil.tempdir()
+    sysutil.run(EBB, [sysutil.prog('waits'), 'fork', folder], ALL, timeout=60)
+    child = top(folder + '/child', 'delay', 's')
+    if 'parent_waits' in child or child.get('child_waits', 0) < .02:
+        raise Fail('the block profile of a child: %s' % child)
+    made = pprof.Profile(folder + '/child_mutex')
+    if len(made.samples) != 1 or pprof.numbers(made.samples[0][2])[1] > 60_000_000:
+        raise Fail('the mutex profile of a child should have one sample of 30 ms: %s'
+                   % [made.stack(sample) for sample in made.samples])
+    if top(folder + '/parent', 'delay', 's').get('parent_waits', 0) < .02:
+        raise Fail('the parent has lost its wait')
+
+
+def check_cxx():
+    path = os.path.join(sysutil.tempdir(), 'block')
+    sysutil.run(EBB, [sysutil.prog('waitsxx'), path], ALL, timeout=60)
+    text = heap_profile.pprof('-top', '-cum', '-nodecount=1000', '-sample_index=delay',
+                              '-unit=ms', path)
+    for name in ('cxx_want_lock', 'cxx_want_condition', 'cxx_want_too_long'):
+        match = re.search(r'([\d.]+)ms\s+[\d.]+%%\s+\(?%s|([\d.]+)ms\s+[\d.]+%%\s+\S*%s'
+                          % (name, name), text)
+        value = float(match.group(1) or match.group(2)) if match else 0
+        say('%-34s %8.1f ms' % (name, value))
+        if not 80 < value < 300:
+            raise Fail('%s waited %.1f ms, not 100:\n%s' % (name, value, text))
+
+
+def test(args):
+    sysutil.need('golang-go', 'go')
+    check_known()
+    check_sampled()
+    check_off()
+    for kind, options in ((GLIBC, {}), (EBB, {}), (EBB, ALL)):
+        sysutil.run(kind, [sysutil.prog('waits'), 'types'], options, timeout=60)
+    check_fork()
+    check_cxx()
+    folder = sysutil.tempdir()
+    done = sysutil.run(EBB, [sysutil.prog('waits'), 'storm', folder, '30' if args.long else '3'],
+                       ALL, timeout=90)
+    say('storm: %s' % done.stdout.decode().strip())
+    for name in ('contend', 'storm_waits'):
+        if not top(folder + '/block', 'delay', 's').get(name):
+            raise Fail('%s is not in the profile of the storm' % name)
+
+
+if __name__ == '__main__':
+    sysutil.main(test, __doc__)
