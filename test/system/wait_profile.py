@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: MIT
 """What the profiles block, mutex and threadcreate say of programs whose threads wait at known
 places for known times; that with the profiles off nothing is recorded; that locks of all types
-return what they return on glibc, that a wait can be cancelled; and that children begin anew."""
+return what they return on glibc, that a wait can be cancelled; and that children begin anew.
+With the word programs: that python, redis and nginx work with all waits recorded."""
 import os
 import re
 
 import heap_profile
 import pprof
+import redisutil
 import sysutil
 from sysutil import EBB, GLIBC, Fail, say
 
@@ -120,8 +122,101 @@ def check_cxx():
             raise Fail('%s waited %.1f ms, not 100:\n%s' % (name, value, text))
 
 
+PYTHON = """
+import hashlib, queue, threading
+todo, done = queue.Queue(8), queue.Queue()
+def work():
+    for n in iter(todo.get, None):
+        done.put(hashlib.sha256(b'%d' % n * 5000).digest())
+threads = [threading.Thread(target=work) for _ in range(4)]
+for t in threads: t.start()
+for n in range(3000): todo.put(n)
+for t in threads: todo.put(None)
+for t in threads: t.join()
+print(hashlib.sha256(b''.join(sorted(done.get() for _ in range(3000)))).hexdigest())
+"""
+
+NGINX = """
+daemon off; worker_processes 2; pid {dir}/pid; {user}
+error_log {dir}/error.log; events {{ worker_connections 256; }}
+thread_pool default threads=4;
+http {{ access_log off; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy;
+  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  server {{ listen 127.0.0.1:{port}; location / {{ root {dir}; aio threads; }} }} }}
+"""
+
+
+def fetch_top(port, name):
+    """The profile as pprof has it from a running program."""
+    return heap_profile.pprof('-top', '-sample_index=contentions',
+                              'http://127.0.0.1:%d/debug/pprof/%s' % (port, name))
+
+
+def python():
+    """The interpreter's lock is a mutex and a condition, always waited for."""
+    words = ['python3', '-c', PYTHON]
+    ours = sysutil.run(EBB, words, ALL, timeout=60).stdout
+    if ours != sysutil.run(GLIBC, words, timeout=60).stdout or len(ours) != 65:
+        raise Fail('python: %r' % ours)
+    say('python: ok')
+
+
+def redis():
+    port = sysutil.free_port()
+    server = redisutil.Server(EBB, dict(ALL, http='127.0.0.1:%d' % port),
+                              args=('--io-threads', '2', '--io-threads-do-reads', 'yes'))
+    bench = sysutil.need('redis-tools', 'redis-benchmark')
+    for _ in range(2):
+        out = sysutil.run(GLIBC, [bench, '-p', str(server.port), '-n', '20000', '-c', '40', '-t',
+                                  'set,get,lpush,lrange_100', '-P', '4', '--csv'],
+                          timeout=60).stdout.decode()
+        if out.count('\n') < 5:
+            raise Fail('redis-benchmark ended early: %s' % sysutil.tail(out))
+    client = server.client()
+    client.call('SET', 'key', 'value')
+    if client.call('GET', 'key') != b'value':
+        raise Fail('redis has lost a key')
+    text = fetch_top(port, 'block')
+    if 'bioProcessBackgroundJobs' not in text and 'IOThreadMain' not in text:
+        raise Fail('redis waits nowhere:\n%s' % text)
+    if 'Type: contentions' not in fetch_top(port, 'mutex'):
+        raise Fail('no mutex profile of redis')
+    say('redis: ok')
+    client.close()
+    server.stop()
+
+
+def nginx():
+    binary = sysutil.need('nginx-light', 'nginx')
+    wrk = sysutil.need('wrk', 'wrk')
+    folder, port = sysutil.tempdir(), sysutil.free_port()
+    with open(os.path.join(folder, 'file'), 'wb') as file:
+        file.write(b'0123456789abcdef' * 4096)
+    with open(os.path.join(folder, 'conf'), 'w') as file:
+        file.write(NGINX.format(dir=folder, port=port,
+                                user='user root;' if os.geteuid() == 0 else ''))
+    server = sysutil.spawn(EBB, [binary, '-p', folder, '-c', folder + '/conf',
+                                 '-e', folder + '/error.log'], ALL)
+    sysutil.wait_port(port, server)
+    sysutil.require_mapped(server)
+    out = sysutil.run(GLIBC, [wrk, '-t', '2', '-c', '32', '-d', '2s',
+                              'http://127.0.0.1:%d/file' % port], timeout=60).stdout.decode()
+    count = re.search(r'(\d+) requests in', out)
+    if not count or int(count.group(1)) < 100 or 'Non-2xx' in out or 'Socket errors' in out:
+        raise Fail('nginx under wrk: %s' % sysutil.tail(out, 5))
+    with open(os.path.join(folder, 'error.log')) as log:
+        if 'signal' in log.read():
+            raise Fail('a worker of nginx has died')
+    say('nginx: %s requests' % count.group(1))
+
+
 def test(args):
     sysutil.need('golang-go', 'go')
+    if args.name == 'programs':
+        python()
+        redis()
+        nginx()
+        return
     check_known()
     check_sampled()
     check_off()
