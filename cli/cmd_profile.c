@@ -159,7 +159,7 @@ const struct argp cmd_profile_argp = {
     "unix:/path, or from a file as go tool pprof writes and reads it. FLAT is what a function has "
     "by itself, CUM with all it calls."
     "\vExamples:\n"
-    "  ebb profile 1234                             who holds the memory of a process\n"
+    "  ebb profile 1234                             who holds its memory\n"
     "  ebb profile cpu --seconds 10 1234            who uses the processor\n"
     "  ebb profile --flame localhost:8090           as a picture in the terminal\n"
     "  ebb profile --out before.pb.gz 1234          save it, and later:\n"

@@ -112,6 +112,7 @@ struct session {
     struct ledger_target target;
     struct watch watch;
     uint64_t released_bytes; // at the last reading
+    uint64_t sys_bytes;      // too
     double started;
     struct ebb_ledger ledger;
     char events[2][96]; // of the last reading
@@ -152,12 +153,16 @@ static void events_find(struct session *s, struct watch_reading *reading,
         memcpy(s->watch.policy, page.policy, sizeof(page.policy));
     }
     uint64_t most = max_u64(RELEASE_BYTES_MIN, reading->rss_bytes / 50);
-    if (s->watch.count != 0 && stats->heap_released > s->released_bytes + most) {
+    // Pages that a growing heap has not touched yet count as released too.
+    uint64_t fresh = stats->heap_sys - min_u64(stats->heap_sys, s->sys_bytes);
+    uint64_t before = s->released_bytes + fresh;
+    if (s->watch.count != 0 && stats->heap_released > before + most) {
         snprintf(text, sizeof(text), "gave back %s",
-                 look_bytes(stats->heap_released - s->released_bytes, bytes, sizeof(bytes)));
+                 look_bytes(stats->heap_released - before, bytes, sizeof(bytes)));
         event_note(s, reading, WATCH_RELEASE, text);
     }
     s->released_bytes = stats->heap_released;
+    s->sys_bytes = stats->heap_sys;
 }
 
 static long reading_take(struct session *s)

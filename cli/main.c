@@ -19,7 +19,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/option.h"
 #include "cli.h"
 #include "term.h"
 
@@ -32,7 +34,7 @@ static const struct command commands[] = {
     {"ps", cmd_ps, &cmd_ps_argp, "list the processes that run on Ebb"},
     {"memstats", cmd_memstats, &cmd_memstats_argp, "show a process's MemStats, as gops does"},
     {"ledger", cmd_ledger, &cmd_ledger_argp, "show where each resident byte of a process is"},
-    {"profile", cmd_profile, &cmd_profile_argp, "show who allocates, runs or waits: table, flame"},
+    {"profile", cmd_profile, &cmd_profile_argp, "show which functions hold memory, run or wait"},
     {"top", cmd_top, &cmd_top_argp, "watch all processes on Ebb, sorted, live"},
     {"watch", cmd_watch, &cmd_watch_argp, "watch the ledger of one process as a picture"},
     {"policy", cmd_policy, &cmd_policy_argp, "show or change the policy of a running process"},
@@ -369,6 +371,10 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    char *options = getenv("EBB");
+    if (options != NULL) {
+        option_cut_foreign(options, getpid()); // what is of the process that started us alone
+    }
     int status = dispatch(argc, argv);
     // Output that did not arrive (full disk, closed pipe) is a failure, or scripts work on half.
     if (fflush(stdout) != 0 || ferror(stdout)) {

@@ -241,6 +241,21 @@ static char *url_make(const struct prof_source *source, const struct prof_reques
     return url;
 }
 
+// A redirection must not lead to files or other protocols.
+#if LIBCURL_VERSION_NUM >= 0x075500
+static void protocols_set(CURL *curl)
+{
+    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+}
+#else
+static void protocols_set(CURL *curl)
+{
+    curl_easy_setopt(curl, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+}
+#endif
+
 static CURL *curl_make(const struct prof_source *source, const char *url, struct transfer *t)
 {
     CURL *curl = curl_easy_init();
@@ -248,8 +263,7 @@ static CURL *curl_make(const struct prof_source *source, const char *url, struct
         exit(cli_fail("profile", "out of memory"));
     }
     curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+    protocols_set(curl);
     curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
     curl_easy_setopt(curl, CURLOPT_MAXREDIRS, 3L);
     curl_easy_setopt(curl, CURLOPT_PROXY, "");

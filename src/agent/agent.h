@@ -87,4 +87,21 @@ void agent_resume(void);
 void agent_restrict(void);
 void agent_end(void);
 
+// --- the recorder (recorder.c): before a memory limit kills, files are written ---
+
+// recorder_wants_bytes is the RSS from which on a record is due, when the last one was made at
+// last_bytes (0: none yet). Pure.
+uint64_t recorder_wants_bytes(uint64_t limit_bytes, unsigned percent, uint64_t last_bytes);
+
+// recorder_init acts on the options recorder, recorder_dir and recorder_files; says on stderr what
+// is missing. Once, by boot, after the limiter has its limit.
+void recorder_init(void);
+
+// As agent_fork_child and the others.
+void recorder_fork_child(void);
+void recorder_pause(void);
+void recorder_resume(void);
+void recorder_restrict(void);
+void recorder_end(void);
+
 #endif

@@ -203,6 +203,8 @@ void named_cpu(struct job *job);
 void numbers_metrics(struct job *job);
 void numbers_stats(struct job *job);
 void numbers_ledger(struct job *job);
+// numbers_ledger_print writes the ledger as JSON; false if it cannot be read.
+bool numbers_ledger_print(struct fmt *out);
 void gops_answer(struct job *job);
 
 // named_binary answers with a profile as it is now.

@@ -319,27 +319,35 @@ static void beside_json(struct fmt *out, const struct ebb_ledger *ledger)
     jsonout_u64(out, "scan_count", ledger->scan_count);
 }
 
-void numbers_ledger(struct job *job)
+bool numbers_ledger_print(struct fmt *out)
 {
     struct ledger_target target;
     struct ebb_ledger ledger = {.size = sizeof(ledger)};
     struct ebb_memstats stats;
     struct ledger_extra extra;
-    struct fmt out;
     if (!ledger_own_target(&target) || ledger_read(&target, &ledger, &stats, &extra) != 0) {
-        answer_error(&job->answer, 500, "the ledger cannot be read: /proc/self is needed for it");
-        return;
+        return false;
     }
+    head_print(out);
+    jsonout_key(out, "classes");
+    fmt_char(out, '{');
+    jsonout_fields(out, jsonout_ledger_fields, &ledger);
+    fmt_char(out, '}');
+    beside_json(out, &ledger);
+    memstats_json(out, &stats, extra.moved_count);
+    fmt_str(out, "}\n");
+    return !out->truncated;
+}
+
+void numbers_ledger(struct job *job)
+{
+    struct fmt out;
     if (!text_begin(job, &out, JSON_BYTES)) {
         return;
     }
-    head_print(&out);
-    jsonout_key(&out, "classes");
-    fmt_char(&out, '{');
-    jsonout_fields(&out, jsonout_ledger_fields, &ledger);
-    fmt_char(&out, '}');
-    beside_json(&out, &ledger);
-    memstats_json(&out, &stats, extra.moved_count);
-    fmt_str(&out, "}\n");
+    if (!numbers_ledger_print(&out)) {
+        answer_error(&job->answer, 500, "the ledger cannot be read: /proc/self is needed for it");
+        return;
+    }
     text_end(job, &out, "application/json");
 }

@@ -604,3 +604,25 @@ const char *option_choice(size_t index, size_t value, size_t *len)
     *len = part.len;
     return part.text;
 }
+
+void option_cut_foreign(char *text, long pid)
+{
+    size_t mark_len = strlen(OPTION_OWN_MARK);
+    char *mark = text;
+    while ((mark = strstr(mark, OPTION_OWN_MARK)) != NULL && mark != text && mark[-1] != ',') {
+        mark += mark_len; // part of a value
+    }
+    if (mark == NULL) {
+        return;
+    }
+    long number = 0;
+    char *pos = mark + mark_len;
+    while (*pos >= '0' && *pos <= '9' && number < 1L << 40) {
+        number = number * 10 + (*pos++ - '0');
+    }
+    if (number == pid && *pos == ',') {
+        memmove(mark, pos + 1, strlen(pos + 1) + 1);
+        return;
+    }
+    mark[mark == text ? 0 : -1] = '\0';
+}

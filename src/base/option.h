@@ -128,4 +128,10 @@ void option_value_text(const struct options *o, size_t index, struct fmt *f);
 // length in *len; NULL if there is none. The text is not closed by a zero.
 const char *option_choice(size_t index, size_t value, size_t *len);
 
+// Options behind this word and a process's number are that process's alone.
+#define OPTION_OWN_MARK "pid="
+
+// option_cut_foreign takes the mark out of text, if it names pid, or cuts text there.
+void option_cut_foreign(char *text, long pid);
+
 #endif

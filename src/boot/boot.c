@@ -47,6 +47,7 @@ static void boot_fork_child(void)
     cpu_sample_fork_child();
     wait_sample_fork_child();
     agent_fork_child();
+    recorder_fork_child();
     if (!options_main.children) {
         options_main.stats = OPTION_STATS_OFF;
         options_main.releasetrace = false;
@@ -94,6 +95,7 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
         .home = environment_find(entries, "HOME"),
     };
     agent_init(&environment);
+    recorder_init();
 }
 
 // Walks everything; ends the program if an invariant does not hold.
@@ -111,6 +113,7 @@ static void verify_all(void)
 __attribute__((destructor)) static void boot_destructor(void)
 {
     agent_end();
+    recorder_end();
     control_end();
     if (options_main.check >= 2) {
         verify_all();
@@ -131,6 +134,7 @@ void boot_filter_coming(void)
     ledger_restrict();
     releaser_restrict();
     agent_restrict();
+    recorder_restrict();
     control_restrict();
     cpu_sample_restrict();
 }
@@ -139,6 +143,7 @@ void boot_credentials_change(void)
 {
     releaser_pause();
     agent_pause();
+    recorder_pause();
     control_pause();
 }
 
@@ -146,6 +151,7 @@ void boot_credentials_changed(void)
 {
     control_resume();
     agent_resume();
+    recorder_resume();
 }
 
 ATTR_EXPORT int ebb_release_now(struct ebb_release_report *report)

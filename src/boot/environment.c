@@ -42,27 +42,64 @@ static bool entry_is_inherited(const char *entry, size_t len)
     return index == SIZE_MAX || off || option_info(index).inherited;
 }
 
-// Rewrites the value in place, which can only make it shorter.
-static void environment_keep_inherited(char *value)
+// Appends the options of one sort to out, with commas between them and before the first.
+static void entries_append(struct fmt *out, const char *value, bool inherited)
 {
-    char *out = value;
     const char *pos = value;
     while (*pos != '\0') {
         size_t len = 0;
         while (pos[len] != '\0' && !is_divider(pos[len])) {
             len++;
         }
-        if (len != 0 && entry_is_inherited(pos, len)) {
-            if (out != value) {
-                *out++ = pos[-1]; // the divider that stood before it
-            }
-            memmove(out, pos, len);
-            out += len;
+        if (len != 0 && entry_is_inherited(pos, len) == inherited) {
+            fmt_char(out, ',');
+            fmt_strn(out, pos, len);
         }
         pos += len;
         pos += *pos != '\0';
     }
-    *out = '\0';
+}
+
+// Doors and printers are this process's, not its children's; but it may yet become another program
+// by exec, as scripts that start services do. So they stay in the environment behind the number of
+// the process, which a child has not (option_cut_foreign). The entry is replaced in the array:
+// the program's memory has no room for it.
+static void environment_mark_own(char **entries, const char *value)
+{
+    static char marked[1024];
+    char own[512];
+    struct fmt out;
+    struct fmt rest;
+    fmt_init(&rest, own, sizeof(own));
+    entries_append(&rest, value, false);
+    if (rest.len == 0) {
+        return;
+    }
+    fmt_init(&out, marked, sizeof(marked));
+    fmt_str(&out, "EBB=");
+    size_t start = out.len;
+    entries_append(&out, value, true);
+    if (out.len != start) {
+        memmove(marked + start, marked + start + 1,
+                out.len - start); // the first comma, and the end
+        out.len--;
+        marked[out.len] = '\0';
+    }
+    size_t inherited_len = out.len;
+    if (!rest.truncated) {
+        fmt_str(&out, out.len != start ? "," : "");
+        fmt_str(&out, OPTION_OWN_MARK);
+        fmt_i64(&out, getpid());
+        fmt_strn(&out, own, rest.len);
+    }
+    if (out.truncated || rest.truncated) {
+        marked[inherited_len] = '\0';
+    }
+    for (char **entry = entries; *entry != NULL; entry++) {
+        if (*entry + strlen("EBB=") == value) {
+            *entry = marked;
+        }
+    }
 }
 
 void environment_read(char **entries)
@@ -76,6 +113,9 @@ void environment_read(char **entries)
     struct fmt errors;
     fmt_init(&errors, buf, sizeof(buf));
     char *ebb = environment_find(entries, "EBB");
+    if (ebb != NULL) {
+        option_cut_foreign(ebb, getpid());
+    }
     struct options options;
     bool clean = option_parse(&options, NULL, environment_find(entries, "GODEBUG"), NULL);
     clean &= option_parse_gomemlimit(&options, environment_find(entries, "GOMEMLIMIT"), &errors);
@@ -84,7 +124,7 @@ void environment_read(char **entries)
         fmt_write(&errors, STDERR_FILENO);
     }
     if (ebb != NULL && !options.children) {
-        environment_keep_inherited(ebb);
+        environment_mark_own(entries, ebb);
     }
     options_main = options;
 }

@@ -64,6 +64,8 @@ static struct limiter {
     atomic_u64 assist_bytes;       // (A)
     atomic_u64 passed_count;       // (A)
     atomic_u64 refused_count;      // (A) allocations that failed because of the limit
+    atomic_u64 watch_bytes;        // (A) mapped, from which on watch_hook is called, once
+    void (*watch_hook)(void);      // (C)
     void (*abort_hook)(void);      // (C)
     bool group_found;              // (reading)
     uint64_t above_bytes;          // (reading) version 1: a tighter limit further up
@@ -75,6 +77,7 @@ static struct limiter {
     .group_limit_bytes = {LIMIT_NONE},
     .pressure = {PRESSURE_UNKNOWN},
     .passed_freed_pages = {UINT64_MAX},
+    .watch_bytes = {UINT64_MAX},
 };
 
 uint64_t limiter_limit_bytes(void)
@@ -225,7 +228,8 @@ static void gate_set(const struct limit_view *view)
         bool hard = is_hard();
         struct limit_gate gate = limit_gate(&limits, hard);
         store_relaxed(&limiter.alert, limit_alert(&limits));
-        pageheap_set_gate(&pageheap_main, gate.look_bytes, gate.hard_bytes);
+        uint64_t look_bytes = min_u64(gate.look_bytes, load_relaxed(&limiter.watch_bytes));
+        pageheap_set_gate(&pageheap_main, look_bytes, gate.hard_bytes);
         uint64_t limit_bytes = load_relaxed(&limiter.limit_bytes);
         uint64_t group_bytes = load_relaxed(&limiter.group_limit_bytes);
         stale = limit_bytes != limits.limit_bytes || group_bytes != limits.group_limit_bytes ||
@@ -356,6 +360,17 @@ static void yield_if_full(const struct limit_view *limits)
     }
 }
 
+// Tells whoever watches the heap's size that it has got there.
+static void watch_look(uint64_t mapped_bytes)
+{
+    uint64_t watch_bytes = load_relaxed(&limiter.watch_bytes);
+    // Of several threads one tells; pairs with itself.
+    if (mapped_bytes >= watch_bytes &&
+        cas_acq_rel(&limiter.watch_bytes, &watch_bytes, UINT64_MAX)) {
+        limiter.watch_hook();
+    }
+}
+
 static void limiter_grown(void)
 {
     if (!limiter_active() || lock_am_freezer()) {
@@ -381,6 +396,7 @@ static void limiter_grown(void)
         store_relaxed(&limiter.woken_ns, now_ns);
         releaser_wake();
     }
+    watch_look(view.mapped_bytes);
     yield_if_full(&limits);
     if (!releaser_may_start()) {
         stuck_check(&view, &limits); // inside a bracket, for want of anybody who is not
@@ -560,6 +576,19 @@ void limiter_fork_child(void)
     store_relaxed(&limiter.reading, 0); // whoever held it is not in the child
     store_relaxed(&limiter.over_since_ns, 0);
     store_relaxed(&limiter.flush_at_ns, 0); // nor whoever was flushing
+}
+
+void limiter_set_watch_hook(void (*hook)(void))
+{
+    limiter.watch_hook = hook;
+}
+
+void limiter_set_watch(uint64_t mapped_bytes)
+{
+    store_relaxed(&limiter.watch_bytes, mapped_bytes);
+    if (limiter_active()) {
+        gate_renew();
+    }
 }
 
 void limiter_init(void)

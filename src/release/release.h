@@ -237,6 +237,13 @@ void limiter_set(uint64_t setting);
 // one; NULL makes it soft.
 void limiter_set_callback(void (*fn)(void *arg), void *arg);
 
+// limiter_set_watch_hook names who is called, inside an allocation, when the heap has grown to what
+// limiter_set_watch said; then it is set again or not. The hook may ring a bell or start a bare
+// thread. Works while a limit is in force. Called once, at start; the other at any time, no lock
+// held.
+void limiter_set_watch_hook(void (*hook)(void));
+void limiter_set_watch(uint64_t mapped_bytes);
+
 // limiter_set_abort_hook names what prints the numbers before limit_action=abort ends the program.
 void limiter_set_abort_hook(void (*hook)(void));
 

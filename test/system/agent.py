@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: MIT
 """The agent's HTTP side: what it answers, to whom, and what cannot stop it.
 
-  routes    every route and every error, as documented
-  metrics   promtool has nothing to say; Go's names are there; a scrape costs little
-  hostile   slow, silent, huge and vanishing clients (EBB_SEED replays)
-  users     another user is refused and counted, over TCP too; http_allow lets him in
-  life      fork, exec, setuid, a filter, exit; idle without a wake-up
-  attach    opened in a running process, and closed
+  routes      every route and every error, as documented
+  metrics     promtool has nothing to say; Go's names are there; a scrape costs little
+  prometheus  a real one, under its own user, scrapes
+  hostile     slow, silent, huge and vanishing clients (EBB_SEED replays)
+  users       another user is refused and counted, over TCP too; http_allow lets him in
+  life        fork, exec, setuid, a filter, exit; idle without a wake-up
+  attach      opened in a running process, and closed
 """
 import contextlib
+import http.client
 import json
 import os
+import pwd
 import random
 import re
 import signal
@@ -24,7 +27,7 @@ import time
 
 import sysutil
 from agentutil import Target, Unix, WAITS, as_user, become, gops, read_all, require, switches
-from sysutil import EBB, Fail, Skip
+from sysutil import EBB, GLIBC, Fail, Skip
 
 NOBODY = 65534
 HTML = 'text/html; charset=utf-8'
@@ -336,6 +339,57 @@ def large():
     target.stop()
 
 
+# ---- prometheus -----------------------------------------------------------------------------
+
+CONFIG = """
+global: {scrape_interval: 1s}
+scrape_configs:
+  - job_name: ebb
+    static_configs: [{targets: ['%s']}]
+"""
+
+
+def query(port, text):
+    client = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
+    client.request('GET', '/api/v1/query?query=' + text)
+    result = json.loads(client.getresponse().read())['data']['result']
+    client.close()
+    return float(result[0]['value'][1]) if result else None
+
+
+def prometheus(args):
+    """A real Prometheus under its own user: let in for /metrics by name, and for nothing else."""
+    sysutil.need_root('Prometheus runs under its own user')
+    server = sysutil.need('prometheus', 'prometheus')
+    try:
+        user = pwd.getpwnam('prometheus')
+    except KeyError:
+        raise Skip('there is no user prometheus')
+    target = Target(options={'http': '127.0.0.1:0', 'http_allow': 'uid:prometheus@/metrics'})
+    folder = sysutil.tempdir(0o755)
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    with open(folder + '/config.yml', 'w') as file:
+        file.write(CONFIG % target.where)
+    port = sysutil.free_port()
+    process = sysutil.spawn(
+        GLIBC, [server, '--config.file=%s/config.yml' % folder, '--storage.tsdb.path=%s/data'
+                % folder, '--web.listen-address=127.0.0.1:%d' % port],
+        before=become(user.pw_uid), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    sysutil.wait_port(port, process)
+    scrapes = 60 if args.long else 5
+    sysutil.wait_for(lambda: (query(port, 'count_over_time(up[5m])') or 0) >= scrapes, 2 * scrapes
+                     + 15, '%d scrapes' % scrapes, process)
+    require(query(port, 'up') == 1, 'the target is down: %s' % query(port, 'up'))
+    require(query(port, 'min_over_time(up[2m])') == 1, 'a scrape has failed')
+    near(query(port, 'go_memstats_heap_sys_bytes'), target.metric('go_memstats_heap_sys_bytes'),
+         0.01, 'HeapSys')
+    require(query(port, 'ebb_agent_refused_total') == 0, 'scrapes were refused')
+    require(' 403 ' in as_user(user.pw_uid, ASK_TCP, target.port, '/debug/pprof/heap'),
+            'a scraper may have profiles')
+    sysutil.kill(process)
+    target.finish()
+
+
 # ---- hostile --------------------------------------------------------------------------------
 
 def answers_soon(target, what, seconds=1.0):
@@ -557,6 +611,7 @@ def refused_tcp():
     # They have gone before the agent looks: the kernel then says user 0.
     os.kill(target.pid, signal.SIGSTOP)
     require('done' in as_user(NOBODY, ASK_AND_CLOSE, target.port), 'clients that close at once')
+    time.sleep(0.4)  # until the end of each has been acknowledged
     os.kill(target.pid, signal.SIGCONT)
     sysutil.wait_for(lambda: target.metric('ebb_agent_refused_total') >= 304, 5,
                      'of 300 clients that close at once all refused')
@@ -882,9 +937,13 @@ def attach(args):
     require('gops memstats' in text and 'curl --unix-socket' in text, text)
     require(gops(target.gops_port(), b'\x04').startswith(b'ebb'), 'gops')
     require('no agent' in attach_cmd(target.pid, '--close'), 'close')
+    require(not [name for name in target.threads() if name in ('ebb-agent', 'ebb-http')],
+            'threads stay: %s' % target.threads())
     require(not os.path.exists(target.where[5:]) and not os.path.exists(target.port_file()),
             'files stay')
-    target.where = json.loads(attach_cmd(target.pid, '--json', '--http', '127.0.0.1:0'))['http']
+    told = json.loads(attach_cmd(target.pid, '--json', '--http', '127.0.0.1:0'))
+    require('gops' not in told, 'what was closed is open again: %s' % told)
+    target.where = told['http']
     require(target.get('/healthz') == b'ok\n', 'over TCP')
     require('no address' in attach_cmd(target.pid, '--http', 'x', status=125), 'a mistake')
     target.finish()
@@ -895,8 +954,8 @@ def attach(args):
     core.finish()
 
 
-PARTS = {'routes': routes, 'metrics': metrics, 'hostile': hostile, 'users': users, 'life': life,
-         'attach': attach}
+PARTS = {'routes': routes, 'metrics': metrics, 'prometheus': prometheus, 'hostile': hostile,
+         'users': users, 'life': life, 'attach': attach}
 
 
 def main(args):

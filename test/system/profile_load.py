@@ -121,8 +121,8 @@ def redis(seconds):
         rounds = 0
         while time.monotonic() < until:
             done = subprocess.run(
-                [benchmark, '-p', str(server.port), '-n', '20000', '-r', '100000', '-d', '300', '-q',
-                 '-t', 'set,get,lpush,hset,zadd,mset'], stdout=subprocess.PIPE,
+                [benchmark, '-p', str(server.port), '-n', '20000', '-r', '100000', '-d', '300',
+                 '-q', '-t', 'set,get,lpush,hset,zadd,mset'], stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, timeout=120)
             if done.returncode or server.process.poll() is not None:
                 raise Fail('redis-benchmark: %s' % done.stdout[-300:])

@@ -461,6 +461,33 @@ Test(option, texts_are_kept_or_refused)
 }
 
 // The table is sound: each default is its own text, and nothing is cut or left out.
+Test(option, what_is_one_process_s_own)
+{
+    static const struct {
+        const char *text, *same, *other;
+    } rows[] = {
+        {"policy=never", "policy=never", "policy=never"},
+        {"policy=never,pid=12,gops=1", "policy=never,gops=1", "policy=never"},
+        {"pid=12,gops=1,stats=exit", "gops=1,stats=exit", ""},
+        {"a=xpid=12,b=1", "a=xpid=12,b=1", "a=xpid=12,b=1"},
+        {"a=xpid=3,pid=12,b=1", "a=xpid=3,b=1", "a=xpid=3"},
+        {"policy=now,pid=", "policy=now", "policy=now"},
+        {"policy=now,pid=12", "policy=now", "policy=now"},
+        {"policy=now,pid=12x,gops=1", "policy=now", "policy=now"},
+        {"policy=now,pid=99999999999999999999999,gops=1", "policy=now", "policy=now"},
+        {"", "", ""},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        char text[100];
+        snprintf(text, sizeof(text), "%s", rows[i].text);
+        option_cut_foreign(text, 12);
+        cr_expect_str_eq(text, rows[i].same, "%s", rows[i].text);
+        snprintf(text, sizeof(text), "%s", rows[i].text);
+        option_cut_foreign(text, 13);
+        cr_expect_str_eq(text, rows[i].other, "%s", rows[i].text);
+    }
+}
+
 Test(option, table)
 {
     struct options defaults;
