@@ -94,6 +94,22 @@ def check_off():
         raise Fail('only the mutex profile was asked for')
 
 
+def check_cost():
+    """Off, a lock and its unlock cost one jump each."""
+    valgrind = sysutil.need('valgrind', 'valgrind')
+
+    def instructions(kind, count):
+        done = sysutil.run(kind, [valgrind, '--tool=callgrind', '--callgrind-out-file=/dev/null',
+                                  sysutil.prog('waits'), 'pairs', str(count)], timeout=60)
+        return int(re.search(rb'Collected : (\d+)', done.stderr).group(1))
+
+    ours, theirs = ((instructions(kind, 11000) - instructions(kind, 1000)) / 10000
+                    for kind in (EBB, GLIBC))
+    say('a lock and its unlock: %.2f instructions, on glibc %.2f' % (ours, theirs))
+    if ours - theirs > 2.1:
+        raise Fail('that is more than two on top of glibc')
+
+
 def check_fork():
     folder = sysutil.tempdir()
     sysutil.run(EBB, [sysutil.prog('waits'), 'fork', folder], ALL, timeout=60)
@@ -220,6 +236,7 @@ def test(args):
     check_known()
     check_sampled()
     check_off()
+    check_cost()
     for kind, options in ((GLIBC, {}), (EBB, {}), (EBB, ALL)):
         sysutil.run(kind, [sysutil.prog('waits'), 'types'], options, timeout=60)
     check_fork()
