@@ -20,6 +20,11 @@
 #include "release/release.h"
 #include "span/span.h"
 
+// Of a program that is linked with libebb.a; libebb.so has another (preload/wait.c).
+__attribute__((weak)) void boot_watch_waits(void)
+{
+}
+
 // Between prepare and parent or child the heap is frozen, and only the forking thread passes.
 static void boot_fork_prepare(void)
 {
@@ -40,6 +45,7 @@ static void boot_fork_child(void)
     releaser_fork_child();
     control_fork_child();
     cpu_sample_fork_child();
+    wait_sample_fork_child();
     agent_fork_child();
     recorder_fork_child();
     if (!options_main.children) {
@@ -73,6 +79,7 @@ __attribute__((constructor(101))) static void boot_constructor(int argc, char **
     ledger_page_init();
     malloc_add_profiles();
     profile_add_kind(&cpu_sample_kind);
+    boot_watch_waits();
     cpu_sample_set_labels(cache_labels);
     limiter_set_abort_hook(limits_print_before_abort);
     releaser_init();

@@ -34,6 +34,9 @@ uint64_t boot_release_now(void);
 // boot_print_stats writes MemStats and the kernel's numbers beside them.
 void boot_print_stats(int fd);
 
+// boot_watch_waits puts the watch on locks and threads where their names are ours.
+void boot_watch_waits(void);
+
 // boot_filter_coming: the program may be about to forbid system calls (prctl).
 void boot_filter_coming(void);
 

@@ -17,7 +17,7 @@
     X(CACHE, "one cache, in builds for the race detector only (span/span.h)")                      \
     X(CENTRAL, "one per size class: spans without an owner (span/central.c)")                      \
     X(PAGEHEAP, "runs of pages, records, page map (pageheap/pageheap.c)")                          \
-    X(PROFILE, "sampled blocks and their stacks (profile/heap_sample.c)")                          \
+    X(PROFILE, "samples and their stacks (profile/heap_sample.c, wait_sample.c)")                  \
     X(META, "memory for our own structures (os/meta.c)")
 
 #define LOCKRANK_ENUM(name, text) LOCKRANK_##name,

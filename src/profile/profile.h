@@ -36,6 +36,7 @@
 #include "profile/heap_sample.h"
 #include "profile/labels.h"
 #include "profile/usdt.h"
+#include "profile/wait_sample.h"
 
 #define PROFILE_DEPTH_MAX 64
 #define PROFILE_VALUE_MAX 4

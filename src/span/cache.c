@@ -77,6 +77,7 @@ static void heap_init_once(struct heap *heap)
     meta_init(&heap->meta, &vm_kernel, meta_first, sizeof(meta_first));
     heap_sample_init(&heap->meta);
     labels_init(&heap->meta);
+    wait_sample_init(&heap->meta);
     pageheap_init(heap->pages, &vm_kernel, &heap->meta, heap_hint(rand_splitmix64(&seed)));
     thread_set_exit_hook(cache_exit);
 }

@@ -97,6 +97,7 @@ unsigned world_freeze(struct heap *heap)
     lock_freeze(&heap->pages->lock);
     heap_sample_freeze();
     labels_freeze();
+    wait_sample_freeze();
     lock_freeze(&heap->meta.lock);
     return skipped;
 }
@@ -104,6 +105,7 @@ unsigned world_freeze(struct heap *heap)
 void world_thaw(struct heap *heap)
 {
     lock_thaw(&heap->meta.lock);
+    wait_sample_thaw();
     labels_thaw();
     heap_sample_thaw();
     lock_thaw(&heap->pages->lock);

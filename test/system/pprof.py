@@ -579,4 +579,5 @@ def test(args):
             say('%s: ok' % part.__name__[5:])
 
 
-sysutil.main(test, __doc__)
+if __name__ == '__main__':
+    sysutil.main(test, __doc__)
