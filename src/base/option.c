@@ -624,6 +624,6 @@ void option_cut_foreign(char *text, long pid)
         memmove(mark, pos + 1, strlen(pos + 1) + 1);
         return;
     }
-    mark -= mark != text; // and the comma
+    mark -= mark != text;          // and the comma
     memset(mark, 0, strlen(mark)); // /proc/PID/environ shows what lies behind the end, too
 }
