@@ -39,6 +39,7 @@
 #define AGENT_DELTAS 16 // connections in WAIT
 
 #define READ_NS (15 * NS_PER_S) // for a request; between two of them
+#define REFUSED_NS NS_PER_S     // for the first byte of who is not let in
 #define SEND_NS (30 * NS_PER_S) // without progress
 #define DRAIN_NS (2 * NS_PER_S) // for the other side to close
 #define SECONDS_MAX 3600        // of seconds=
@@ -302,6 +303,7 @@ struct conn {
     int fd;                // (D)
     bool gops;             // (D)
     bool local;            // (D)
+    bool refused;          // (D) will be told so when it has said a word
     bool keep_alive;       // (D) after this answer
     bool head_only;        // (D) a HEAD request
     struct peer peer;      // (D)
@@ -338,7 +340,7 @@ void conn_send(struct conn *conn, uint64_t now_ns);
 void conn_drain(struct conn *conn);
 // conn_worked goes on with a connection whose job is done.
 void conn_worked(struct door *door, struct conn *conn, uint64_t now_ns);
-// conn_refuse tells the other side that it may not ask.
+// conn_refuse: the other side may not ask; it is told so when it has begun to.
 void conn_refuse(struct conn *conn, uint64_t now_ns);
 // conn_time tells when something has to happen to it, 0: never; conn_expire does it.
 uint64_t conn_time(const struct conn *conn);

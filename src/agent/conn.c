@@ -50,6 +50,7 @@ void conn_open(struct conn *conn, int fd, bool gops, bool local, uint64_t now_ns
     conn->in_len = 0;
     conn->head_only = false;
     conn->keep_alive = false;
+    conn->refused = false;
     request_clear(conn);
     state_set(conn, CONN_READ, now_ns);
 }
@@ -203,18 +204,25 @@ static void answer_now(struct conn *conn, int status, const char *text, uint64_t
     send_begin(conn, now_ns);
 }
 
+static void refusal_send(struct conn *conn, uint64_t now_ns)
+{
+    answer_now(conn, 403,
+               "this user may not ask: only the process's own user and root, unless "
+               "EBB=http_allow=uid:NAME says otherwise",
+               now_ns);
+}
+
+// An answer that comes before the question is none to some clients (Go's): it waits for the first
+// bytes, and looks at none of them.
 void conn_refuse(struct conn *conn, uint64_t now_ns)
 {
     add_relaxed(&agent_main.refused, 1);
     if (conn->gops) {
         conn->keep_alive = false;
         end_begin(conn, now_ns);
-        return;
+    } else {
+        conn->refused = true;
     }
-    answer_now(conn, 403,
-               "this user may not ask: only the process's own user and root, unless "
-               "EBB=http_allow=uid:NAME says otherwise",
-               now_ns);
 }
 
 // --- requests ---
@@ -266,7 +274,8 @@ static void http_begin(struct door *door, struct conn *conn, uint64_t now_ns)
     }
     enum access access = access_decide(&door->allow, &conn->peer, path);
     if (access == ACCESS_NO) {
-        conn_refuse(conn, now_ns);
+        add_relaxed(&agent_main.refused, 1);
+        refusal_send(conn, now_ns);
         return;
     }
     if (!host_is_right(conn, access)) {
@@ -374,6 +383,11 @@ void conn_read(struct door *door, struct conn *conn, uint64_t now_ns)
             }
             conn->in_len += (size_t)got;
         }
+        if (conn->refused) {
+            conn->in_len = 0;
+            refusal_send(conn, now_ns);
+            return;
+        }
         conn_parse(door, conn, now_ns);
     }
 }
@@ -416,7 +430,7 @@ uint64_t conn_time(const struct conn *conn)
 {
     switch (conn->state) {
     case CONN_READ:
-        return conn->since_ns + READ_NS;
+        return conn->since_ns + (conn->refused ? REFUSED_NS : READ_NS);
     case CONN_SEND:
         return conn->since_ns + SEND_NS;
     case CONN_DRAIN:

@@ -135,7 +135,8 @@ static void conn_start(struct door *door, int fd, bool gops, bool local, uint64_
     peer_read(fd, local, door->diag, &conn->peer);
     if (access_decide(&door->allow, &conn->peer, gops ? "gops" : NULL) == ACCESS_NO) {
         conn_refuse(conn, now_ns);
-    } else {
+    }
+    if (conn->state == CONN_READ) {
         conn_read(door, conn, now_ns); // most have said it by now
     }
 }

@@ -557,6 +557,13 @@ def hostile(args):
 
 # ---- users ----------------------------------------------------------------------------------
 
+ASK_LATE = """
+import select, socket, sys
+client = socket.create_connection(('127.0.0.1', int(sys.argv[1])), timeout=5)
+print('spoke' if select.select([client], [], [], .3)[0] else 'silent')
+client.sendall(b'GET /healthz HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')
+print(client.recv(100).decode()[:12])
+"""
 ASK_TCP = """
 import sys, socket
 s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), timeout=10)
@@ -604,16 +611,18 @@ def refused_tcp():
     for turn in range(3):
         said = as_user(NOBODY, ASK_TCP, target.port, '/healthz')
         require(' 403 Forbidden' in said and 'EBB=http_allow=' in said, 'not refused: %s' % said)
+    said = as_user(NOBODY, ASK_LATE, target.port)
+    require(said.split() == ['silent', 'HTTP/1.1', '403'], 'an answer before the question: %s' % said)
     said = as_user(NOBODY, ASK_GOPS, target.gops_port())
     require('ebb' not in said and 'failed' not in said, 'gops answers another user: %s' % said)
-    require(target.metric('ebb_agent_refused_total') == 4, 'refusals are not counted')
+    require(target.metric('ebb_agent_refused_total') == 5, 'refusals are not counted')
     before = target.metric('ebb_agent_requests_total')
     # They have gone before the agent looks: the kernel then says user 0.
     os.kill(target.pid, signal.SIGSTOP)
     require('done' in as_user(NOBODY, ASK_AND_CLOSE, target.port), 'clients that close at once')
     time.sleep(0.4)  # until the end of each has been acknowledged
     os.kill(target.pid, signal.SIGCONT)
-    sysutil.wait_for(lambda: target.metric('ebb_agent_refused_total') >= 304, 5,
+    sysutil.wait_for(lambda: target.metric('ebb_agent_refused_total') >= 305, 5,
                      'of 300 clients that close at once all refused')
     require(b'ok' in target.get('/healthz') and before > 0, 'the own user')
     target.finish()
