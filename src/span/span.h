@@ -233,8 +233,8 @@ struct block_found {
 // program, naming the call (for example "realloc()").
 struct block_found block_find(void *addr, const char *call);
 
-// span_free_read tells what of a span is free and not given back, and how many blocks are in use in
-// it. The world is frozen.
+// span_free_read tells what of a span was in use once, is free and is not given back, and how many
+// blocks are in use in it. The world is frozen.
 void span_free_read(const struct span *span, uint64_t *free_bytes, uint64_t *used);
 
 // sample_set_interval says how many bytes lie between two samples on average: 0 none, 1 everything.

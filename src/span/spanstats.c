@@ -66,8 +66,9 @@ void span_free_read(const struct span *span, uint64_t *free_bytes, uint64_t *use
     *used = 1;
     if (span->size_class != 0) {
         *used = span_used(span) - remote_count(load_relaxed(&span->remote));
-        *free_bytes = ((uint64_t)span->page_count << PAGE_SHIFT) - *used * span->block_bytes -
-                      hole_bytes_given(&heap_main, span);
+        // Blocks that were never threaded hold no memory yet.
+        uint64_t bytes = (span->threaded - *used) * span->block_bytes;
+        *free_bytes = bytes - min_u64(bytes, hole_bytes_given(&heap_main, span));
     }
 }
 

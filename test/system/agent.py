@@ -612,7 +612,8 @@ def refused_tcp():
         said = as_user(NOBODY, ASK_TCP, target.port, '/healthz')
         require(' 403 Forbidden' in said and 'EBB=http_allow=' in said, 'not refused: %s' % said)
     said = as_user(NOBODY, ASK_LATE, target.port)
-    require(said.split() == ['silent', 'HTTP/1.1', '403'], 'an answer before the question: %s' % said)
+    require(said.split() == ['silent', 'HTTP/1.1', '403'],
+            'an answer before the question: %s' % said)
     said = as_user(NOBODY, ASK_GOPS, target.gops_port())
     require('ebb' not in said and 'failed' not in said, 'gops answers another user: %s' % said)
     require(target.metric('ebb_agent_refused_total') == 5, 'refusals are not counted')
