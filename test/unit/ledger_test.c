@@ -433,6 +433,8 @@ static struct ebb_ledger ledger_of_us(void)
 
 EBB_TEST(ledger, holes_given_back_and_not)
 {
+    heap_init();
+    sample_set_interval(&heap_main, 0); // the place of a sampled block is never touched
     releaser_restrict();
     static void *small[200000];
     for (size_t i = 0; i < ARRAY_COUNT(small); i++) {
