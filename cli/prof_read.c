@@ -13,7 +13,7 @@
 #include <string.h>
 #include <zlib.h>
 
-#include "pprof_message.pb-c.h"
+#include "profile.pb-c.h"
 
 // More than that is no profile that anybody wrote on purpose.
 #define UNPACKED_BYTES_MAX (UINT64_C(2) << 30)
@@ -120,7 +120,7 @@ static int not_a_profile(const struct prof_bytes *bytes, const char *from, const
 
 // What a decoder needs: the message, texts made harmless, and the first thing that is wrong.
 struct decoder {
-    const Pprof__Profile *message;
+    const Perftools__Profiles__Profile *message;
     const char *wrong;
 };
 
@@ -134,7 +134,7 @@ static const char *text_at(struct decoder *d, int64_t index)
 }
 
 // Another's text must not command our terminal, and what is no UTF-8 would spoil JSON and XML.
-static void texts_clean(const Pprof__Profile *message)
+static void texts_clean(const Perftools__Profiles__Profile *message)
 {
     for (size_t i = 0; i < message->n_string_table; i++) {
         bool ascii = true;
@@ -191,23 +191,23 @@ struct tables {
     struct id *mappings, *functions, *locations;
 };
 
-static uint64_t mapping_id(const Pprof__Profile *m, size_t i)
+static uint64_t mapping_id(const Perftools__Profiles__Profile *m, size_t i)
 {
     return m->mapping[i]->id;
 }
 
-static uint64_t function_id(const Pprof__Profile *m, size_t i)
+static uint64_t function_id(const Perftools__Profiles__Profile *m, size_t i)
 {
     return m->function[i]->id;
 }
 
-static uint64_t location_id(const Pprof__Profile *m, size_t i)
+static uint64_t location_id(const Perftools__Profiles__Profile *m, size_t i)
 {
     return m->location[i]->id;
 }
 
-static struct id *ids_make(const Pprof__Profile *message, size_t count,
-                           uint64_t (*id_of)(const Pprof__Profile *, size_t))
+static struct id *ids_make(const Perftools__Profiles__Profile *message, size_t count,
+                           uint64_t (*id_of)(const Perftools__Profiles__Profile *, size_t))
 {
     struct id *ids = prof_alloc(count, sizeof(*ids));
     for (size_t i = 0; i < count; i++) {
@@ -219,7 +219,7 @@ static struct id *ids_make(const Pprof__Profile *message, size_t count,
 
 static void types_read(struct decoder *d, struct prof *prof)
 {
-    const Pprof__Profile *m = d->message;
+    const Perftools__Profiles__Profile *m = d->message;
     prof->type_count = m->n_sample_type;
     prof->types = prof_alloc(prof->type_count, sizeof(*prof->types));
     for (size_t i = 0; i < prof->type_count; i++) {
@@ -251,18 +251,18 @@ static void types_read(struct decoder *d, struct prof *prof)
 
 static void mappings_read(struct decoder *d, struct prof *prof)
 {
-    const Pprof__Profile *m = d->message;
+    const Perftools__Profiles__Profile *m = d->message;
     prof->mapping_count = m->n_mapping;
     prof->mappings = prof_alloc(m->n_mapping, sizeof(*prof->mappings));
     for (size_t i = 0; i < m->n_mapping; i++) {
-        const Pprof__Mapping *from = m->mapping[i];
+        const Perftools__Profiles__Mapping *from = m->mapping[i];
         prof->mappings[i] = (struct prof_mapping){from->memory_start, from->memory_limit,
                                                   from->file_offset, text_at(d, from->filename)};
     }
 }
 
-static void frame_read(struct decoder *d, const struct tables *tables, const Pprof__Line *line,
-                       struct prof_frame *frame)
+static void frame_read(struct decoder *d, const struct tables *tables,
+                       const Perftools__Profiles__Line *line, struct prof_frame *frame)
 {
     size_t index;
     if (line->function_id == 0) {
@@ -279,7 +279,7 @@ static void frame_read(struct decoder *d, const struct tables *tables, const Ppr
 
 static void locations_read(struct decoder *d, const struct tables *tables, struct prof *prof)
 {
-    const Pprof__Profile *m = d->message;
+    const Perftools__Profiles__Profile *m = d->message;
     size_t count = 0;
     for (size_t i = 0; i < m->n_location; i++) {
         count += m->location[i]->n_line != 0 ? m->location[i]->n_line : 1;
@@ -288,7 +288,7 @@ static void locations_read(struct decoder *d, const struct tables *tables, struc
     prof->location_count = m->n_location;
     prof->locations = prof_alloc(m->n_location, sizeof(*prof->locations));
     for (size_t i = 0; i < m->n_location; i++) {
-        const Pprof__Location *from = m->location[i];
+        const Perftools__Profiles__Location *from = m->location[i];
         size_t mapping = 0;
         if (from->mapping_id != 0 &&
             !id_find(tables->mappings, m->n_mapping, from->mapping_id, &mapping)) {
@@ -309,12 +309,13 @@ static void locations_read(struct decoder *d, const struct tables *tables, struc
     }
 }
 
-static void labels_read(struct decoder *d, const Pprof__Sample *from, struct prof_sample *sample)
+static void labels_read(struct decoder *d, const Perftools__Profiles__Sample *from,
+                        struct prof_sample *sample)
 {
     sample->labels = prof_alloc(from->n_label, sizeof(*sample->labels));
     sample->label_count = from->n_label;
     for (size_t i = 0; i < from->n_label; i++) {
-        const Pprof__Label *label = from->label[i];
+        const Perftools__Profiles__Label *label = from->label[i];
         sample->labels[i] = (struct prof_label){
             .key = text_at(d, label->key),
             .text = label->str != 0 ? text_at(d, label->str) : NULL,
@@ -326,11 +327,11 @@ static void labels_read(struct decoder *d, const Pprof__Sample *from, struct pro
 
 static void samples_read(struct decoder *d, const struct tables *tables, struct prof *prof)
 {
-    const Pprof__Profile *m = d->message;
+    const Perftools__Profiles__Profile *m = d->message;
     prof->sample_count = m->n_sample;
     prof->samples = prof_alloc(m->n_sample, sizeof(*prof->samples));
     for (size_t i = 0; i < m->n_sample && d->wrong == NULL; i++) {
-        const Pprof__Sample *from = m->sample[i];
+        const Perftools__Profiles__Sample *from = m->sample[i];
         struct prof_sample *sample = &prof->samples[i];
         if (from->n_value != prof->type_count) {
             d->wrong = "a sample has not as many values as the profile has columns";
@@ -364,7 +365,8 @@ int prof_decode(const struct prof_bytes *bytes, const char *from, struct prof *o
         }
         message = &plain;
     }
-    Pprof__Profile *unpacked = pprof__profile__unpack(NULL, message->count, message->data);
+    Perftools__Profiles__Profile *unpacked =
+        perftools__profiles__profile__unpack(NULL, message->count, message->data);
     if (unpacked == NULL) {
         return not_a_profile(message, from, "the message does not parse");
     }

@@ -30,7 +30,7 @@ extern "C" {
 //           libraries for names and lines; takes no memory from the heap it describes
 // Blocks    on files, up to some seconds for programs with much debugging information
 // Go        pprof.Lookup(name).WriteTo
-// Since     0.2
+// Since     0.1
 EBB_API int ebb_profile_write(const char *name, int fd, int debug);
 
 // ebb_profile_cpu samples who runs for a while, a hundred times in each second of processor time
@@ -44,7 +44,7 @@ EBB_API int ebb_profile_write(const char *name, int fd, int debug);
 // Context   any thread; not from a signal handler
 // Blocks    the caller for so many seconds; others' calls may be interrupted as by any signal
 // Go        pprof.StartCPUProfile, StopCPUProfile
-// Since     0.2
+// Since     0.1
 EBB_API int ebb_profile_cpu(int fd, unsigned seconds);
 
 // ebb_profile_set_rate says how many bytes lie between two samples of the heap on average.
@@ -54,7 +54,7 @@ EBB_API int ebb_profile_cpu(int fd, unsigned seconds);
 // Context   any thread; not from a signal handler
 // Blocks    all other threads' slow paths, for as long as it takes to visit every span
 // Go        runtime.MemProfileRate. Unlike Go: may be changed at any time
-// Since     0.2
+// Since     0.1
 EBB_API int ebb_profile_set_rate(size_t bytes);
 
 // ebb_profile_rate tells it.
@@ -63,7 +63,7 @@ EBB_API int ebb_profile_set_rate(size_t bytes);
 // Context   any
 // Blocks    nothing
 // Go        runtime.MemProfileRate
-// Since     0.2
+// Since     0.1
 EBB_API size_t ebb_profile_rate(void);
 
 // ebb_label_set gives the calling thread a label, which everything that is sampled of it from now
@@ -78,7 +78,7 @@ EBB_API size_t ebb_profile_rate(void);
 // Blocks    nothing for long: one lock
 // Memory    a set of labels is kept for ever: use names of subsystems, not of requests
 // Go        pprof.SetGoroutineLabels. Unlike Go: not inherited by threads that the thread starts
-// Since     0.2
+// Since     0.1
 EBB_API int ebb_label_set(const char *key, const char *value);
 
 #ifdef __cplusplus

@@ -90,28 +90,6 @@ static bool recorder_is_over(void)
 
 // --- files ---
 
-struct file_sink {
-    struct profile_sink sink;
-    int fd;
-    long error;
-};
-
-static bool file_write(struct profile_sink *sink, const void *bytes, size_t count)
-{
-    struct file_sink *to = container_of(sink, struct file_sink, sink);
-    const char *pos = bytes;
-    while (count != 0 && to->error == 0) {
-        long written = sys_call3(SYS_write, to->fd, pos, count);
-        if (written > 0) {
-            pos += written;
-            count -= (size_t)written;
-        } else if (written != -EINTR) {
-            to->error = written == 0 ? -EIO : written;
-        }
-    }
-    return to->error == 0;
-}
-
 static void file_name(char *name, const char *ending, const char *more)
 {
     struct fmt text;
@@ -130,7 +108,6 @@ static long file_make(int dir, const char *ending, bool (*fill)(struct profile_s
 {
     char name[NAME_BYTES];
     char draft[NAME_BYTES];
-    struct file_sink to = {.sink = {file_write}};
     file_name(name, ending, "");
     file_name(draft, ending, ".part");
     long fd = sys_call4(SYS_openat, dir, draft,
@@ -138,7 +115,7 @@ static long file_make(int dir, const char *ending, bool (*fill)(struct profile_s
     if (fd < 0) {
         return fd;
     }
-    to.fd = (int)fd;
+    struct profile_file to = profile_file((int)fd);
     bool done = fill(&to.sink);
     sys_call1(SYS_close, fd);
     long error = to.error != 0 ? to.error : done ? 0 : -ENOMEM;
@@ -378,8 +355,7 @@ void recorder_fork_child(void)
         return;
     }
     bare_forget(&recorder.thread);
-    recorder.thread.block = NULL;
-    recorder.cushion = NULL; // a copy that nobody writes to: it costs nothing
+    cushion_drop(); // the parent's would stay charged to the group through us
     recorder.peak_bytes = 0;
     recorder.count = 0;
     store_relaxed(&recorder.running, RECORDER_NONE);

@@ -9,7 +9,6 @@
 #include "boot/boot_int.h"
 #include "ebb/profile.h"
 #include "malloc/malloc.h"
-#include "os/sys.h"
 #include "profile/profile.h"
 
 #define RATE_MAX ((size_t)1 << 30)
@@ -18,31 +17,9 @@
 // What a profile may take beside the heap.
 #define SET_BYTES_MAX (256 * MIB)
 
-struct fd_sink {
-    struct profile_sink sink;
-    int fd;
-    long error;
-};
-
-static bool fd_write(struct profile_sink *sink, const void *bytes, size_t count)
-{
-    struct fd_sink *to = container_of(sink, struct fd_sink, sink);
-    const char *pos = bytes;
-    while (count != 0 && to->error == 0) {
-        long written = sys_call3(SYS_write, to->fd, pos, count);
-        if (written > 0) {
-            pos += written;
-            count -= (size_t)written;
-        } else if (written != -EINTR) {
-            to->error = written == 0 ? -EIO : written;
-        }
-    }
-    return to->error == 0;
-}
-
 static int set_write(const struct profile_set *set, int fd, int debug)
 {
-    struct fd_sink to = {.sink = {fd_write}, .fd = fd};
+    struct profile_file to = profile_file(fd);
     struct ebb_memstats stats;
     bool done;
     if (debug == 0) {

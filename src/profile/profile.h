@@ -189,6 +189,15 @@ struct profile_sink {
     bool (*write)(struct profile_sink *sink, const void *bytes, size_t count);
 };
 
+// A sink that writes to a descriptor; error is what the kernel said, a negative errno.
+struct profile_file {
+    struct profile_sink sink;
+    int fd;
+    long error; // 0: none
+};
+
+struct profile_file profile_file(int fd);
+
 // pprof_write writes profile.proto, one gzip member, with names, files and lines where they are
 // known. False: the sink did not take it, or memory was short.
 bool pprof_write(const struct profile_set *set, struct profile_sink *sink);

@@ -379,6 +379,13 @@ ATTR_INLINE void free_small(struct heap *heap, struct cache *cache, struct span 
 
 void cache_free_small(struct heap *heap, struct cache *cache, struct span *span, void *block)
 {
+    if (unlikely(heap->hardened)) {
+        block = harden_free(heap, cache, block, span->block_bytes);
+        if (block == NULL) {
+            return;
+        }
+        span = span_of(heap->pages, block);
+    }
     free_small(heap, cache, span, block);
 }
 
@@ -390,7 +397,7 @@ static void cache_begin(struct heap *heap, struct cache *cache)
     lock_init(&cache->race_lock, LOCKRANK_CACHE);
     cache->id = ++heap->cache_count;
     cache->secret = heap->secret;
-    sample_begin(heap, cache);
+    cache->sample_random = heap->secret + cache->id;
     for (unsigned size_class = 1; size_class < SIZECLASS_COUNT; size_class++) {
         cache_set_current(cache, size_class, &span_empty);
     }
@@ -406,7 +413,6 @@ static struct cache *cache_make(struct heap *heap)
     if (cache != NULL) {
         heap->dead = cache->dead_next;
         cache->dead_next = NULL;
-        cache->labels = NULL;
     } else {
         cache = meta_alloc(&heap->meta, sizeof(*cache), META_CACHE);
         if (cache == NULL) {
@@ -414,6 +420,7 @@ static struct cache *cache_make(struct heap *heap)
         }
         cache_begin(heap, cache);
     }
+    sample_begin(heap, cache);
     store_seq(&cache->state, CACHE_LIVE); // pairs with load_seq in remote_notify
     return cache;
 }
@@ -516,6 +523,7 @@ ATTR_NOINLINE struct cache_hold cache_hold_first(void)
     lock_acquire(&heap->world); // no claim is under way while we hold it
     if (heap->fallback == NULL) {
         cache_begin(heap, &cache_fallback);
+        sample_begin(heap, &cache_fallback);
         heap->fallback = &cache_fallback;
         meta_charge(&heap->meta, sizeof(cache_fallback), META_CACHE);
     }
@@ -694,13 +702,8 @@ ATTR_NOINLINE void cache_free_slow(void *addr)
     }
     if (span->size_class == 0) {
         large_free_owned(heap, hold.cache, span);
-    } else if (likely(!heap->hardened)) {
-        free_small(heap, hold.cache, span, addr);
     } else {
-        addr = harden_free(heap, hold.cache, addr, span->block_bytes);
-        if (addr != NULL) {
-            free_small(heap, hold.cache, span_of(heap->pages, addr), addr);
-        }
+        cache_free_small(heap, hold.cache, span, addr);
     }
     cache_unhold(hold);
 }

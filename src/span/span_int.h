@@ -153,7 +153,7 @@ ATTR_INLINE void gather_add(struct heap *heap, struct cache *cache, struct span 
 void gather_flush(struct heap *heap, struct cache *cache);
 void pending_drain(struct heap *heap, struct cache *cache);
 
-// sample.c. sample_begin gives a new cache its countdowns.
+// spansample.c. sample_begin: the cache has a new thread. The interval of the last one is not its.
 void sample_begin(struct heap *heap, struct cache *cache);
 // sample_redraw starts a new countdown for a span, whatever was left of the last.
 void sample_redraw(struct heap *heap, struct cache *cache, struct span *span);
@@ -173,7 +173,8 @@ void *sample_free(struct heap *heap, struct cache *cache, struct span *span, voi
 // sample_large_free is the same for a marked large span, which is to be freed then. Inside the
 // bracket.
 void sample_large_free(struct heap *heap, struct cache *cache, struct span *span);
-// cache_free_small (cache.c) frees a checked block. Inside the bracket.
+// cache_free_small (cache.c) frees a checked block, or keeps it for a while (check=2). Inside the
+// bracket.
 void cache_free_small(struct heap *heap, struct cache *cache, struct span *span, void *addr);
 // sample_base returns the block that a sampled block's address lies in; NULL: it is none.
 void *sample_base(const struct span *span, const void *addr);

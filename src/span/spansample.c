@@ -83,9 +83,8 @@ bool sample_large_due(struct cache *cache, uint64_t bytes)
 
 void sample_begin(struct heap *heap, struct cache *cache)
 {
-    uint64_t seed = heap->secret + cache->id;
-    cache->sample_random = rand_splitmix64(&seed);
     cache->sample_interval = load_relaxed(&heap->sample_interval);
+    cache->labels = NULL;
     large_draw(cache);
 }
 

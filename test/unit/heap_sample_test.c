@@ -244,6 +244,30 @@ EBB_TEST(heap_sample, realloc_keeps_the_sample)
     cr_assert(live_samples() == 0);
 }
 
+// Sampled blocks are poisoned, kept and compared as others are, and so are those behind them.
+EBB_TEST(heap_sample, check_2_finds_nothing_wrong_with_samples, .timeout = 60)
+{
+    static void *blocks[2000];
+    uint64_t random = frame_seed();
+    open_box(1);
+    ebb_free(ebb_malloc(1));
+    harden_enable(&heap_main);
+    for (int i = 0; i < 20000; i++) {
+        size_t k = (size_t)frame_below(&random, ARRAY_COUNT(blocks));
+        size_t bytes = (size_t)frame_below(&random, frame_below(&random, 10) == 0 ? 60000 : 600);
+        if (frame_below(&random, 4) == 0) {
+            blocks[k] = ebb_realloc(blocks[k], bytes + 1);
+        } else {
+            ebb_free(blocks[k]);
+            blocks[k] = ebb_malloc(bytes);
+        }
+        memset(blocks[k], 1, bytes);
+        if (i % 1000 == 0) {
+            sample_set_interval(&heap_main, i % 2000 == 0 ? 1 : 1000);
+        }
+    }
+}
+
 static void *free_it(void *block)
 {
     ebb_free(block);
