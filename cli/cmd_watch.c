@@ -270,7 +270,8 @@ static void signal_note(int number)
 static void signals_take(void)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH};
-    const struct sigaction action = {.sa_handler = signal_note};
+    // Restarting: half a picture is no reason to fail. poll() ends all the same.
+    const struct sigaction action = {.sa_handler = signal_note, .sa_flags = SA_RESTART};
     for (size_t i = 0; i < ARRAY_COUNT(signals); i++) {
         sigaction(signals[i], &action, NULL);
     }
