@@ -66,4 +66,29 @@ EBB_API void ebb_agent_stop(void);
 }
 #endif
 
+// EBB_GO_BUILDINFO puts the note into a program by which the bare `gops` and `gops tree` know a Go
+// program; without it they do not list the process, though `gops memstats PID` and the others work.
+// Once, at file scope of the program itself (not of a library), without a semicolon:
+//
+//     EBB_GO_BUILDINFO("ebb" EBB_VERSION_STRING)
+//
+// version   a string literal of 1 to 127 bytes, shown in the list and by `go version FILE`
+// Note      scanners of vulnerabilities then take the file for a Go program without modules
+// Context   compile time, C11 or C++11, gcc or clang; needs no linking with Ebb
+// Go        debug/buildinfo: 32 bytes of head, then strings with their length in front, here the
+//           version and an empty module info; old readers want a byte behind the last one
+// Since     0.1
+#ifdef __cplusplus
+#define EBB_BUILDINFO_ASSERT static_assert
+#else
+#define EBB_BUILDINFO_ASSERT _Static_assert
+#endif
+#define EBB_GO_BUILDINFO(version)                                                                  \
+    EBB_BUILDINFO_ASSERT(sizeof(version) > 1 && sizeof(version) <= 128, "1 to 127 bytes");         \
+    __attribute__((section(".go.buildinfo"), used, aligned(16))) static struct {                   \
+        char head[32];                                                                             \
+        char length;                                                                               \
+        char text[sizeof(version) + 1];                                                            \
+    } ebb_go_buildinfo = {"\xff Go buildinf:\010\002", sizeof(version) - 1, version};
+
 #endif

@@ -350,10 +350,16 @@ scrape_configs:
 
 
 def query(port, text):
+    """What Prometheus answers; None while it starts, which it says with 503 and a line of text."""
     client = http.client.HTTPConnection('127.0.0.1', port, timeout=5)
     client.request('GET', '/api/v1/query?query=' + text)
-    result = json.loads(client.getresponse().read())['data']['result']
+    answer = client.getresponse()
+    body = answer.read()
     client.close()
+    if answer.status == 503:
+        return None
+    require(answer.status == 200, 'Prometheus answers %d: %s' % (answer.status, body[:200]))
+    result = json.loads(body)['data']['result']
     return float(result[0]['value'][1]) if result else None
 
 

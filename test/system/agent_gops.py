@@ -5,13 +5,16 @@
   protocol  every command, by a client written from the protocol's description
   files     where the port file is, and when it goes
   silent    1,000 clients that say nothing, and one that does
+  listed    a program with Go's note is listed; its profiles, by the tools that gops starts
 """
+import concurrent.futures
 import os
 import re
 import resource
 import socket
 import stat
 import struct
+import subprocess
 import sys
 import time
 
@@ -91,7 +94,7 @@ def protocol(args):
     stats(port, target)
     require(gops(port, b'\x08') == b'', 'trace')
     binary(port)
-    require(gops(port, b'\x05')[:2] in (b'\x1f\x8b', b''), 'pprof-heap')
+    require(gops(port, b'\x05')[:2] == b'\x1f\x8b', 'pprof-heap')
     for value in (200, 0, -1, 1, 2**31, -2**63, 2**63 - 1):
         require(setgc(port, value) == 'New GC percent set to %d. Previous value was -1.\n' % value,
                 'setgc %d: %r' % (value, setgc(port, value)))
@@ -166,7 +169,56 @@ def silent(args):
     target.finish()
 
 
-PARTS = {'protocol': protocol, 'files': files, 'silent': silent}
+def pprof_top(folder, kind, command, target, port):
+    """What `gops pprof-heap` and `gops pprof-cpu` do: save the profile and the binary, and have
+    go tool pprof read both. The function names and their shares of the whole, in percent."""
+    saved = {'profile': gops(port, command, 60), 'binary': gops(port, b'\x09')}
+    require(saved['profile'][:2] == b'\x1f\x8b', '%s is not gzip: %r' % (kind, saved))
+    with open('/proc/%d/exe' % target.pid, 'rb') as file:
+        require(saved['binary'] == file.read(), 'the binary is another one')
+    for name, data in saved.items():
+        with open('%s/%s-%s' % (folder, kind, name), 'wb') as file:
+            file.write(data)
+    top = subprocess.run(['go', 'tool', 'pprof', '-top', '%s/%s-binary' % (folder, kind),
+                          '%s/%s-profile' % (folder, kind)], stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True, timeout=60,
+                         env=dict(os.environ, HOME=folder, PPROF_TMPDIR=folder))
+    require(top.returncode == 0, 'go tool pprof: %s' % sysutil.tail(top.stderr))
+    return top.stdout, {row.group(2): float(row.group(1)) for row in
+                        re.finditer(r'(?m)([\d.]+)% +[\d.]+% +\S+ +[\d.]+% +(\S+)', top.stdout)}
+
+
+def listed(args):
+    """The bare gops reads a program's file by debug/buildinfo, as `go version` does, and looks for
+    the port file. pprof-cpu takes its 30 s; others are answered meanwhile."""
+    sysutil.need('golang-go', 'go')
+    program = sysutil.prog('listed')
+    target = Target(options={'gops': 1}, argv=[program])
+    require(target.line() == 'ready', 'not ready')
+    port = target.gops_port()
+    version = subprocess.run(['go', 'version', os.path.realpath('/proc/%d/exe' % target.pid)],
+                             stdout=subprocess.PIPE, text=True, timeout=30,
+                             env=dict(os.environ, HOME=target.home))
+    require(version.stdout == '%s: ebb-listed 1.2\n' % os.path.realpath(program),
+            'go version says %r' % version.stdout)
+    text, heap = pprof_top(target.home, 'heap', b'\x05', target, port)
+    require('Type: inuse_space' in text and heap.get('hold_blocks', 0) > 95, 'pprof-heap: ' + text)
+    started = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        cpu = pool.submit(pprof_top, target.home, 'cpu', b'\x06', target, port)
+        while not cpu.done():
+            asked = time.monotonic()
+            memstats(port)
+            require(time.monotonic() - asked < 2, 'an answer had to wait for the CPU profile')
+            time.sleep(1)
+        text, busy = cpu.result()
+    took = time.monotonic() - started
+    require(30 <= took < 45, 'pprof-cpu took %.1f s' % took)
+    require('Duration: 30' in text and busy.get('burn_cpu', 0) > 90, 'pprof-cpu: ' + text)
+    target.finish()
+
+
+PARTS = {'protocol': protocol, 'files': files, 'silent': silent, 'listed': listed}
 
 
 def main(args):
