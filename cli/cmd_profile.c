@@ -88,6 +88,18 @@ static error_t what_set(struct profile_input *input, enum show_what what)
     return 0;
 }
 
+// The file behind an option; not the next option, which argp takes for one if the file is left out.
+static error_t file_take(const char *option, const char *arg, const char **file)
+{
+    if (arg[0] == '-' && arg[1] != '\0') {
+        cli_fail("profile", "--%s wants a file behind it, not %s; for a file of that name: ./%s",
+                 option, arg, arg);
+        return CLI_SAID;
+    }
+    *file = arg;
+    return 0;
+}
+
 static error_t profile_parse(int key, char *arg, struct argp_state *state)
 {
     struct profile_input *input = state->input;
@@ -127,14 +139,11 @@ static error_t profile_parse(int key, char *arg, struct argp_state *state)
         input->ignore = arg;
         return 0;
     case OPTION_DIFF:
-        input->base = arg;
-        return 0;
+        return file_take("diff", arg, &input->base);
     case OPTION_SVG:
-        input->svg = arg;
-        return 0;
+        return file_take("svg", arg, &input->svg);
     case 'o':
-        input->out = arg;
-        return 0;
+        return file_take("out", arg, &input->out);
     case 'j':
         input->json = true;
         return 0;

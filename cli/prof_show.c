@@ -26,6 +26,22 @@ static double percent(int64_t value, int64_t total)
     return total == 0 ? 0 : 100.0 * (double)value / (double)total;
 }
 
+#define PERCENT_BYTES 16
+
+// A share in a column of its own. Of a difference it can be many times the total: then without
+// decimals, and from a million on as what it is above.
+static const char *percent_text(int64_t value, int64_t total, char text[PERCENT_BYTES])
+{
+    double share = percent(value, total);
+    double size = share < 0 ? -share : share;
+    if (size >= 99999.5) {
+        snprintf(text, PERCENT_BYTES, "%s", share < 0 ? "<-99999%" : ">99999%");
+    } else {
+        snprintf(text, PERCENT_BYTES, "%.*f%%", size < 999.995 ? 2 : 0, share);
+    }
+    return text;
+}
+
 static const char *amount(const struct show *show, int64_t value, char *buf, size_t cap)
 {
     char text[PROF_AMOUNT_BYTES];
@@ -129,11 +145,13 @@ static void table_print(const struct term *term, const struct show *show)
         char cum[PROF_AMOUNT_BYTES + 2];
         int64_t total = show->view->total;
         sum = prof_add(sum, node->flat);
-        fprintf(term->out, "%*s%*.2f%%%*.2f%%%*s%*.2f%%  ", NUMBER_COLUMNS,
+        char shares[3][PERCENT_BYTES];
+        fprintf(term->out, "%*s %*s %*s%*s %*s  ", NUMBER_COLUMNS,
                 amount(show, node->flat, flat, sizeof(flat)), PERCENT_COLUMNS - 1,
-                percent(node->flat, total), PERCENT_COLUMNS - 1, percent(sum, total),
-                NUMBER_COLUMNS, amount(show, node->cum, cum, sizeof(cum)), PERCENT_COLUMNS - 1,
-                percent(node->cum, total));
+                percent_text(node->flat, total, shares[0]), PERCENT_COLUMNS - 1,
+                percent_text(sum, total, shares[1]), NUMBER_COLUMNS,
+                amount(show, node->cum, cum, sizeof(cum)), PERCENT_COLUMNS - 1,
+                percent_text(node->cum, total, shares[2]));
         name_print(term, i == 0 ? TERM_BOLD : TERM_PLAIN, node->name, used);
     }
     if (table.count == 0) {
@@ -160,9 +178,10 @@ static void tags_print(const struct term *term, const struct show *show)
             term_text(term, TERM_BOLD, tags[i].key, 0);
             fputc('\n', term->out);
         }
-        fprintf(term->out, "%*s%*.2f%%  ", NUMBER_COLUMNS,
+        char share[PERCENT_BYTES];
+        fprintf(term->out, "%*s %*s  ", NUMBER_COLUMNS,
                 amount(show, tags[i].value, text, sizeof(text)), PERCENT_COLUMNS - 1,
-                percent(tags[i].value, show->view->total));
+                percent_text(tags[i].value, show->view->total, share));
         name_print(term, TERM_PLAIN, tags[i].text, NUMBER_COLUMNS + PERCENT_COLUMNS + 2);
     }
     if (count == 0) {

@@ -191,6 +191,9 @@ extern const size_t route_count;
 // route_find returns the route of path[len] and what is behind it, or NULL.
 const struct route *route_find(const char *path, size_t len, size_t *tail);
 
+// page_begin begins an HTML page: its head, its heading, and which process this is.
+void page_begin(struct answer *answer, const char *title);
+
 // Handlers.
 void page_root(struct job *job);
 void page_health(struct job *job);

@@ -234,23 +234,6 @@ void named_cpu(struct job *job)
 
 // --- the index ---
 
-static const char index_head[] =
-    "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-    "<title>/debug/pprof/</title>\n<style>\n"
-    "body{font:16px/1.5 system-ui,sans-serif;margin:2em auto;max-width:52em;padding:0 1em;"
-    "color:#222;background:#fff}\n"
-    "h1{font-size:1.4em;margin-bottom:0}\np{color:#555;margin-top:.2em}\n"
-    "table{border-collapse:collapse;width:100%}\n"
-    "th{text-align:left;font-weight:normal;color:#777}\n"
-    "th,td{padding:.35em .7em;border-bottom:1px solid #ddd;vertical-align:top}\n"
-    ".n{text-align:right;font-variant-numeric:tabular-nums}\n"
-    "a{color:#06c;text-decoration:none}a:hover{text-decoration:underline}\n"
-    "code{background:#f3f3f3;padding:.1em .3em}\n"
-    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}p,th{color:#999}"
-    "th,td{border-color:#333}a{color:#6bf}code{background:#282828}}\n"
-    "</style>\n</head>\n<body>\n";
-
 static const char index_table[] =
     "<table>\n<tr><th class=\"n\">Count</th><th>Profile</th><th>What it shows</th></tr>\n";
 
@@ -275,10 +258,10 @@ static const struct {
     const char *query;
     const char *help;
 } index_others[] = {
-    {"cmdline", "", "the command line of the process"},
-    {"profile", "?seconds=30", "where processor time goes; takes 30 seconds, seconds=N others"},
-    {"symbol", "", "names of addresses, for go tool pprof"},
-    {"trace", "", "Go's execution trace, which a C program has not"},
+    {"cmdline", "", "The command line, arguments divided by NUL."},
+    {"profile", "?seconds=30", "Where processor time goes; takes 30 seconds, or seconds=N."},
+    {"symbol", "", "Names of addresses, for go tool pprof."},
+    {"trace", "", "Go's execution trace, which a C program does not have."},
 };
 
 // Rows sorted by name: kinds come sorted, the others are put in between.
@@ -306,9 +289,8 @@ static void index_rows(struct answer *answer)
 void named_index(struct job *job)
 {
     struct answer *answer = &job->answer;
-    answer->type = "text/html; charset=utf-8";
-    answer_str(answer, index_head);
-    answer_str(answer, "<h1>/debug/pprof/</h1>\n<p>Set <code>debug=1</code> in the query for text, "
+    page_begin(answer, "/debug/pprof/");
+    answer_str(answer, "<p>Set <code>debug=1</code> in the query for text, "
                        "leave it out for <code>go tool pprof</code>, set <code>seconds=N</code> "
                        "for what changes in N seconds.</p>\n");
     answer_str(answer, index_table);

@@ -204,6 +204,20 @@ class Views(ProfileTest):
         self.assertIn("40 B that shrank has no width here", text)
         self.assertEqual(self.json(path, "--diff", path)["functions"], [])
 
+    def test_a_difference_many_times_the_total(self):
+        path = self.put("p.pb", self.sample_profile().plain())
+        profile = self.sample_profile()
+        for name, value in (("some", 123456), ("much", 12345678), ("less", -(1 << 40))):
+            profile.sample([profile.location((name, "/src/f.c", 1))], (1, value))
+        lines = self.good("profile", self.put("later.pb", profile.plain()), "--diff", path)
+        shares = {line.split()[-1]: re.findall(r"[<>]?[-\d.]+%", line)
+                  for line in lines.splitlines() if "%" in line}
+        self.assertEqual(shares["some"][0], "12346%")
+        self.assertEqual(shares["much"][0], ">99999%")
+        self.assertEqual(shares["less"][0], "<-99999%")
+        for line in lines.splitlines():
+            self.assertNotRegex(line, r"%[-<>\d]")
+
     def test_the_flame_graph_in_the_terminal(self):
         path = self.put("p.pb", self.sample_profile().plain())
         env = clean_environment(COLUMNS="80", LC_ALL="C")
@@ -247,6 +261,13 @@ class Views(ProfileTest):
         text = self.good("profile", "--svg", "-", path)
         self.assertTrue(text.startswith("<?xml"))
         self.assertNotIn("http", text.replace("http://www.w3.org/2000/svg", ""))
+
+    def test_an_option_is_no_file(self):
+        path = self.put("p.pb", self.sample_profile().plain())
+        for option in ("--svg", "--out", "--diff"):
+            done = self.call("profile", option, "--json", path)
+            self.assertEqual(done.returncode, 125)
+            self.assertIn("%s wants a file behind it, not --json" % option, done.stderr)
 
     def test_the_svg_in_a_browser(self):
         browser = shutil.which("chromium")
