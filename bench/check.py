@@ -19,6 +19,7 @@ import compare
 import figures
 import guide
 import latency
+import overhead
 import peers
 import picture_labels
 import waves
@@ -164,6 +165,20 @@ class Waves(unittest.TestCase):
                 {"round": 1, "operations": 30, "rest_requests": 9},
                 {"round": 1, "operations": 30, "rest_requests": 30}, {"round": 2, "failure": "x"}]
         self.assertEqual(latency.rested(runs), runs[:2])
+
+    def test_overhead(self):
+        """A range below the limit is met, one around it is not known, one above is missed."""
+        runs = runs_of({("a", "off"): [100, 100], ("a", "ebb"): [101, 100],
+                        ("b", "off"): [100, 100], ("b", "ebb"): [101, 103],
+                        ("c", "off"): [100, 100], ("c", "ebb"): [105, 103],
+                        ("d", "off"): [100]}, "instructions")
+        found = {row["case"]: row for row in overhead.verdicts(runs)}
+        self.assertEqual([found[case]["verdict"] for case in "abc"],
+                         ["met", "cannot say", "missed"])
+        self.assertNotIn("d", found)
+        self.assertEqual((found["c"]["ratio"], found["c"]["low"]), (1.04, 1.03))
+        self.assertAlmostEqual(found["geometric mean"]["ratio"], (1.005 * 1.02 * 1.04) ** (1 / 3))
+        self.assertEqual(found["geometric mean"]["verdict"], "missed")
 
     def test_guide(self):
         """Places are filled by suite, size and load; one that no file has is left as it was."""

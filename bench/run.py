@@ -6,6 +6,7 @@
     bench/run.py                              15 rounds, to quote
     bench/run.py --suite policy --quick       every policy through peaks and waves, and survivors
     bench/run.py --suite latency              how late requests come while memory goes back
+    bench/run.py --suite overhead --quick     what the heap profile costs, by instructions
     bench/run.py --only larson,redis --rounds 5 --peer snmalloc=/path/libsnmallocshim.so
 
 Tables go to stdout, progress to stderr; results.json and curves.svg to build/bench (--out).
@@ -18,6 +19,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +30,7 @@ import curves
 import figures
 import latency
 import machine
+import overhead
 import peers
 import progress
 import redis_load
@@ -54,7 +57,7 @@ def read_options():
     parser.add_argument("--quick", action="store_true", help="small sizes, 3 rounds, 6 curves")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to test the benches")
     parser.add_argument("--suite", choices=("speed", "curve", "all", "policy",
-                        "survivors", "latency"), default="all",
+                        "survivors", "latency", "overhead"), default="all",
                         help="all: speed and curve; the others only by name")
     parser.add_argument("--only", type=words, default=[], metavar="CASE,...")
     parser.add_argument("--rounds", type=int, metavar="N")
@@ -185,6 +188,23 @@ def run_latency(results, options, all_peers, show):
     results["verdicts"] = latency.verdicts(results["latency"])
 
 
+def run_overhead(results, options, all_peers, show):
+    """run_overhead sets Ebb beside itself without the heap profile."""
+    ebb = [peer for peer in all_peers if peer.name == "ebb" and not peer.missing]
+    if not ebb or not shutil.which("valgrind"):
+        results["skipped"].append({"case": "overhead", "why": "no ebb to measure" if not ebb else
+                                   "valgrind is missing, which counts instructions"})
+        return
+    pair = overhead.variants(ebb[0])
+    results["peers"] = [peer.describe() for peer in pair]
+    results["options"]["best_of"] = options.best_of = ["off"]
+    chosen = [case for case in cases.choose(options.only) if case.program
+              and os.path.exists(os.path.join(options.bindir, case.program))]
+    results["overhead"] = overhead.record(chosen, ebb[0], options, show)
+    results["overhead_verdicts"] = overhead.verdicts(results["overhead"])
+    run_series(results, options, pair, show)
+
+
 def draw(json_path, svg_path, show, program="picture.py"):
     """draw runs picture.py; where this Python lacks matplotlib, the system's may have it."""
     script = os.path.join(FOLDER, program)
@@ -225,7 +245,7 @@ def main():
     results = {"format": 1, "machine": machine.facts(PROJECT), "options": vars(options).copy(),
                "peers": [peer.describe() for peer in all_peers], "macro": [], "micro": [],
                "runs": [], "failures": [], "skipped": [], "summary": {}, "curves": [],
-               "policy": [], "survivors": [], "latency": []}
+               "policy": [], "survivors": [], "latency": [], "overhead": []}
     load = results["machine"]["load_average"][0]
     if load > results["machine"]["processors"] / 2:
         show.note(f"the machine is busy (load average {load:.1f}): times will spread")
@@ -240,6 +260,8 @@ def main():
         run_survivors(results, options, all_peers, show)
     if options.suite == "latency":
         run_latency(results, options, all_peers, show)
+    if options.suite == "overhead":
+        run_overhead(results, options, all_peers, show)
     return finish(results, options, show)
 
 
@@ -252,8 +274,10 @@ def finish(results, options, show):
         json.dump(results, file, indent=1)
         file.write("\n")
     show.clear()
-    print("\n\n".join(text for text in (tables.report(results), waves_tables.report(results))
-                      if text))
+    parts = [tables.report(results), waves_tables.report(results)]
+    if options.suite == "overhead":
+        parts = [overhead.report(results), tables.missing_lines(results)]
+    print("\n\n".join(text for text in parts if text))
     print(f"\nresults: {json_path}")
     if results["curves"]:
         svg_path = draw(json_path, os.path.join(options.out, "curves.svg"), show)
@@ -264,9 +288,9 @@ def finish(results, options, show):
                         "waves_picture.py")
         if svg_path:
             print(f"picture: {svg_path}")
-    broken = results["failures"] or any(
-        run.get("failure")
-        for part in ("curves", "policy", "survivors", "latency") for run in results[part])
+    parts = ("curves", "policy", "survivors", "latency", "overhead")
+    broken = results["failures"] or any(run.get("failure")
+                                        for part in parts for run in results[part])
     return 1 if broken else 0
 
 

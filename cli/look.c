@@ -110,6 +110,10 @@ void look_command(int pid, char *buf, size_t cap)
             buf[i] = ' ';
         }
     }
+    // Servers that write their own title pad it, as redis does.
+    for (size_t end = strlen(buf); end > 1 && buf[end - 1] == ' '; end--) {
+        buf[end - 1] = '\0';
+    }
     printable(buf);
 }
 
