@@ -44,6 +44,7 @@ def count(case, peer, options):
     """count returns instructions of a run, or a text that says what went wrong."""
     with tempfile.TemporaryDirectory(prefix="ebb-overhead-") as folder:
         command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--trace-children=yes",
+                   "--fair-sched=try",
                    f"--cachegrind-out-file={folder}/%p", "--log-file=/dev/null",
                    os.path.join(options.bindir, case.program)] + case.arguments(options.size)
         try:

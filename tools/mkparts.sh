@@ -1,19 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkparts.sh OUT.a LIBZ.a LIBPROTOBUF-NANOPB.a LIBBACKTRACE.a: what profiles are written with, as
-# one archive that uses nothing of libc but memory and strings, because it runs in threads that libc
-# does not know.
+# mkparts.sh OUT.a LIBZ.a LIBPROTOBUF-NANOPB.a LIBBACKTRACE.a LIBGCC_EH.a: what profiles are taken
+# and written with, as one archive that uses nothing of libc but memory and strings, because it runs
+# in threads that libc does not know.
 #
 # Of each library only the members are taken that compute. What they want from a system (memory,
 # files, the list of modules, errno, texts for errors) gets names that src/profile/parts.c defines;
-# zlib's own names get its prefix z_, so that they do not stand in for those of a libz.so. A use of
-# libc that is not on the list below ends the build. AR, NM and OBJCOPY choose other tools.
+# zlib's own names get its prefix z_, so that they do not stand in for those of a libz.so, and
+# libgcc's unwinder gets parts_, so that it does not stand in for the program's. A use of libc that
+# is not on the list below ends the build. AR, NM and OBJCOPY choose other tools.
 set -eu
 out=$1
 zlib=$2
 nanopb=$3
 backtrace=$4
+unwinder=$5
 ar=${AR:-ar}
 nm=${NM:-nm}
 objcopy=${OBJCOPY:-objcopy}
@@ -39,10 +41,13 @@ members() {
 members "$zlib" deflate.o trees.o adler32.o crc32.o
 (cd "$folder" && "$nm" -g --defined-only ./*.o) |
     awk 'NF == 3 { print $3, "z_" $3 }' | sort -u >"$folder/names"
+members "$unwinder" unwind-dw2.o
+(cd "$folder" && "$nm" -g --defined-only unwind-dw2.o) |
+    awk 'NF == 3 { print $3, "parts_" $3 }' >>"$folder/names"
 members "$nanopb" pb_encode.c.o pb_common.c.o
 members "$backtrace" dwarf.o elf.o fileline.o sort.o state.o
-for name in zcalloc zcfree z_errmsg dl_iterate_phdr fstat lstat readlink getpid snprintf \
-    __errno_location; do
+for name in _Unwind_Find_FDE zcalloc zcfree z_errmsg dl_iterate_phdr fstat lstat readlink getpid \
+    snprintf __errno_location; do
     echo "$name parts_$name"
 done >"$folder/wanted"
 cat "$folder/wanted" >>"$folder/names"
@@ -61,7 +66,7 @@ rm -f "$out"
         echo "backtrace_$name"
     done
     printf '%s\n' memcpy memset memcmp memmove memchr strlen strcmp strnlen strrchr strncmp \
-        __stack_chk_fail __stack_chk_guard _GLOBAL_OFFSET_TABLE_
+        abort __stack_chk_fail __stack_chk_guard _GLOBAL_OFFSET_TABLE_
 } | sort -u >"$folder/known"
 strange=$("$nm" -u "$out" | awk 'NF == 2 && $1 == "U" && $2 !~ /^__aarch64_/ { print $2 }' |
     sort -u | comm -23 - "$folder/known" | tr '\n' ' ')

@@ -80,7 +80,8 @@ struct span {
     uint32_t alloc_left;   // (T) allocations to the next sample (span/spansample.c)
     uint32_t alloc_end;    // (T) less alloc_left: allocations ever, modulo 2^32
     uint32_t used;         // (T) blocks in use, one more while the span is CURRENT (span/span.h)
-    uint32_t threaded;     // (T) blocks that have ever been on a free list; the rest is untouched
+    uint16_t threaded;     // (T) blocks that have ever been on a free list; the rest is untouched
+    uint16_t alloc_pace;   // (T) sample_pace of the cache that drew alloc_left
     uint16_t capacity;     // (C) blocks in the span
     uint16_t record_index; // (C) in its arena
     uint32_t looked;       // (T) what span/look.c saw at its last look

@@ -8,20 +8,17 @@
 
 #define LN2 0.6931471805599453
 
-// The natural logarithm of 1 <= m < 2, to nine digits: the series of atanh.
+// The natural logarithm of 1 <= m < 2, to 0.00001 (Abramowitz and Stegun, 4.1.43). Drawn for every
+// span, so there is no division; and five bytes more or less in 512 KiB are nothing.
 static double ln_mantissa(double m)
 {
-    double t = (m - 1) / (m + 1);
-    double s = t * t;
-    double sum = 1.0 / 15;
-    sum = sum * s + 1.0 / 13;
-    sum = sum * s + 1.0 / 11;
-    sum = sum * s + 1.0 / 9;
-    sum = sum * s + 1.0 / 7;
-    sum = sum * s + 1.0 / 5;
-    sum = sum * s + 1.0 / 3;
-    sum = sum * s + 1.0;
-    return 2 * t * sum;
+    double x = m - 1;
+    double sum = 0.03215845;
+    sum = sum * x - 0.13606275;
+    sum = sum * x + 0.28947478;
+    sum = sum * x - 0.49190896;
+    sum = sum * x + 0.99949556;
+    return sum * x;
 }
 
 // Exponentially distributed with mean 1: -ln of a number between 0 and 1.
@@ -30,7 +27,8 @@ static double draw_exponential(uint64_t random)
     int zeros = random == 0 ? 63 : __builtin_clzll(random);
     uint64_t bits = random << zeros | (uint64_t)1 << 63;
     double mantissa = (double)(bits >> 11) * (1.0 / (double)((uint64_t)1 << 52));
-    return (zeros + 1) * LN2 - ln_mantissa(mantissa);
+    double value = (zeros + 1) * LN2 - ln_mantissa(mantissa);
+    return value > 0 ? value : 0; // the approximation may lie beyond
 }
 
 uint32_t heap_sample_draw(uint64_t random, uint64_t interval_bytes, uint64_t block_bytes)

@@ -4,16 +4,16 @@
 // by what has been learned from doing so.
 //
 // Model
-//   Since GCC 12 libgcc finds the tables through glibc's _dl_find_object, which takes no lock and
-//   allocates nothing: a thread in the middle of dlopen may be unwound, and so may a signal
-//   handler. A JIT's frames have no tables; the stack ends there.
+//   The tables are found by fde.c, which takes no lock and allocates nothing: a thread in the
+//   middle of dlopen may be unwound, and so may a signal handler. A JIT's frames have no tables;
+//   the stack ends there.
 //   Reading the tables costs some 2,000 instructions a frame. But at nearly every return address
 //   the frame has always the same size. So sizes are remembered by return address:
 //     1 to 3    seen so often, always with this size; from 2 on it is believed
 //     END       the outermost frame
 //     VARIES    seen with two sizes (alloca, VLAs): only the tables know
 //   A stack is taken from the sizes only if all its frames are known and lie within the thread's
-//   stack; else the tables are asked. They are asked for one stack in 64 anyway, and what was
+//   stack; else the tables are asked. They are asked for one stack in 256 anyway, and what was
 //   believed and was wrong VARIES from then on: code may come and go at an address.
 //
 // Locking
@@ -30,9 +30,17 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <ucontext.h>
+
+// libgcc's unwinder as it is in libparts.a (tools/mkparts.sh): beside that of the program, and with
+// fde.c to find the tables.
+#define _Unwind_Backtrace parts__Unwind_Backtrace
+#define _Unwind_GetCFA parts__Unwind_GetCFA
+#define _Unwind_GetIP parts__Unwind_GetIP
+#define _Unwind_GetIPInfo parts__Unwind_GetIPInfo
 #include <unwind.h>
 
 #include "os/thread.h"
+#include "profile/fde.h"
 #include "profile/profile.h"
 
 // A frame above is not farther away than this: tables can be wrong, and what they name is read.
@@ -57,7 +65,7 @@ enum entry_state {
 };
 
 // One stack in so many is taken by the tables although its sizes are known.
-#define CHECK_EVERY 64
+#define CHECK_EVERY 256
 
 static atomic_u64 entries[ENTRY_COUNT]; // (A)
 static atomic_u32 walk_count;           // (A)
@@ -148,7 +156,7 @@ struct unwinding {
     uintptr_t pc;        // of the last frame
     uintptr_t frame;     // the stack pointer in it
     bool stopped;        // by us, not at the stack's end
-    uintptr_t own_start; // of Ebb's text, if it is a library of its own
+    uintptr_t own_start; // of Ebb's text; 0 if nobody knows where that ends (unit tests)
     uintptr_t own_end;
 };
 
@@ -175,15 +183,38 @@ static _Unwind_Reason_Code unwind_frame(struct _Unwind_Context *context, void *a
     return _URC_NO_REASON;
 }
 
-// Where the library lies; empty if it is part of the program.
+// libebb.a has all its code in this section (tools/mkarchive.sh); the linker makes the names.
+extern const char __start_ebb_text[] __attribute__((weak, visibility("hidden")));
+extern const char __stop_ebb_text[] __attribute__((weak, visibility("hidden")));
+
+// Where our code lies, the whole library or a section of the program: found once, by whoever is
+// first; empty in unit tests, which have it among their own.
+static atomic_u64 own_code[2]; // (A) start and end
+static atomic_u32 own_known;   // (A) 1: own_code is set
+
 static void own_find(struct unwinding *u)
 {
     struct dl_find_object found;
-    if (_dl_find_object((void *)unwind_stack, &found) == 0 && found.dlfo_link_map != NULL &&
-        found.dlfo_link_map->l_name[0] != '\0') {
-        u->own_start = (uintptr_t)found.dlfo_map_start;
-        u->own_end = (uintptr_t)found.dlfo_map_end;
+    if (load_acquire(&own_known) == 0) { // pairs with store_release below
+        if (__start_ebb_text != NULL) {
+            store_relaxed(&own_code[0], (uintptr_t)__start_ebb_text);
+            store_relaxed(&own_code[1], (uintptr_t)__stop_ebb_text);
+        } else if (_dl_find_object((void *)unwind_stack, &found) == 0 &&
+                   found.dlfo_link_map != NULL && found.dlfo_link_map->l_name[0] != '\0') {
+            store_relaxed(&own_code[0], (uintptr_t)found.dlfo_map_start);
+            store_relaxed(&own_code[1], (uintptr_t)found.dlfo_map_end);
+        }
+        store_release(&own_known, 1); // pairs with load_acquire above
     }
+    u->own_start = load_relaxed(&own_code[0]);
+    u->own_end = load_relaxed(&own_code[1]);
+}
+
+// Whether there are tables of our own code: without, libgcc's unwinder ends the program.
+static bool tables_are(void)
+{
+    uintptr_t function;
+    return fde_find((uintptr_t)unwind_stack, &function) != NULL;
 }
 
 static uint32_t tables_walk(struct unwinding *u)
@@ -195,40 +226,43 @@ static uint32_t tables_walk(struct unwinding *u)
     return u->depth;
 }
 
-// Passes the frames of the library, which all keep a frame pointer, and tries the rest by sizes.
-ATTR_ANY_STACK static uint32_t unwind_learned(const struct unwinding *u, uintptr_t *frame)
+// Passes our own frames, which all keep a frame pointer. The frame pointer of the first other one,
+// above which its return address is; NULL if there is none, or nobody knows.
+ATTR_ANY_STACK static uintptr_t *own_pass(const struct unwinding *u, uintptr_t *frame)
 {
 #if defined(__x86_64__)
-    uintptr_t pc = frame[1];
-    for (int i = 0; i < 16 && pc - u->own_start < u->own_end - u->own_start; i++) {
-        frame = (uintptr_t *)frame[0];
-        if (frame == NULL) {
-            return 0; // a bare thread: all its frames are the library's
+    for (int i = 0; i < 16 && frame != NULL; i++) { // NULL: a bare thread, with no others
+        if (frame[1] - u->own_start >= u->own_end - u->own_start) {
+            return frame;
         }
-        pc = frame[1];
+        frame = (uintptr_t *)frame[0];
     }
-    if (pc - u->own_start < u->own_end - u->own_start) {
-        return 0;
-    }
-    return learned_walk(pc, (uintptr_t)(frame + 2), u->stack, u->max);
 #else
     (void)u;
-    (void)frame;
-    return 0; // the return address has no fixed place there
+    (void)frame; // the return address has no fixed place there
 #endif
+    return NULL;
 }
 
-uint32_t unwind_stack(uintptr_t *stack, uint32_t max)
+ATTR_ANY_STACK uint32_t unwind_stack(uintptr_t *stack, uint32_t max)
 {
     struct unwinding u = {.stack = stack, .max = max};
     own_find(&u);
-    if (add_relaxed(&walk_count, 1) % CHECK_EVERY != 0) {
-        uint32_t depth = unwind_learned(&u, __builtin_frame_address(0));
+    uintptr_t *frame = own_pass(&u, __builtin_frame_address(0));
+    if (frame != NULL && add_relaxed(&walk_count, 1) % CHECK_EVERY != 0) {
+        uint32_t depth = learned_walk(frame[1], (uintptr_t)(frame + 2), stack, max);
         if (depth != 0) {
             return depth;
         }
     }
-    return tables_walk(&u);
+    if (tables_are()) {
+        return tables_walk(&u);
+    }
+    if (frame == NULL || max == 0) {
+        return 0;
+    }
+    stack[0] = frame[1];
+    return 1;
 }
 
 // --- from a signal handler ---
@@ -270,6 +304,8 @@ uint32_t unwind_interrupted(const void *context, uintptr_t *stack, uint32_t max)
 {
     struct unwinding u = {.stack = stack, .max = max, .depth = 1};
     stack[0] = context_pc(context);
-    _Unwind_Backtrace(unwind_interrupted_frame, &u);
+    if (tables_are()) {
+        _Unwind_Backtrace(unwind_interrupted_frame, &u);
+    }
     return u.depth;
 }

@@ -238,8 +238,8 @@ static struct span *refill(struct heap *heap, struct cache *cache, unsigned size
     span->used++;
     store_relaxed(&span->tag, span_tag(cache, span));
     cache_set_current(cache, size_class, span);
-    if (unlikely(cache->sample_adapted)) {
-        sample_redraw(heap, cache, span); // its countdown may be of another interval
+    if (unlikely(span->alloc_pace != cache->sample_pace)) {
+        sample_redraw(heap, cache, span); // its countdown is of another interval
     }
     return span;
 }

@@ -40,7 +40,6 @@ struct span *central_get(struct heap *heap, struct cache *cache, unsigned size_c
     lock_release(&central->lock);
     if (span != NULL) {
         cache_adopt(cache, span);
-        sample_redraw(heap, cache, span); // its countdown may be of another interval
     }
     return span;
 }

@@ -116,6 +116,6 @@ bool span_extend(struct heap *heap, struct span *span)
     }
     block->next = span->free;
     span->free = first;
-    span->threaded += count;
+    span->threaded = (uint16_t)(span->threaded + count);
     return true;
 }

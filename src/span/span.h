@@ -127,7 +127,7 @@ struct cache {
     uint64_t sample_since_ns;           // (T)
     const struct labels *labels;        // (T) of the thread; a signal handler of its reads it
     size_t growing_from;                // (T) bytes of the block that realloc is replacing, or 0
-    bool sample_adapted;                // (T) the interval has ever differed from the heap's
+    uint16_t sample_pace;               // (T) sample_interval is the heap's times 2 to this power
     struct quarantine *quarantine;      // (T) check=2 only (span/harden.c)
     struct cache *all_next;             // (C) list of all caches ever
     struct cache *dead_next;            // (WORLD lock)

@@ -52,6 +52,7 @@ static void span_draw(struct heap *heap, struct cache *cache, struct span *span,
     uint64_t random = rand_splitmix64(&cache->sample_random);
     span->alloc_left = heap_sample_draw(random, cache->sample_interval, span->block_bytes);
     span->alloc_end = allocs + span->alloc_left;
+    span->alloc_pace = cache->sample_pace;
 }
 
 void sample_redraw(struct heap *heap, struct cache *cache, struct span *span)
@@ -84,6 +85,7 @@ bool sample_large_due(struct cache *cache, uint64_t bytes)
 void sample_begin(struct heap *heap, struct cache *cache)
 {
     cache->sample_interval = load_relaxed(&heap->sample_interval);
+    cache->sample_pace = 0;
     cache->labels = NULL;
     large_draw(cache);
 }
@@ -120,6 +122,7 @@ void sample_set_interval(struct heap *heap, uint64_t bytes)
     for (struct cache *c = heap_first_cache(heap); c != NULL; c = c->all_next) {
         if (!c->midway) {
             c->sample_interval = bytes;
+            c->sample_pace = 0;
             large_draw(c);
             last = c;
         }
@@ -139,14 +142,15 @@ static void cache_pace(struct heap *heap, struct cache *cache, uint64_t began_ns
     if (elapsed_ns < PACE_NS) {
         return;
     }
+    uint64_t base = load_relaxed(&heap->sample_interval);
     uint64_t interval =
-        heap_sample_pace(cache->sample_interval, load_relaxed(&heap->sample_interval),
-                         cache->sample_spent_ns, elapsed_ns);
+        heap_sample_pace(cache->sample_interval, base, cache->sample_spent_ns, elapsed_ns);
     cache->sample_spent_ns = 0;
     cache->sample_since_ns = now_ns;
     if (interval != cache->sample_interval) {
+        int step = interval > cache->sample_interval ? 1 : -1;
         cache->sample_interval = interval;
-        cache->sample_adapted = true;
+        cache->sample_pace = interval == base ? 0 : (uint16_t)(cache->sample_pace + step);
         cache_redraw(heap, cache);
     }
 }

@@ -15,6 +15,7 @@ import tempfile
 import unittest
 
 BUILD = ""
+INCLUDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "include")
 
 C_NAMES = """
     malloc calloc realloc reallocarray free cfree posix_memalign aligned_alloc memalign valloc
@@ -76,6 +77,28 @@ int main(void)
     }
     printf("%d\\n", fatal() + span_of() + pageheap_alloc());
     return 0;
+}
+"""
+
+LEAK = """
+#include <ebb/ebb.h>
+#include <stdlib.h>
+
+void *kept[1000];
+
+__attribute__((noinline)) void keep_blocks(void)
+{
+    for (int i = 0; i < 1000; i += 2) {
+        free(malloc(100000));
+        kept[i] = malloc(5000);
+        kept[i + 1] = realloc(calloc(1, 100), 20000);
+    }
+}
+
+int main(void)
+{
+    keep_blocks();
+    return ebb_profile_write("heap", 1, 1) != 0;
 }
 """
 
@@ -143,6 +166,29 @@ class LinkTest(unittest.TestCase):
 
     def test_static_program(self):
         self.run_linked(self.path("libebb.a"), "-pthread", "-static")
+
+    def leaves(self, *args, is_whole=True):
+        """The innermost functions of a program's heap profile; whole stacks have main too."""
+        with open(self.source, "w", encoding="utf-8") as file:
+            file.write(LEAK)
+        program = os.path.join(self.folder.name, "leak")
+        subprocess.run(["cc", "-O1", "-g", "-fno-builtin", "-I" + INCLUDE, self.source, "-o",
+                        program, *args], check=True, stderr=subprocess.DEVNULL)
+        env = dict(os.environ, LD_LIBRARY_PATH=BUILD, EBB="profile_rate=65536")
+        text = subprocess.run([program], env=env, check=True, stdout=subprocess.PIPE,
+                              universal_newlines=True, timeout=60).stdout
+        found = re.findall(r"(?m)^\d+: \d+ \[.*\n#\t0x[0-9a-f]+\t(\w+)", text)
+        self.assertGreater(len(found), 1, text)
+        self.assertEqual("\tmain+" in text, is_whole, text)
+        return set(found)
+
+    def test_stacks_begin_in_the_program(self):
+        self.assertEqual(self.leaves("-L" + BUILD, "-lebb"), {"keep_blocks"})
+        self.assertEqual(self.leaves(self.path("libebb.a"), "-pthread"), {"keep_blocks"})
+        static = [self.path("libebb.a"), "-pthread", "-static"]
+        self.assertEqual(self.leaves(*static, "-Wl,--eh-frame-hdr"), {"keep_blocks"})
+        # It has no table to search: stacks have one frame, and nothing is registered or sorted.
+        self.assertEqual(self.leaves(*static, is_whole=False), {"keep_blocks"})
 
 
 if __name__ == "__main__":
