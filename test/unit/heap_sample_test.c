@@ -353,6 +353,45 @@ EBB_TEST(heap_sample, a_count_that_would_overflow_is_folded)
     ebb_free(block);
 }
 
+// Allocates until the span of a block is allocated from again; how its countdown has begun there.
+static uint32_t left_when_used(struct span *span, uint16_t pace)
+{
+    for (int turn = 0; span_of(&pageheap_main, ebb_malloc(1000)) != span; turn++) {
+        cr_assert(turn < 5000, "the span is not used again");
+    }
+    cr_assert(span->alloc_pace == pace, "the countdown has pace %u", span->alloc_pace);
+    return span->alloc_left + 1;
+}
+
+// What was drawn at one interval goes on while that holds, wherever the span has been meanwhile,
+// and is drawn again at another.
+EBB_TEST(heap_sample, countdowns_are_of_the_interval_of_who_allocates)
+{
+    open_box(GIB);
+    enum { COUNT = 2000 };
+    void *blocks[COUNT];
+    for (size_t i = 0; i < COUNT; i++) {
+        blocks[i] = ebb_malloc(1000);
+    }
+    for (size_t i = 0; i < COUNT; i += 2) {
+        ebb_free(blocks[i]);
+    }
+    struct span *same = span_of(&pageheap_main, blocks[1]);
+    uint32_t left = same->alloc_left;
+    cr_assert(left_when_used(same, 0) == left, "the same interval, and another countdown");
+    // As cache_pace does it for a thread that has spent too long on stacks.
+    cache_self->sample_interval <<= 4;
+    cache_self->sample_pace += 4;
+    struct span *other = span_of(&pageheap_main, blocks[COUNT / 2 + 1]);
+    ebb_free(blocks[COUNT / 2 + 1]); // it was full again
+    cr_assert(other != same && other->alloc_pace == 0);
+    left = other->alloc_left;
+    cr_assert(left_when_used(other, 4) != left, "another interval, and the same countdown");
+    // Back to what all have.
+    sample_set_interval(&heap_main, GIB);
+    cr_assert(other->alloc_pace == 0 && cache_self->sample_pace == 0);
+}
+
 // --- tables ---
 
 EBB_TEST(heap_sample, without_memory_blocks_are_just_not_sampled)
