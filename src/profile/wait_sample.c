@@ -491,13 +491,23 @@ static bool events_collect(struct profile_set *set, enum wait_event event, const
 
 static bool block_collect(struct profile_set *set, const char **why)
 {
-    comment_number(set, "blockprofile_rate in ns: ", load_relaxed(&waits.block_rate_ns));
+    uint64_t rate = load_relaxed(&waits.block_rate_ns);
+    comment_number(set, "blockprofile_rate in ns: ", rate);
+    if (rate == 0) {
+        profile_set_comment(set, "waits are not recorded; EBB=blockprofile_rate=NS at the start of "
+                                 "the program turns it on");
+    }
     return events_collect(set, EVENT_BLOCK, why);
 }
 
 static bool mutex_collect(struct profile_set *set, const char **why)
 {
-    comment_number(set, "mutexprofile_fraction: ", load_relaxed(&waits.mutex_fraction));
+    uint64_t fraction = load_relaxed(&waits.mutex_fraction);
+    comment_number(set, "mutexprofile_fraction: ", fraction);
+    if (fraction == 0) {
+        profile_set_comment(set, "waits are not recorded; EBB=mutexprofile_fraction=N at the start "
+                                 "of the program turns it on");
+    }
     uint64_t unseen = load_relaxed(&waits.unseen_count);
     if (unseen != 0) {
         comment_number(set, "waits not seen, too many locks at a time: ", unseen);

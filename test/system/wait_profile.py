@@ -84,9 +84,11 @@ def check_off():
     for options in ({}, {'blockprofile_rate': 0, 'mutexprofile_fraction': 0}):
         folder, _ = known(options)
         for name in ('block', 'mutex'):
-            samples = pprof.Profile(os.path.join(folder, name)).samples
-            if samples:
-                raise Fail('%s is not empty: %s' % (name, samples))
+            profile = pprof.Profile(os.path.join(folder, name))
+            if profile.samples:
+                raise Fail('%s is not empty: %s' % (name, profile.samples))
+            if not any('turns it on' in text for text in profile.texts):
+                raise Fail('%s does not say why it is empty: %s' % (name, profile.texts))
         if top(folder + '/threadcreate', 'threadcreate').get('start_thread') != 1:
             raise Fail('threadcreate is empty with the other profiles off')
     folder, _ = known({'mutexprofile_fraction': 1})
