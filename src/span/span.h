@@ -128,6 +128,7 @@ struct cache {
     const struct labels *labels;        // (T) of the thread; a signal handler of its reads it
     size_t growing_from;                // (T) bytes of the block that realloc is replacing, or 0
     uint16_t sample_pace;               // (T) sample_interval is the heap's times 2 to this power
+    bool sample_slow;                   // (T) stacks took too long when that was last looked at
     struct quarantine *quarantine;      // (T) check=2 only (span/harden.c)
     struct cache *all_next;             // (C) list of all caches ever
     struct cache *dead_next;            // (WORLD lock)
