@@ -10,8 +10,9 @@
 //   By the letters above.
 //
 // Flow
-//   life.c starts keeper.c, which starts door.c; door.c uses http.c, peer.c, listen.c and hands
-//   jobs to worker.c, which calls the handlers in pages.c, named.c, numbers.c and gops_answer.c.
+//   life.c starts keeper.c, which starts door.c; door.c waits for conn.c, which uses http.c, peer.c
+//   and listen.c and hands jobs to crew.c, whose workers call the handlers in pages.c, named.c,
+//   numbers.c and gops_answer.c. bell.c below them all has the state, and what wakes whom.
 //
 // Why this way
 //   One header for a folder whose files are steps of one walk.
@@ -22,6 +23,7 @@
 #define EBB_AGENT_AGENT_INT_H
 
 #include <llhttp.h>
+#include <signal.h>
 #include <sys/types.h>
 
 #include "agent/agent.h"
@@ -396,12 +398,20 @@ struct agent {
 
 extern struct agent agent_main ATTR_HIDDEN;
 
+// bell.c: what the threads tell each other.
+#define DOOR_SIGNAL SIGURG // wakes the door, which blocks every signal: any will do
+// agent_is_over tells whether somebody has ended what runs.
 bool agent_is_over(void);
+// agent_ring_door has the door look at its connections and at what is wanted.
 void agent_ring_door(void);
+// agent_release has the keeper give all memory back, and waits for it. In a worker.
+void agent_release(void);
+// For the keeper: whether a worker asks for that, and that it is done.
+bool agent_release_asked(void);
+void agent_release_done(void);
+
 void door_run(void *arg);
 void keeper_run(void *arg);
-// agent_release has the keeper give all memory back, and waits for it.
-void agent_release(void);
 
 // crew.c: work_give hands the connection's job to a worker, or does it if there can be none.
 void work_give(struct conn *conn, size_t working);

@@ -24,19 +24,9 @@
 #include "os/leave.h"
 #include "os/sys.h"
 
-// Wakes the door. It blocks every signal, so that any will do.
-#define DOOR_SIGNAL SIGURG
 #define ACCEPT_TURNS 64
 #define RETRY_NS (100 * NS_PER_MS)
 #define OWN_FDS 16 // descriptors besides connections
-
-void agent_ring_door(void)
-{
-    uint32_t tid = load_seq(&agent_main.door_tid); // pairs with store_seq in door_run
-    if (tid != 0) {
-        sys_call3(SYS_tgkill, load_relaxed(&agent_main.pid), tid, DOOR_SIGNAL);
-    }
-}
 
 // --- what is wanted ---
 

@@ -11,39 +11,6 @@
 #include "os/sys.h"
 #include "release/release.h"
 
-// Who moves release_ask on: a worker NONE -> ASKED, the keeper ASKED -> DONE, the worker DONE ->
-// NONE.
-enum { RELEASE_NONE, RELEASE_ASKED, RELEASE_DONE };
-
-static void release_move(uint32_t state)
-{
-    store_release(&agent_main.release_ask, state); // pairs with the load_acquire of who waits
-    futex_wake(&agent_main.release_ask, INT32_MAX);
-}
-
-static void keeper_ring(void)
-{
-    add_seq(&agent_main.keeper_bell, 1); // pairs with load_seq in session_run
-    futex_wake(&agent_main.keeper_bell, 1);
-}
-
-void agent_release(void)
-{
-    for (;;) {
-        uint32_t state = RELEASE_NONE;
-        // Pairs with release_move of the worker that asked before.
-        if (cas_acquire(&agent_main.release_ask, &state, RELEASE_ASKED)) {
-            break;
-        }
-        futex_wait(&agent_main.release_ask, state, NS_PER_MS);
-    }
-    keeper_ring();
-    while (load_acquire(&agent_main.release_ask) == RELEASE_ASKED) { // pairs with release_move
-        futex_wait(&agent_main.release_ask, RELEASE_ASKED, 0);
-    }
-    release_move(RELEASE_NONE);
-}
-
 static void wait_gone(struct bare_thread *thread)
 {
     // The kernel clears alive and wakes; pairs with nothing of ours.
@@ -66,10 +33,11 @@ static void session_run(void)
         return;
     }
     for (;;) {
-        uint32_t bell = load_seq(&agent_main.keeper_bell); // pairs with keeper_ring, door_run
-        if (load_acquire(&agent_main.release_ask) == RELEASE_ASKED) {
+        uint32_t bell =
+            load_seq(&agent_main.keeper_bell); // pairs with keeper_ring in bell.c, door_run
+        if (agent_release_asked()) {
             releaser_release_now("agent", NULL);
-            release_move(RELEASE_DONE);
+            agent_release_done();
         }
         if (load_acquire(&agent_main.door_gone) != 0) { // pairs with store_release in door_run
             break;

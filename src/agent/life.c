@@ -26,8 +26,6 @@
 #include "os/futex.h"
 #include "os/sys.h"
 
-struct agent agent_main;
-
 // As in control/signal.c, for the same reasons.
 #define END_NS (100 * NS_PER_MS)
 #define LEAVE_NS (5 * NS_PER_S)
@@ -37,11 +35,6 @@ struct agent agent_main;
 // A worker reads DWARF and deflates; its tables are not on the stack, but its calls are deep.
 #define WORKER_STACK_BYTES (256 * KIB)
 #define DOOR_STACK_BYTES (64 * KIB)
-
-bool agent_is_over(void)
-{
-    return load_seq(&agent_main.era) != agent_main.own_era; // pairs with add_seq in agent_stop
-}
 
 // Is there an agent of this process to act on? The order matters: getpid may be forbidden.
 static bool agent_is_ours(void)
