@@ -213,9 +213,6 @@ bool heap_sample_add(uintptr_t addr, uintptr_t place, const struct heap_call *ca
         samples.dropped_count++;
     }
     lock_release(&samples.lock);
-    if (sample != NULL) {
-        usdt_alloc((const void *)addr, call->block_bytes, call->interval_bytes);
-    }
     return sample != NULL;
 }
 

@@ -11,7 +11,8 @@
 //   computed.
 //
 // Locking
-//   None; the probes are in the thread that allocates, with no lock held or the sampler's own.
+//   None; the probes are in the thread that allocates or frees. alloc fires with no lock held and
+//   outside of the time by which the pace of samples is found: a tracer may stop the thread.
 //
 // Flow
 //   span/spansample.c -> usdt_alloc, usdt_free -> one no-operation.

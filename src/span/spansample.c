@@ -274,14 +274,17 @@ void *sample_alloc(size_t bytes, size_t align)
     struct cache *cache = hold.cache;
     call.interval_bytes = cache->sample_interval;
     call.labels = cache->labels;
+    call.block_bytes = 0; // until there is a block
     void *addr;
+    bool added = false;
     if (!growth_chance(cache, call.interval_bytes, bytes)) {
         addr = plain_small(heap, cache, align_up(max_size(bytes, 1), align));
     } else {
         struct sampled made = sampled_alloc(heap, cache, bytes, align);
         addr = made.addr;
         call.block_bytes = made.block_bytes;
-        if (addr != NULL && !heap_sample_add((uintptr_t)addr, (uintptr_t)made.place, &call)) {
+        added = addr != NULL && heap_sample_add((uintptr_t)addr, (uintptr_t)made.place, &call);
+        if (addr != NULL && !added) {
             if (made.extra != NULL) {
                 extra_free(heap, cache, span_of(heap->pages, made.extra), made.extra);
             }
@@ -291,6 +294,10 @@ void *sample_alloc(size_t bytes, size_t align)
         cache_pace(heap, cache, began_ns, clock_now_ns());
     }
     cache_unhold(hold);
+    // Here, where a tracer that stops the thread costs it neither samples nor others a lock.
+    if (added) {
+        usdt_alloc(addr, call.block_bytes, call.interval_bytes);
+    }
     return addr;
 }
 
@@ -313,12 +320,16 @@ void sample_large(struct span *span)
     call.interval_bytes = cache->sample_interval;
     call.block_bytes = span_block_bytes(span);
     call.labels = cache->labels;
-    if (growth_chance(cache, call.interval_bytes, call.block_bytes) &&
-        heap_sample_add(span->base, span->base, &call)) {
+    bool added = growth_chance(cache, call.interval_bytes, call.block_bytes) &&
+                 heap_sample_add(span->base, span->base, &call);
+    if (added) {
         span->free = span; // large_free_owned asks the table
     }
     cache_pace(heap, cache, began_ns, clock_now_ns());
     cache_unhold(hold);
+    if (added) {
+        usdt_alloc((const void *)span->base, call.block_bytes, call.interval_bytes);
+    }
 }
 
 static void *block_around(const struct span *span, const void *addr)

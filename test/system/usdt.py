@@ -41,7 +41,7 @@ def commands(folder):
 
 def compare(what, weights, truth):
     """The sum of the weights is the truth within five deviations. A tracer that stops the thread
-    makes its samples dear, so that it takes fewer, of more weight."""
+    does not make it sample less."""
     deviation = sum(weight * weight for weight in weights) ** .5
     say('%-9s %4d samples stand for %4d of %4d MB, deviation %d MB'
         % (what, len(weights), sum(weights) // 10**6, truth // 10**6, deviation // 10**6))
