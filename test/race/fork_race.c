@@ -30,6 +30,7 @@
 
 static atomic_ptr slots[THREADS_MAX][SLOT_COUNT];
 static atomic_u32 stopping;
+static atomic_u32 started;
 static atomic_u64 handler_calls;
 static atomic_u64 steps;
 static unsigned thread_count;
@@ -69,6 +70,7 @@ static void *worker_run(void *arg)
 {
     uint64_t random = *(uint64_t *)arg;
     uint64_t here = frame_below(&random, THREADS_MAX);
+    add_relaxed(&started, 1);
     while (load_relaxed(&stopping) == 0) {
         // Mostly its own row; every fourth time another thread's.
         uint64_t row = frame_below(&random, 4) == 0 ? frame_below(&random, THREADS_MAX) : here;
@@ -210,6 +212,11 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < thread_count; i++) {
         seeds[i] = frame_random(&random);
         FRAME_CHECK(pthread_create(&threads[i], NULL, worker_run, &seeds[i]) == 0);
+    }
+    // A thread that starts uses the sanitizer's own allocator, whose locks no fork handler sees to:
+    // a child of that moment could start no thread.
+    while (load_relaxed(&started) != thread_count) {
+        race_sleep_us(100);
     }
     for (unsigned i = 0; i < forks; i++) {
         uint64_t seed = frame_random(&random);
