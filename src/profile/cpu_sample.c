@@ -60,6 +60,7 @@ struct cpu_thread {
     int tid;
     int timer; // the kernel's number, -1: none
     bool alive;
+    bool named_twice; // the name was read again after it was first seen
     char name[THREAD_NAME_BYTES];
 };
 
@@ -163,7 +164,10 @@ static void thread_name(struct cpu_thread *thread)
     while (count > 0 && (text[count - 1] == '\n' || text[count - 1] == '\0')) {
         count--;
     }
-    size_t length = count > 0 ? min_size((size_t)count, THREAD_NAME_BYTES - 1) : 0;
+    if (count <= 0) {
+        return; // it has ended: what it was called before stays
+    }
+    size_t length = min_size((size_t)count, THREAD_NAME_BYTES - 1);
     memcpy(thread->name, text, length);
     thread->name[length] = '\0';
 }
@@ -173,6 +177,10 @@ static void thread_seen(int tid)
     for (size_t i = 0; i < cpu.thread_count; i++) {
         if (cpu.threads[i].tid == tid) {
             cpu.threads[i].alive = true;
+            if (!cpu.threads[i].named_twice) {
+                cpu.threads[i].named_twice = true;
+                thread_name(&cpu.threads[i]); // a new thread gets its name after it has begun
+            }
             return;
         }
     }
