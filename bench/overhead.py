@@ -31,8 +31,8 @@ RUN_SECONDS_MAX = 900
 # The default is spelt out, so that both read an option when they start.
 OFF = {"EBB": "profile_rate=0"}
 ON = {"EBB": "profile_rate=524288"}
-# These do little but wait for the clock.
-UNCOUNTED = ("redis", "latency")
+# It does little but wait for the clock.
+UNCOUNTED = ("latency",)
 
 
 def variants(ebb):
@@ -117,7 +117,7 @@ def verdicts(runs):
 
 
 def time_of(results, case):
-    """time_of a case: on over off, with its interval; for the mean that of all cases."""
+    """time_of a case: its entries of time and of processor time, None where there is none."""
     cells = []
     for quantity in ("seconds", "cpu_seconds"):
         summary = results["summary"].get(quantity, {}).get(case)

@@ -85,11 +85,7 @@ void workers_end(void)
     store_release(&agent_main.workers_over, 1); // pairs with load_acquire in worker_run
     work_ring(AGENT_WORKERS);
     for (uint32_t i = 0; i < agent_main.worker_count; i++) {
-        struct bare_thread *thread = &agent_main.workers[i];
-        // The kernel clears alive and wakes; pairs with nothing of ours.
-        while (load_acquire(&thread->alive) != 0) {
-            futex_wait(&thread->alive, 1, NS_PER_MS);
-        }
+        bare_wait_gone(&agent_main.workers[i], 0);
     }
     agent_main.worker_count = 0;
 }

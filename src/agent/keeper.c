@@ -11,14 +11,6 @@
 #include "os/sys.h"
 #include "release/release.h"
 
-static void wait_gone(struct bare_thread *thread)
-{
-    // The kernel clears alive and wakes; pairs with nothing of ours.
-    while (load_acquire(&thread->alive) != 0) {
-        futex_wait(&thread->alive, 1, NS_PER_MS);
-    }
-}
-
 static void session_run(void)
 {
     store_relaxed(&agent_main.door_gone, 0);
@@ -44,7 +36,7 @@ static void session_run(void)
         }
         futex_wait(&agent_main.keeper_bell, bell, 0);
     }
-    wait_gone(&agent_main.door);
+    bare_wait_gone(&agent_main.door, 0);
 }
 
 void keeper_run(void *arg)

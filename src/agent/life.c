@@ -120,20 +120,6 @@ static void memory_forget(void)
 
 // --- start and stop ---
 
-// Waits until the keeper has gone, for at most limit_ns.
-static bool keeper_wait_gone(uint64_t limit_ns)
-{
-    uint64_t until_ns = clock_now_ns() + limit_ns;
-    // The kernel clears alive and wakes; pairs with nothing of ours.
-    while (load_acquire(&agent_main.keeper.alive) != 0) {
-        if (clock_now_ns() >= until_ns) {
-            return false;
-        }
-        futex_wait(&agent_main.keeper.alive, 1, NS_PER_MS / 10);
-    }
-    return true;
-}
-
 static long keeper_start(void)
 {
     uint32_t expected = AGENT_NONE;
@@ -150,7 +136,7 @@ static long keeper_start(void)
     }
     // The last one may still be on its way out, on the stack that is to be used again.
     if (error == 0) {
-        error = keeper_wait_gone(GONE_NS) ? 0 : -EAGAIN;
+        error = bare_wait_gone(&agent_main.keeper, GONE_NS) ? 0 : -EAGAIN;
     }
     if (error == 0) {
         agent_main.own_era = era;
@@ -176,7 +162,7 @@ static bool agent_stop(uint64_t limit_ns)
         agent_ring_door();
         futex_wait(&agent_main.running, AGENT_RUNNING, NS_PER_MS);
     }
-    return keeper_wait_gone(limit_ns);
+    return bare_wait_gone(&agent_main.keeper, limit_ns);
 }
 
 static void agent_unhold(void)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "agent/agent_int.h"
+#include "os/procfs.h"
 #include "os/sys.h"
 
 #define CMDLINE_MAX (2 * MIB)
@@ -14,11 +15,7 @@
 // The name that the kernel has for the program's first thread, "" if it does not say.
 static void process_comm(char *out, size_t cap)
 {
-    long fd = sys_call4(SYS_openat, AT_FDCWD, "/proc/self/comm", O_RDONLY | O_CLOEXEC, 0);
-    long count = fd < 0 ? 0 : sys_call3(SYS_read, fd, out, cap - 1);
-    if (fd >= 0) {
-        sys_call1(SYS_close, fd);
-    }
+    long count = procfs_file_read("/proc/self/comm", out, cap);
     out[count > 0 ? count - 1 : 0] = '\0'; // without the line's end
 }
 

@@ -247,19 +247,6 @@ static void recorder_ring(void)
     futex_wake(&recorder.bell, 1);
 }
 
-static bool recorder_wait_gone(uint64_t limit_ns)
-{
-    uint64_t until_ns = clock_now_ns() + limit_ns;
-    // The kernel clears alive and wakes; pairs with nothing of ours.
-    while (load_acquire(&recorder.thread.alive) != 0) {
-        if (clock_now_ns() >= until_ns) {
-            return false;
-        }
-        futex_wait(&recorder.thread.alive, 1, NS_PER_MS / 10);
-    }
-    return true;
-}
-
 // May run inside an allocation: it starts the thread or rings it, and touches nothing of the heap.
 static void recorder_heard(void)
 {
@@ -274,7 +261,7 @@ static void recorder_heard(void)
     }
     // First the era, then held: see control/signal.c server_start.
     uint32_t era = load_seq(&recorder.era);
-    bool started = load_seq(&recorder.held) == 0 && recorder_wait_gone(GONE_NS);
+    bool started = load_seq(&recorder.held) == 0 && bare_wait_gone(&recorder.thread, GONE_NS);
     if (started) {
         recorder.own_era = era;
         recorder.thread.stack_bytes = STACK_BYTES;
@@ -300,7 +287,7 @@ static bool recorder_stop(uint64_t limit_ns)
         recorder_ring();
         futex_wait(&recorder.running, RECORDER_RUNNING, NS_PER_MS);
     }
-    return recorder_wait_gone(limit_ns);
+    return bare_wait_gone(&recorder.thread, limit_ns);
 }
 
 static bool recorder_wanted(void)

@@ -92,20 +92,6 @@ static void control_run(void *arg)
     }
 }
 
-// Waits until the thread has gone, for at most limit_ns.
-static bool server_wait_gone(uint64_t limit_ns)
-{
-    uint64_t until_ns = clock_now_ns() + limit_ns;
-    // The kernel clears alive and wakes; pairs with nothing of ours.
-    while (load_acquire(&control_main.worker.alive) != 0) {
-        if (clock_now_ns() >= until_ns) {
-            return false;
-        }
-        futex_wait(&control_main.worker.alive, 1, NS_PER_MS / 10);
-    }
-    return true;
-}
-
 // Makes the server look up. It blocks every signal, so that this one only ends its sleep.
 static void server_ring(void)
 {
@@ -133,7 +119,7 @@ static void server_start(void)
     }
     long error = -EAGAIN;
     // The last thread may still be on its way out, on the stack that is to be used again.
-    if (server_wait_gone(GONE_NS)) {
+    if (bare_wait_gone(&control_main.worker, GONE_NS)) {
         control_main.own_era = era;
         error = bare_start(&control_main.worker, &vm_kernel, control_run, NULL);
     }
@@ -159,7 +145,7 @@ static bool server_stop(uint64_t limit_ns)
         server_ring();
         futex_wait(&control_main.running, CONTROL_RUNNING, NS_PER_MS / 10);
     }
-    return server_wait_gone(limit_ns);
+    return bare_wait_gone(&control_main.worker, limit_ns);
 }
 
 // --- the signal ---

@@ -76,8 +76,5 @@ void control_session(void)
             futex_wait(&job.state, state, 0);
         }
     }
-    // The kernel clears alive; until then the stack is in use.
-    while (load_acquire(&control_main.door.alive) != 0) {
-        futex_wait(&control_main.door.alive, 1, NS_PER_MS);
-    }
+    bare_wait_gone(&control_main.door, 0); // until then the stack is in use
 }

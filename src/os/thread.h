@@ -68,6 +68,10 @@ size_t bare_block_bytes(size_t stack_bytes, size_t page_bytes);
 // run may use sys_call*, os/lock.h, os/futex.h, and no libc beyond memcpy and its like.
 long bare_start(struct bare_thread *thread, const struct vm *vm, void (*run)(void *), void *arg);
 
+// bare_wait_gone waits until the thread has ended and its stack is free, for at most limit_ns (0:
+// without a limit); false if it has not by then. True at once for one that never ran.
+bool bare_wait_gone(struct bare_thread *thread, uint64_t limit_ns);
+
 // bare_forget makes the struct usable in a forked child, where the thread does not exist.
 void bare_forget(struct bare_thread *thread);
 

@@ -13,6 +13,7 @@
 #include <signal.h>
 
 #include "base/check.h"
+#include "os/clock.h"
 #include "os/futex.h"
 #include "os/sys.h"
 
@@ -156,6 +157,19 @@ long bare_start(struct bare_thread *thread, const struct vm *vm, void (*run)(voi
         return ret;
     }
     return 0;
+}
+
+bool bare_wait_gone(struct bare_thread *thread, uint64_t limit_ns)
+{
+    uint64_t until_ns = limit_ns == 0 ? UINT64_MAX : clock_now_ns() + limit_ns;
+    // The kernel clears alive and wakes; pairs with nothing of ours.
+    while (load_acquire(&thread->alive) != 0) {
+        if (clock_now_ns() >= until_ns) {
+            return false;
+        }
+        futex_wait(&thread->alive, 1, NS_PER_MS / 10);
+    }
+    return true;
 }
 
 void bare_forget(struct bare_thread *thread)

@@ -60,7 +60,6 @@ struct cpu_thread {
     int tid;
     int timer; // the kernel's number, -1: none
     bool alive;
-    bool named_twice; // the name was read again after it was first seen
     char name[THREAD_NAME_BYTES];
 };
 
@@ -177,10 +176,6 @@ static void thread_seen(int tid)
     for (size_t i = 0; i < cpu.thread_count; i++) {
         if (cpu.threads[i].tid == tid) {
             cpu.threads[i].alive = true;
-            if (!cpu.threads[i].named_twice) {
-                cpu.threads[i].named_twice = true;
-                thread_name(&cpu.threads[i]); // a new thread gets its name after it has begun
-            }
             return;
         }
     }
@@ -272,6 +267,7 @@ static void timers_stop(void)
         if (cpu.threads[i].timer >= 0) {
             sys_call1(SYS_timer_delete, cpu.threads[i].timer);
         }
+        thread_name(&cpu.threads[i]); // again: many name themselves after they have begun
     }
     store_seq(&cpu.state, CPU_STARTING); // not running: pairs with load_seq in cpu_handler
     while (load_seq(&cpu.inside) != 0) { // pairs with sub_seq in cpu_handler

@@ -160,6 +160,11 @@ struct unwinding {
     uintptr_t own_end;
 };
 
+static bool is_own(const struct unwinding *u, uintptr_t pc)
+{
+    return pc - u->own_start < u->own_end - u->own_start;
+}
+
 static _Unwind_Reason_Code unwind_frame(struct _Unwind_Context *context, void *arg)
 {
     struct unwinding *u = arg;
@@ -176,7 +181,7 @@ static _Unwind_Reason_Code unwind_frame(struct _Unwind_Context *context, void *a
     }
     u->frame = frame;
     u->pc = pc;
-    if (u->depth == 0 && (first || pc - u->own_start < u->own_end - u->own_start)) {
+    if (u->depth == 0 && (first || is_own(u, pc))) {
         return _URC_NO_REASON;
     }
     u->stack[u->depth++] = pc;
@@ -190,31 +195,27 @@ extern const char __stop_ebb_text[] __attribute__((weak, visibility("hidden")));
 // Where our code lies, the whole library or a section of the program: found once, by whoever is
 // first; empty in unit tests, which have it among their own.
 static atomic_u64 own_code[2]; // (A) start and end
-static atomic_u32 own_known;   // (A) 1: own_code is set
+static atomic_u32 own_tables;  // (A) 1: there are tables of it; without, libgcc ends the program
+static atomic_u32 own_known;   // (A) 1: the others are set
 
 static void own_find(struct unwinding *u)
 {
     struct dl_find_object found;
-    if (load_acquire(&own_known) == 0) { // pairs with store_release below
+    uintptr_t function;
+    // Pairs with store_release below. A linker that does not know us yet is asked again.
+    if (load_acquire(&own_known) == 0 && _dl_find_object((void *)unwind_stack, &found) == 0) {
         if (__start_ebb_text != NULL) {
             store_relaxed(&own_code[0], (uintptr_t)__start_ebb_text);
             store_relaxed(&own_code[1], (uintptr_t)__stop_ebb_text);
-        } else if (_dl_find_object((void *)unwind_stack, &found) == 0 &&
-                   found.dlfo_link_map != NULL && found.dlfo_link_map->l_name[0] != '\0') {
+        } else if (found.dlfo_link_map != NULL && found.dlfo_link_map->l_name[0] != '\0') {
             store_relaxed(&own_code[0], (uintptr_t)found.dlfo_map_start);
             store_relaxed(&own_code[1], (uintptr_t)found.dlfo_map_end);
         }
+        store_relaxed(&own_tables, fde_find((uintptr_t)unwind_stack, &function) != NULL);
         store_release(&own_known, 1); // pairs with load_acquire above
     }
     u->own_start = load_relaxed(&own_code[0]);
     u->own_end = load_relaxed(&own_code[1]);
-}
-
-// Whether there are tables of our own code: without, libgcc's unwinder ends the program.
-static bool tables_are(void)
-{
-    uintptr_t function;
-    return fde_find((uintptr_t)unwind_stack, &function) != NULL;
 }
 
 static uint32_t tables_walk(struct unwinding *u)
@@ -232,7 +233,7 @@ ATTR_ANY_STACK static uintptr_t *own_pass(const struct unwinding *u, uintptr_t *
 {
 #if defined(__x86_64__)
     for (int i = 0; i < 16 && frame != NULL; i++) { // NULL: a bare thread, with no others
-        if (frame[1] - u->own_start >= u->own_end - u->own_start) {
+        if (!is_own(u, frame[1])) {
             return frame;
         }
         frame = (uintptr_t *)frame[0];
@@ -255,7 +256,7 @@ ATTR_ANY_STACK uint32_t unwind_stack(uintptr_t *stack, uint32_t max)
             return depth;
         }
     }
-    if (tables_are()) {
+    if (load_relaxed(&own_tables) != 0) {
         return tables_walk(&u);
     }
     if (frame == NULL || max == 0) {
@@ -304,7 +305,8 @@ uint32_t unwind_interrupted(const void *context, uintptr_t *stack, uint32_t max)
 {
     struct unwinding u = {.stack = stack, .max = max, .depth = 1};
     stack[0] = context_pc(context);
-    if (tables_are()) {
+    own_find(&u);
+    if (load_relaxed(&own_tables) != 0) {
         _Unwind_Backtrace(unwind_interrupted_frame, &u);
     }
     return u.depth;

@@ -12,7 +12,8 @@
 //
 // Locking
 //   None; the probes are in the thread that allocates or frees. alloc fires with no lock held and
-//   outside of the time by which the pace of samples is found: a tracer may stop the thread.
+//   outside of the time by which the pace of samples is found: a tracer may stop the thread. Only
+//   realloc's pair of probes, and free, fire within the bracket of the thread's cache.
 //
 // Flow
 //   span/spansample.c -> usdt_alloc, usdt_free -> one no-operation.

@@ -87,6 +87,7 @@ void sample_begin(struct heap *heap, struct cache *cache)
 {
     cache->sample_interval = load_relaxed(&heap->sample_interval);
     cache->sample_pace = 0;
+    cache->sample_slow = false;
     cache->labels = NULL;
     large_draw(cache);
 }
