@@ -259,19 +259,7 @@ void look_options_text(const struct ledger_target *target, char *buf, size_t cap
         ledger_read_memory(&target->reader, &options, target->page.options, sizeof(options)) != 0) {
         return;
     }
-    for (size_t i = 0; i < option_count(); i++) {
-        struct option_info info = option_info(i);
-        char value[64];
-        struct fmt value_text;
-        fmt_init(&value_text, value, sizeof(value));
-        option_value_text(&options, i, &value_text);
-        if (strcmp(value, info.default_text) != 0) {
-            fmt_str(&text, text.len != 0 ? "," : "");
-            fmt_str(&text, info.name);
-            fmt_char(&text, '=');
-            fmt_str(&text, value);
-        }
-    }
+    option_changed_text(&options, &text);
 }
 
 const char *look_bytes(uint64_t bytes, char *buf, size_t cap)

@@ -223,7 +223,7 @@ def check_format(fix):
 
 
 def c_files():
-    tops = ("src", "include", "cli", "test", "bench")
+    tops = ("src", "include", "doctor", "cli", "test", "bench")
     return files_of(*["%s/**/*.%s" % (top, end) for top in tops for end in ("c", "h")])
 
 
@@ -233,7 +233,7 @@ def check_cppcheck():
                 "--error-exitcode=1", "--inline-suppr", "--suppress=missingIncludeSystem",
                 "--suppress=selfAssignment",
                 "-D__x86_64__", "-D__linux__", "-D__GNUC__", "-DCHECK_LEVEL=2",
-                "-Isrc", "-Iinclude", "-j", JOBS, "src", "cli"])
+                "-Isrc", "-Iinclude", "-I.", "-j", JOBS, "src", "doctor", "cli"])
 
 
 def check_scripts():

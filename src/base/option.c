@@ -595,6 +595,24 @@ void option_value_text(const struct options *o, size_t index, struct fmt *f)
     row_text(o, &option_table[index], f);
 }
 
+void option_changed_text(const struct options *o, struct fmt *f)
+{
+    size_t first = f->len;
+    for (size_t i = 0; i < option_count(); i++) {
+        struct option_info info = option_info(i);
+        char value[64];
+        struct fmt text;
+        fmt_init(&text, value, sizeof(value));
+        option_value_text(o, i, &text);
+        if (strcmp(value, info.default_text) != 0) {
+            fmt_str(f, f->len != first ? "," : "");
+            fmt_str(f, info.name);
+            fmt_char(f, '=');
+            fmt_str(f, value);
+        }
+    }
+}
+
 const char *option_choice(size_t index, size_t value, size_t *len)
 {
     struct piece part = {NULL, 0};

@@ -124,6 +124,9 @@ struct option_info option_info(size_t index);
 size_t option_index(const char *name);
 // option_value_text appends the value of option index in o, in a form option_parse takes.
 void option_value_text(const struct options *o, size_t index, struct fmt *f);
+// option_changed_text appends the options that are not at their defaults, as EBB takes them:
+// "policy=now,check=1"; nothing if there is none.
+void option_changed_text(const struct options *o, struct fmt *f);
 // option_choice returns the text of choice number value of an ENUM or WORDSIZE option and its
 // length in *len; NULL if there is none. The text is not closed by a zero.
 const char *option_choice(size_t index, size_t value, size_t *len);

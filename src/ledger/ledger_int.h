@@ -7,6 +7,7 @@
 #define EBB_LEDGER_LEDGER_INT_H
 
 #include "ledger/ledger.h"
+#include "os/procmaps.h"
 
 // The unit in which residency is noted: no kernel has smaller pages.
 #define UNIT_SHIFT 12
@@ -122,28 +123,5 @@ long walk_outside(struct walk *walk);
 #define PIECES_MAX 64
 long ledger_read_pieces(const struct ledger_reader *reader, void *to, const uint64_t *addrs,
                         size_t count, size_t bytes);
-
-// Opens /proc/PID/name (pid 0: self); a descriptor or a negative errno.
-long proc_open(int pid, const char *name);
-
-// Reads a file line by line through a buffer of the caller.
-struct lines {
-    long fd;
-    char *buf;
-    size_t cap, len, pos;
-    long error;
-};
-void lines_init(struct lines *lines, long fd, char *buf, size_t cap);
-// lines_next returns the next line without its end, closed by a zero, or NULL. A line longer than
-// the buffer is cut.
-char *lines_next(struct lines *lines);
-
-// One line of /proc/PID/maps. path points into the line.
-struct mapping {
-    uint64_t start, end, offset, inode;
-    char perms[5];
-    const char *path;
-};
-bool mapping_parse(char *line, struct mapping *out);
 
 #endif

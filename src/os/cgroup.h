@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Cgroup: the memory cgroup we live in, its limit and its charge; version 1 and version 2.
+// Cgroup: the memory cgroup a process lives in, its limit and its charge; version 1 and version 2.
 //
 // Model
 //   struct cgroup is a place: a directory and the mount point above it. struct cgroup_memory is a
@@ -51,6 +51,9 @@ struct cgroup_memory {
 // cgroup_find looks up the memory cgroup of the calling process. root is "" outside tests. false:
 // there is none, or it is not mounted where we can see it.
 bool cgroup_find(const char *root, struct cgroup *out);
+// cgroup_find_of looks up that of process pid; 0 is the calling one. The mounts are ours: what a
+// container mounts for itself is not seen.
+bool cgroup_find_of(const char *root, int pid, struct cgroup *out);
 
 // cgroup_memory_read reads the numbers of a place. false: neither usage nor stat can be read. A
 // file that is missing alone (the root of version 2 has no usage and no limits) leaves

@@ -279,13 +279,24 @@ static void search_mounts(struct search *search, long fd)
 
 bool cgroup_find(const char *root, struct cgroup *out)
 {
+    return cgroup_find_of(root, 0, out);
+}
+
+bool cgroup_find_of(const char *root, int pid, struct cgroup *out)
+{
     char path[CGROUP_PATH_BYTES];
     char text[2048];
     struct search search = {.root = root, .out = out};
     struct fmt f;
     fmt_init(&f, path, sizeof path);
     fmt_str(&f, root);
-    fmt_str(&f, "/proc/self/cgroup");
+    fmt_str(&f, "/proc/");
+    if (pid == 0) {
+        fmt_str(&f, "self");
+    } else {
+        fmt_i64(&f, pid);
+    }
+    fmt_str(&f, "/cgroup");
     long len = procfs_file_read(path, text, sizeof text);
     if (f.truncated || len <= 0) {
         return false;

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, what only its own files share: an examination under way, its vmas and its sources.
+//
+// Go  none.
+#ifndef EBB_DOCTOR_DOCTOR_INT_H
+#define EBB_DOCTOR_DOCTOR_INT_H
+
+#include "doctor.h"
+#include "ledger/ledger.h"
+
+#define VMA_NO_HEAP UINT8_MAX
+// A process has at most vm.max_map_count mappings, 65530 by default; more are cut and said so.
+#define VMAS_MAX ((size_t)1 << 20)
+
+// A mapping. The scan of pages fills the resident sizes.
+struct vma {
+    uint64_t start, end, offset, inode;
+    uint64_t resident_bytes; // all of it
+    uint64_t file_bytes;     // of these: of a file or of shared memory, not a private copy
+    uint64_t huge_bytes;     // of these: anonymous, in huge pages
+    const char *path;        // as in maps; "" for anonymous memory
+    char perms[5];
+    uint8_t place;           // enum place, of what is not file_bytes
+    uint8_t heap;            // index into facts.heaps, for PLACE_HEAP
+};
+
+// Every step-th page that goes by is kept, as long as there is room.
+struct page_sample {
+    uint64_t step, skipped;
+    uint64_t seen_count; // pages that went by
+    size_t count, cap;
+    uint64_t *addrs;
+};
+
+struct exam {
+    struct facts *facts;
+    const struct doctor_options *options;
+    struct ledger_reader reader; // of the process's memory
+    uint64_t deadline_ns;
+    struct vma *vmas;      // by address
+    size_t vmas_count, vmas_cap;
+    struct name_block *names;    // memory of the paths
+    struct residency residency;  // open while `scans`
+    bool scans;
+    void *scan_buf;
+    struct page_sample anonymous, huge; // resident pages, spread evenly; by evidence_pages
+    enum doctor_error error;     // the process cannot be examined any further
+};
+
+// ---- sources (doctor.c) -------------------------------------------------------------------------
+
+// source_begin starts the clock of a source; source_end stops it and notes the outcome. format may
+// be NULL.
+uint64_t source_begin(void);
+void source_end(struct exam *exam, enum source_id id, uint64_t begun_ns, enum source_state state,
+                const char *format, ...) ATTR_PRINTF(5, 6);
+// source_error notes a negative errno: REFUSED, ABSENT or, if the process has gone, the end of the
+// examination.
+void source_error(struct exam *exam, enum source_id id, uint64_t begun_ns, long error);
+
+// exam_affords tells whether so many nanoseconds are left in the budget.
+bool exam_affords(const struct exam *exam, uint64_t cost_ns);
+
+// exam_read copies from the process's memory. 0 or a negative errno.
+long exam_read(const struct exam *exam, void *to, uint64_t addr, size_t bytes);
+// exam_read_many copies count pieces of `bytes` each, one behind the other into to. Pieces that
+// cannot be read are zeros. Returns how many could.
+size_t exam_read_many(const struct exam *exam, void *to, const uint64_t *addrs, size_t count,
+                      size_t bytes);
+
+// exam_file_read reads the start of /proc/PID/name below options->root, closed by a zero. Bytes, or
+// a negative errno.
+long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t cap);
+
+// exam_sizes writes a size for people, as the report does: "70.4 MiB".
+#define SIZE_TEXT_BYTES 32
+const char *size_text(uint64_t bytes, char *buf, size_t cap);
+
+// ---- vmas (evidence_maps.c) ------------------------------------------------------------------
+
+// vma_at returns the vma that holds addr, or NULL.
+struct vma *vma_at(const struct exam *exam, uint64_t addr);
+// vma_named returns the first vma whose file's name begins so ("libc.so", "libc-2."), or NULL.
+struct vma *vma_named(const struct exam *exam, const char *prefix);
+// vma_cut makes addr a boundary between two vmas, where it lies inside one, before pages are
+// counted. Returns false if there is no memory. Pointers to vmas are stale afterwards.
+bool vma_cut(struct exam *exam, uint64_t addr);
+// vma_claim gives a vma to a heap.
+void vma_claim(struct exam *exam, struct vma *vma, size_t heap_index);
+void vmas_free(struct exam *exam);
+// vma_is_anonymous tells private memory without a file that can be written.
+bool vma_is_anonymous(const struct vma *vma);
+
+// heap_add adds a heap to the facts and returns its index, or HEAPS_MAX if there is no room.
+size_t heap_add(struct exam *exam, enum heap_kind kind);
+
+// ---- evidence -----------------------------------------------------------------------------------
+
+// Before the pages are counted: what is there, and which vmas belong to whom.
+void evidence_status(struct exam *exam);
+void evidence_command(struct exam *exam);
+void evidence_environ(struct exam *exam);
+void evidence_kernel(struct exam *exam);
+void evidence_cgroup(struct exam *exam);
+void evidence_maps(struct exam *exam);
+void evidence_exe(struct exam *exam);
+void evidence_ebb(struct exam *exam);
+void evidence_go(struct exam *exam);
+void evidence_jvm(struct exam *exam);
+void evidence_allocators(struct exam *exam);
+void evidence_glibc(struct exam *exam);
+// Counting pages.
+void evidence_pages(struct exam *exam);
+void evidence_lazyfree(struct exam *exam);
+void evidence_huge(struct exam *exam);
+// Afterwards: the heaps are divided.
+void evidence_ebb_divide(struct exam *exam);
+void evidence_go_divide(struct exam *exam);
+void evidence_glibc_divide(struct exam *exam);
+void evidence_allocators_divide(struct exam *exam);
+
+#endif

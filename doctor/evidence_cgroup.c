@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, evidence of the cgroup: what is charged to it, against which limit, and who is in it.
+//
+// Lazily freed pages leave the anonymous list for that of inactive files, in version 1 and 2: the
+// two file lists together minus the cache that is really there (which counts shared memory, and
+// the lists of files do not) is what is lazily freed. Taken for page cache, it misleads.
+//
+// Go  none.
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "doctor_int.h"
+#include "os/cgroup.h"
+#include "os/pressure.h"
+#include "os/procfs.h"
+
+#define STAT_BYTES 8192
+
+static long place_read(const struct facts_cgroup *cgroup, const char *name, char *buf, size_t cap)
+{
+    char path[sizeof(cgroup->path) + 64];
+    snprintf(path, sizeof(path), "%s/%s", cgroup->path, name);
+    return procfs_file_read(path, buf, cap);
+}
+
+static uint64_t number_read(const struct facts_cgroup *cgroup, const char *name)
+{
+    char text[64];
+    uint64_t value = 0;
+    long len = place_read(cgroup, name, text, sizeof(text));
+    return len > 0 && procfs_number_u64(text, (size_t)len, &value) ? value : 0;
+}
+
+static uint64_t field_read(const char *text, long len, const char *name)
+{
+    uint64_t value = 0;
+    return len > 0 && procfs_field_u64(text, (size_t)len, name, &value) ? value : 0;
+}
+
+// Fields that only the doctor asks for; names differ between the versions.
+static void stat_rest(struct facts_cgroup *cgroup)
+{
+    char text[STAT_BYTES];
+    long len = place_read(cgroup, "memory.stat", text, sizeof(text));
+    if (cgroup->version == 2) {
+        cgroup->dirty_bytes = field_read(text, len, "file_dirty");
+        cgroup->sock_bytes = field_read(text, len, "sock");
+        cgroup->kernel_bytes = field_read(text, len, "kernel");
+        if (cgroup->kernel_bytes == 0) { // before Linux 5.18
+            cgroup->kernel_bytes = field_read(text, len, "slab") +
+                                   field_read(text, len, "kernel_stack") +
+                                   field_read(text, len, "pagetables");
+        }
+        cgroup->swap_bytes = number_read(cgroup, "memory.swap.current");
+        len = place_read(cgroup, "memory.events", text, sizeof(text));
+        cgroup->oom_kill_count = field_read(text, len, "oom_kill");
+        cgroup->limit_hit_count = field_read(text, len, "max");
+        return;
+    }
+    cgroup->dirty_bytes = field_read(text, len, "total_dirty");
+    cgroup->swap_bytes = field_read(text, len, "total_swap");
+    cgroup->kernel_bytes = number_read(cgroup, "memory.kmem.usage_in_bytes");
+    cgroup->sock_bytes = number_read(cgroup, "memory.kmem.tcp.usage_in_bytes");
+    cgroup->limit_hit_count = number_read(cgroup, "memory.failcnt");
+    len = place_read(cgroup, "memory.oom_control", text, sizeof(text));
+    cgroup->oom_kill_count = field_read(text, len, "oom_kill");
+}
+
+// How many processes are in it, here and not below; enough is known at two.
+static uint64_t processes_count(const struct facts_cgroup *cgroup)
+{
+    char text[4096];
+    uint64_t count = 0;
+    long len = place_read(cgroup, "cgroup.procs", text, sizeof(text));
+    for (long i = 0; i < len; i++) {
+        count += text[i] == '\n';
+    }
+    return count;
+}
+
+static void own_name(struct exam *exam)
+{
+    char text[2048];
+    struct facts_cgroup *cgroup = &exam->facts->cgroup;
+    long len = exam_file_read(exam, "cgroup", text, sizeof(text));
+    if (len <= 0 || !cgroup_self_parse(text, (size_t)len, cgroup->version, cgroup->name,
+                                       sizeof(cgroup->name))) {
+        snprintf(cgroup->name, sizeof(cgroup->name), "%.1023s", cgroup->path);
+    }
+}
+
+void evidence_cgroup(struct exam *exam)
+{
+    uint64_t begun = source_begin();
+    struct facts_cgroup *out = &exam->facts->cgroup;
+    struct cgroup place;
+    struct cgroup_memory memory;
+    out->limit_bytes = UINT64_MAX;
+    out->high_bytes = UINT64_MAX;
+    out->pressure = PRESSURE_UNKNOWN;
+    if (!cgroup_find_of(exam->options->root, exam->facts->pid, &place)) {
+        source_end(exam, SOURCE_CGROUP, begun, SOURCE_ABSENT,
+                   "no memory cgroup of this process is mounted here");
+        return;
+    }
+    if (!cgroup_memory_read(&place, &memory)) {
+        source_end(exam, SOURCE_CGROUP, begun, SOURCE_BROKEN, "%.120s has neither usage nor stat",
+                   place.path);
+        return;
+    }
+    out->version = place.version;
+    snprintf(out->path, sizeof(out->path), "%s", place.path);
+    out->root = strlen(place.path) <= place.mount_len;
+    out->limit_bytes = memory.limit_bytes;
+    out->high_bytes = memory.high_bytes;
+    out->usage_bytes = memory.usage_bytes;
+    out->anon_bytes = memory.anon_bytes;
+    out->file_bytes = memory.cache_bytes;
+    out->shmem_bytes = memory.shmem_bytes;
+    out->inactive_file_bytes = memory.inactive_file_bytes;
+    out->active_file_bytes = memory.active_file_bytes;
+    uint64_t lists = memory.inactive_file_bytes + memory.active_file_bytes;
+    uint64_t cache = memory.cache_bytes - min_u64(memory.cache_bytes, memory.shmem_bytes);
+    out->lazyfree_bytes = lists - min_u64(lists, cache);
+    stat_rest(out);
+    out->processes_count = processes_count(out);
+    out->alone = !out->root && out->processes_count == 1;
+    out->pressure = pressure_read(&place, exam->options->root);
+    own_name(exam);
+    source_end(exam, SOURCE_CGROUP, begun, SOURCE_READ, NULL);
+}

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, evidence of the process as a whole: its status, its names, the settings that allocators
+// and runtimes take from its environment; and of the kernel it runs on.
+//
+// Go  none.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "doctor_int.h"
+#include "os/procfs.h"
+
+#define STATUS_BYTES 8192
+// PF_KTHREAD and PF_EXITING of the kernel, in field 9 of /proc/PID/stat.
+#define FLAG_KERNEL_THREAD 0x00200000ul
+#define FLAG_EXITING 0x00000004ul
+// More than any environment that starts: execve allows an eighth of the stack's limit.
+#define ENVIRON_BYTES (256 * KIB)
+
+static bool uid_parse(const char *text, size_t len, uint32_t *uid)
+{
+    uint64_t value;
+    if (!procfs_field_u64(text, len, "Uid:", &value) || value > UINT32_MAX) {
+        return false;
+    }
+    *uid = (uint32_t)value;
+    return true;
+}
+
+void evidence_status(struct exam *exam)
+{
+    uint64_t begun = source_begin();
+    struct facts_process *process = &exam->facts->process;
+    char text[STATUS_BYTES];
+    struct procfs_memory memory;
+    long len = exam_file_read(exam, "status", text, sizeof(text));
+    if (len < 0) {
+        source_error(exam, SOURCE_STATUS, begun, len);
+        exam->error = len == -ENOENT ? DOCTOR_NO_PROCESS : exam->error;
+        return;
+    }
+    if (!procfs_status_parse(text, (size_t)len, &memory) ||
+        !uid_parse(text, (size_t)len, &process->uid)) {
+        source_end(exam, SOURCE_STATUS, begun, SOURCE_BROKEN, "it has no Threads or no Uid line");
+        exam->error = DOCTOR_BROKEN;
+        return;
+    }
+    process->rss_bytes = memory.rss_bytes;
+    process->anon_bytes = memory.rss_anon_bytes;
+    process->file_bytes = memory.rss_file_bytes;
+    process->shmem_bytes = memory.rss_shmem_bytes;
+    process->swap_bytes = memory.swap_bytes;
+    process->peak_rss_bytes = memory.vm_hwm_bytes;
+    process->vm_size_bytes = memory.vm_size_bytes;
+    process->threads_count = memory.threads_count;
+    source_end(exam, SOURCE_STATUS, begun, SOURCE_READ, NULL);
+}
+
+// What /proc/PID/stat has and status has not.
+struct stat_fields {
+    char state;
+    unsigned long flags, minor_faults, user_ticks, system_ticks;
+    unsigned long long start_ticks;
+};
+
+static bool stat_parse(const char *text, struct stat_fields *out)
+{
+    // The name, in parentheses, may hold anything: the last one closes it.
+    const char *end = strrchr(text, ')');
+    return end != NULL &&
+           sscanf(end + 1,
+                  " %c %*d %*d %*d %*d %*d %lu %lu %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d "
+                  "%llu",
+                  &out->state, &out->flags, &out->minor_faults, &out->user_ticks,
+                  &out->system_ticks, &out->start_ticks) == 6;
+}
+
+// Nanoseconds since the machine started, as the kernel counts the start of processes.
+static uint64_t uptime_ns(const struct exam *exam)
+{
+    char path[256];
+    char text[64];
+    snprintf(path, sizeof(path), "%s/proc/uptime", exam->options->root);
+    long len = procfs_file_read(path, text, sizeof(text));
+    double seconds = len > 0 ? strtod(text, NULL) : 0;
+    return seconds > 0 && seconds < 1e10 ? (uint64_t)(seconds * 1e9) : 0;
+}
+
+static void stat_read(struct exam *exam)
+{
+    uint64_t begun = source_begin();
+    struct facts_process *process = &exam->facts->process;
+    char text[1024];
+    struct stat_fields fields;
+    long len = exam_file_read(exam, "stat", text, sizeof(text));
+    if (len < 0) {
+        source_error(exam, SOURCE_STAT, begun, len);
+        return;
+    }
+    if (!stat_parse(text, &fields)) {
+        source_end(exam, SOURCE_STAT, begun, SOURCE_BROKEN, "it is cut off, or of another kind");
+        return;
+    }
+    uint64_t tick_ns = NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK);
+    uint64_t uptime = uptime_ns(exam);
+    uint64_t started = fields.start_ticks * tick_ns;
+    process->state = fields.state;
+    process->minor_faults_count = fields.minor_faults;
+    process->cpu_ns = (fields.user_ticks + fields.system_ticks) * tick_ns;
+    process->age_ns = uptime > started ? uptime - started : 0;
+    if ((fields.flags & FLAG_KERNEL_THREAD) != 0) {
+        exam->error = DOCTOR_KERNEL_THREAD;
+    } else if (fields.state == 'Z' || fields.state == 'X' || (fields.flags & FLAG_EXITING) != 0) {
+        exam->error = DOCTOR_ZOMBIE;
+    }
+    source_end(exam, SOURCE_STAT, begun, SOURCE_READ, NULL);
+}
+
+// What another process says must not command our terminal.
+static void printable(char *text)
+{
+    for (; *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c < ' ' || c >= 0x7f) {
+            *text = '?';
+        }
+    }
+}
+
+static void cmdline_read(struct exam *exam)
+{
+    struct facts_process *process = &exam->facts->process;
+    char *text = process->command;
+    long len = exam_file_read(exam, "cmdline", text, sizeof(process->command));
+    for (long i = 0; i + 1 < len; i++) {
+        text[i] = text[i] == '\0' ? ' ' : text[i];
+    }
+    // Servers that write their own title pad it.
+    size_t end = len > 0 ? strlen(text) : 0;
+    while (end > 0 && text[end - 1] == ' ') {
+        end--;
+    }
+    text[end] = '\0';
+    printable(text);
+}
+
+void evidence_command(struct exam *exam)
+{
+    stat_read(exam);
+    uint64_t begun = source_begin();
+    struct facts_process *process = &exam->facts->process;
+    long len = exam_file_read(exam, "comm", process->name, sizeof(process->name));
+    if (len <= 0) {
+        source_error(exam, SOURCE_COMMAND, begun, len == 0 ? -ESRCH : len);
+        return;
+    }
+    process->name[strcspn(process->name, "\n")] = '\0';
+    printable(process->name);
+    cmdline_read(exam);
+    char path[256];
+    snprintf(path, sizeof(path), "%s/proc/%d/exe", exam->options->root, exam->facts->pid);
+    ssize_t n = readlink(path, process->exe, sizeof(process->exe) - 1);
+    process->exe[n > 0 ? n : 0] = '\0';
+    static const char deleted[] = " (deleted)";
+    size_t cut = sizeof(deleted) - 1;
+    if (n > (ssize_t)cut && strcmp(process->exe + (size_t)n - cut, deleted) == 0) {
+        process->exe[(size_t)n - cut] = '\0';
+        process->exe_deleted = true;
+    }
+    source_end(exam, SOURCE_COMMAND, begun, SOURCE_READ, n > 0 ? NULL : "but for exe: %s",
+               strerror(errno));
+}
+
+// Variables that say how memory is managed; a name that ends in _ stands for all that begin so.
+static const char *const wanted[] = {
+    "GODEBUG",           "GOGC",       "GOMEMLIMIT",      "GOMAXPROCS",    "MALLOC_",
+    "GLIBC_TUNABLES",    "JE_MALLOC_CONF", "MIMALLOC_",   "TCMALLOC_",     "LD_PRELOAD",
+    "EBB",               "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS",
+    "PYTHONMALLOC",      "NODE_OPTIONS",
+};
+
+static bool is_wanted(const char *name, size_t len)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(wanted); i++) {
+        size_t wanted_len = strlen(wanted[i]);
+        bool prefix = wanted[i][wanted_len - 1] == '_';
+        if (len >= wanted_len && (prefix || len == wanted_len) &&
+            memcmp(name, wanted[i], wanted_len) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void setting_add(struct facts_process *process, const char *entry)
+{
+    const char *value = strchr(entry, '=');
+    if (value == NULL || process->settings_count == SETTINGS_MAX ||
+        !is_wanted(entry, (size_t)(value - entry)) ||
+        (size_t)(value - entry) >= SETTING_NAME_BYTES) {
+        return;
+    }
+    struct setting *setting = &process->settings[process->settings_count++];
+    snprintf(setting->name, sizeof(setting->name), "%.*s", (int)(value - entry), entry);
+    snprintf(setting->value, sizeof(setting->value), "%s", value + 1);
+    printable(setting->name);
+    printable(setting->value);
+}
+
+// The environment as the program was started with: what it has set itself since is not there.
+void evidence_environ(struct exam *exam)
+{
+    uint64_t begun = source_begin();
+    char *text = malloc(ENVIRON_BYTES);
+    if (text == NULL) {
+        source_error(exam, SOURCE_ENVIRON, begun, -ENOMEM);
+        return;
+    }
+    long len = exam_file_read(exam, "environ", text, ENVIRON_BYTES);
+    for (long at = 0; at < len; at += (long)strlen(text + at) + 1) {
+        setting_add(&exam->facts->process, text + at);
+    }
+    free(text);
+    if (len < 0) {
+        source_error(exam, SOURCE_ENVIRON, begun, len);
+    } else {
+        source_end(exam, SOURCE_ENVIRON, begun, SOURCE_READ, NULL);
+    }
+}
+
+// ---- the kernel ---------------------------------------------------------------------------------
+
+static long root_file_read(const struct exam *exam, const char *path, char *buf, size_t cap)
+{
+    char full[512];
+    snprintf(full, sizeof(full), "%s%s", exam->options->root, path);
+    return procfs_file_read(full, buf, cap);
+}
+
+// The chosen word of "always [madvise] never".
+static void chosen_word(const char *text, char *word, size_t cap)
+{
+    const char *open = strchr(text, '[');
+    const char *close = open != NULL ? strchr(open, ']') : NULL;
+    snprintf(word, cap, "%.*s", close != NULL ? (int)(close - open - 1) : 0,
+             open != NULL ? open + 1 : "");
+}
+
+void evidence_kernel(struct exam *exam)
+{
+    uint64_t begun = source_begin();
+    struct facts_kernel *kernel = &exam->facts->kernel;
+    char text[STATUS_BYTES];
+    struct utsname name;
+    if (uname(&name) == 0) {
+        snprintf(kernel->release, sizeof(kernel->release), "%.63s", name.release);
+    }
+    kernel->page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (root_file_read(exam, "/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof(text)) >
+        0) {
+        chosen_word(text, kernel->thp, sizeof(kernel->thp));
+    }
+    long len = root_file_read(
+        exam, "/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none", text, sizeof(text));
+    if (len > 0) {
+        (void)procfs_number_u64(text, (size_t)len, &kernel->max_ptes_none);
+    }
+    len = root_file_read(exam, "/proc/meminfo", text, sizeof(text));
+    uint64_t total = 0;
+    uint64_t available = 0;
+    if (len <= 0 || !procfs_field_u64(text, (size_t)len, "MemTotal:", &total)) {
+        source_end(exam, SOURCE_KERNEL, begun, SOURCE_BROKEN, "/proc/meminfo has no MemTotal");
+        return;
+    }
+    (void)procfs_field_u64(text, (size_t)len, "MemAvailable:", &available);
+    kernel->mem_total_bytes = min_u64(total, UINT64_MAX / KIB) * KIB;
+    kernel->mem_available_bytes = min_u64(available, UINT64_MAX / KIB) * KIB;
+    source_end(exam, SOURCE_KERNEL, begun, SOURCE_READ, NULL);
+}
