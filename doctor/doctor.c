@@ -177,6 +177,7 @@ static void exam_free(struct exam *exam)
     free(exam->scan_buf);
     free(exam->anonymous.addrs);
     free(exam->huge.addrs);
+    free(exam->go);
     vmas_free(exam);
 }
 

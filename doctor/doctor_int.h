@@ -45,6 +45,7 @@ struct exam {
     bool scans;
     void *scan_buf;
     struct page_sample anonymous, huge; // resident pages, spread evenly; by evidence_pages
+    struct go_state *go;         // of evidence_go, for evidence_go_divide
     enum doctor_error error;     // the process cannot be examined any further
 };
 

@@ -193,10 +193,25 @@ void go_routines_read(struct exam *exam, const struct go_layout *layout,
 void go_profile_read(struct exam *exam, const struct go_layout *layout,
                      const struct go_pcln *pcln);
 
-// go_sample reads what a light sample needs of process pid, with a layout found before.
-bool go_sample(int pid, const struct go_layout *layout, uint64_t *live_bytes,
-               uint64_t *goroutines_count);
-// go_layout_of finds the layout of process pid; false if it is not a Go program with symbols.
-bool go_layout_of(int pid, struct go_layout *layout);
+// ---- the program as a whole (evidence_exe.c, evidence_go.c) -------------------------------------
+
+// exe_open opens the program's file; a descriptor or a negative errno.
+int exe_open(const struct exam *exam);
+// go_bias is what addresses in the file lie off those in the process.
+uint64_t go_bias(const struct exam *exam, const struct go_file *file);
+// go_releases_lazily tells by version and GODEBUG (or NULL) whether the runtime uses MADV_FREE.
+bool go_releases_lazily(int minor, const char *godebug);
+// go_divide fills the parts of a heap whose resident_bytes are set; arenas_bytes of them are in the
+// arenas, the others are tables.
+void go_divide(const struct facts_go *go, const struct facts_pages *pages, uint64_t arenas_bytes,
+               uint64_t heap_meta_bytes, struct facts_heap *heap);
+
+// ---- samples (go_sample.c) ----------------------------------------------------------------------
+
+// go_sample_keep keeps the layout of a process for samples of it; of one process at a time.
+void go_sample_keep(int pid, const struct go_layout *layout);
+// go_sample reads what a light sample needs, with the layout that was kept. False, and UINT64_MAX,
+// if there is none of this process, or its memory cannot be read.
+bool go_sample(int pid, uint64_t *live_bytes, uint64_t *goroutines_count);
 
 #endif
