@@ -109,6 +109,7 @@ static void *grow_thread(void *arg)
         }
         nanosleep(&tick, NULL);
     }
+    return NULL;
 }
 
 static void shape_make(const char *shape, size_t bytes, size_t threads)
