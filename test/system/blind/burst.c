@@ -3,7 +3,7 @@
 // burst: run on another malloc (LD_PRELOAD). It has 256 MiB in blocks of 64 bytes to 32 KiB.
 //   freed  all are freed, and the process sleeps
 //   live   all are in use, each pointed to by the one before, and the process sleeps
-//   thin   of 64 blocks 63 are freed, at random; what is left sits in nearly every page
+//   thin   of 32 blocks 31 are freed, at random; what is left sits in nearly every page
 // Go  none
 #include "blind.h"
 
@@ -14,7 +14,7 @@ static const size_t total_bytes = 256 * MIB;
 int main(int argc, char **argv)
 {
     const char *kind = argc > 1 ? argv[1] : "";
-    size_t largest = strcmp(kind, "thin") == 0 ? 384 : 32768;
+    size_t largest = strcmp(kind, "thin") == 0 ? 224 : 32768;
     void ***block = (void ***)map_bytes(BLOCKS_MAX * sizeof *block, MAP_PRIVATE | MAP_NORESERVE);
     uint64_t state = 88172645463325252u;
     size_t count = 0;
@@ -32,7 +32,7 @@ int main(int argc, char **argv)
         bytes += malloc_usable_size(block[count++]);
     }
     for (size_t i = 0; i < count && strcmp(kind, "live") != 0; i++) {
-        if (strcmp(kind, "freed") == 0 || rand_next(&state) % 64 != 0) {
+        if (strcmp(kind, "freed") == 0 || rand_next(&state) % 32 != 0) {
             freed += malloc_usable_size(block[i]);
             free(block[i]);
             block[i] = NULL;

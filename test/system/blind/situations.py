@@ -9,7 +9,7 @@ the fields mean, and starts them:
 
 What the figures claim is measured by run.py.
 """
-from starting import JEMALLOC, MIMALLOC, RESIDENT, Situation, TCMALLOC, VERDICTS, start
+from starting import JEMALLOC, MIMALLOC, Situation, TCMALLOC, VERDICTS, start
 
 __all__ = ['SITUATIONS', 'Situation', 'VERDICTS', 'by_name', 'start']
 
@@ -57,6 +57,12 @@ SITUATIONS = (
         'a list that only grows: every block can be reached, a leak scan finds nothing',
         course='slope', watch_s=10),
     Situation(
+        'list_and_log', ('c:traffic', 'list', '{folder}/log'), 'growth',
+        but('growth', 'pagecache'),
+        'most of the cgroup is page cache, which the kernel will drop; what will fill it is the '
+        'list', cgroup=True, shows={'Rss': (0.97, 1.1), 'cache': (2.4, 2.6)},
+        course='slope', watch_s=10),
+    Situation(
         'ring', ('c:traffic', 'ring'), 'healthy', IN_USE,
         'a full ring of blocks, as much traffic as in "list": it allocates and does not grow',
         course='plateau', watch_s=10),
@@ -70,7 +76,7 @@ SITUATIONS = (
         'it rise', shows={'Rss': (0.97, 3.2)}, course='wave', watch_s=14),
     # ---- memory that the program maps -------------------------------------------------------
     Situation(
-        'madvised', ('c:lazyfree', 'lazy'), 'lazy', but('lazy'),
+        'madvised', ('c:lazyfree', 'lazy'), 'lazy', but('lazy', 'healthy'),
         'the program itself has used MADV_FREE: no allocator, no Go',
         shows={'Rss': (0.97, 1.1), 'LazyFree': (0.97, 1.01)}),
     Situation(
@@ -118,7 +124,7 @@ SITUATIONS = (
         also={'healthy': 'a database that reads its file by a mapping uses what it has'},
         cgroup=True, shows={'Rss': (0.97, 1.15), 'File': (0.97, 1.1), 'cache': (0.97, 1.15)}),
     Situation(
-        'logwriter', ('py:logwriter.py', '{folder}'), 'pagecache', but('pagecache'),
+        'logwriter', ('py:logwriter.py', '{folder}'), 'pagecache', but('pagecache', 'healthy'),
         'a log of 300 MiB in the cgroup of a process of 15 MiB', cgroup=True,
         shows={'Rss': (0, 0.1), 'charge': (0.97, 1.15), 'cache': (0.97, 1.05)}),
     # ---- threads ----------------------------------------------------------------------------
@@ -140,7 +146,7 @@ SITUATIONS = (
         preload=JEMALLOC, mended=NOTHING),
     Situation(
         'jemalloc_thinned', ('c:burst', 'thin'), 'pinned', but('pinned'),
-        'one small block of 64 is left: no page of a slab is free, and no decay time helps',
+        'one small block of 32 is left: no page of a slab is free, and no decay time helps',
         also={'unknown': NO_TABLES}, preload=JEMALLOC, mended=NOTHING),
     Situation(
         'jemalloc_never', ('c:burst', 'freed'), 'kept', but('kept'),
@@ -148,10 +154,11 @@ SITUATIONS = (
         preload=JEMALLOC, mended=(0.85, 1.1),
         env={'MALLOC_CONF': 'background_thread:true,dirty_decay_ms:-1'}),
     Situation(
-        'jemalloc_muzzy', ('c:burst', 'freed'), 'lazy', but('lazy'),
-        'jemalloc has passed every freed page on with MADV_FREE at once: no decay is missing',
+        'jemalloc_muzzy', ('c:burst', 'freed'), 'lazy', but('lazy', 'healthy'),
+        'jemalloc\'s own thread has passed the freed pages on with MADV_FREE: no decay is missing',
         preload=JEMALLOC, shows={'Rss': (0.97, 1.2), 'LazyFree': (0.85, 1.05)},
-        env={'MALLOC_CONF': 'dirty_decay_ms:0,muzzy_decay_ms:-1'}),
+        env={'MALLOC_CONF': 'background_thread:true,dirty_decay_ms:500,muzzy_decay_ms:-1'},
+        settle_s=2),
     Situation(
         'mimalloc_idle', ('c:burst', 'freed'), 'decay', but('decay', 'kept'),
         'mimalloc returns freed segments after a delay, which passes only when it is called',
@@ -205,6 +212,10 @@ SITUATIONS = (
     Situation(
         'go_mapped', ('go:goprog', 'mmap'), 'native', but('native'),
         "a cache of a Go program in mappings of its own: none of it in the runtime's figures"),
+    Situation(
+        'go_live', ('go:goprog', 'live'), 'healthy', IN_USE,
+        'records in the Go heap, in use; what lies above them is the room of GOGC=100',
+        shows={'Rss': (0.97, 2.1)}),
     Situation(
         'go_stacks', ('go:goprog', 'stacks'), 'stacks', but('stacks'),
         '8,000 goroutines with stacks of 32 KiB on four threads: the stacks lie in the Go heap'),

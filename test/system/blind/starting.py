@@ -19,6 +19,7 @@ Tests  run.py
 """
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -46,7 +47,7 @@ RESIDENT = {'Rss': (0.97, 1.1)}
 @dataclasses.dataclass(frozen=True)
 class Situation:
     name: str
-    command: tuple  # c:NAME, cc:NAME, py:FILE, sh:FILE, node:FILE, java:CLASS, go:FOLDER, redis:KIND
+    command: tuple  # kind:name (c, cc, py, sh, node, java, go, redis), and the words after it
     truth: str
     forbidden: frozenset
     why: str
@@ -56,6 +57,7 @@ class Situation:
     course: str = None    # slope, plateau, step, wave
     watch_s: int = 0      # how long the doctor has to look, 0: once
     cgroup: bool = False
+    settle_s: float = 0   # how long after "ready" until it is what it is to be
     preload: tuple = None
     env: dict = dataclasses.field(default_factory=dict)
 
@@ -124,13 +126,15 @@ def library(package, name):
     return sysutil.need(package, name, path)
 
 
-def compiled(argv, target):
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+def compiled(argv, target, env=None):
+    done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=300)
     if done.returncode:
         raise Fail('cannot build %s: %s' % (target, sysutil.tail(done.stdout)))
     return target
 
 
+@functools.lru_cache(maxsize=None)
 def built(name, language):
     """A program of this folder: from the build when there is one, else compiled here."""
     ready = os.path.join(os.environ.get('EBB_PROGS') or '/nonexistent', 'blind_' + name)
@@ -142,26 +146,23 @@ def built(name, language):
         name, language)), '-ldl'], target)
 
 
-def java_argv(name, words):
-    javac = sysutil.need('default-jdk-headless', 'javac')
+@functools.lru_cache(maxsize=None)
+def built_java(name):
+    """A folder with the class."""
     folder = sysutil.tempdir()
+    javac = sysutil.need('default-jdk-headless', 'javac')
     compiled([javac, '-d', folder, os.path.join(HERE, name + '.java')], name)
-    options = [word for word in words if word.startswith('-')]
-    rest = [word for word in words if not word.startswith('-')]
-    return [sysutil.need('default-jre-headless', 'java')] + options + ['-cp', folder, name] + rest
+    return folder
 
 
-def go_argv(name, words):
-    go = sysutil.need('golang-go', 'go')
+@functools.lru_cache(maxsize=None)
+def built_go(name):
     target = os.path.join(sysutil.tempdir(), name)
     env = dict(os.environ, CGO_ENABLED='0', GO111MODULE='off', GOFLAGS='')
     if 'HOME' not in env:
         env['GOCACHE'] = sysutil.tempdir()
-    done = subprocess.run([go, 'build', '-o', target, os.path.join(HERE, name, 'main.go')],
-                          env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
-    if done.returncode:
-        raise Fail('cannot build %s: %s' % (name, sysutil.tail(done.stdout)))
-    return [target] + words
+    go = sysutil.need('golang-go', 'go')
+    return compiled([go, 'build', '-o', target, os.path.join(HERE, name, 'main.go')], target, env)
 
 
 def argv_of(situation, folder):
@@ -172,9 +173,10 @@ def argv_of(situation, folder):
     if kind in ('c', 'cc'):
         return [built(name, kind)] + words
     if kind == 'java':
-        return java_argv(name, words)
+        java = sysutil.need('default-jre-headless', 'java')
+        return [java, '-cp', built_java(name)] + words[:-1] + [name, words[-1]]
     if kind == 'go':
-        return go_argv(name, words)
+        return [built_go(name)] + words
     interpreter = {'py': ('python3', 'python3'), 'sh': ('dash', 'sh'), 'node': ('nodejs', 'node')}
     return [sysutil.need(*interpreter[kind]), os.path.join(HERE, name)] + words
 
@@ -200,6 +202,7 @@ def start(situation):
         found = running.hear(r'ready bytes=(\d+)(?: pid=(\d+))?\n')
         running.bytes = int(found.group(1))
         running.pid = int(found.group(2) or process.pid)
+        time.sleep(situation.settle_s)
         yield running
 
 
@@ -214,10 +217,10 @@ def end(process):
 
 # ---- redis ----------------------------------------------------------------------------------
 
-FILL = """for i = 1, 400000 do
+FILL = """for i = 1, {keys} do
   redis.call('set', 'key:' .. i, string.rep(string.format('%08x', i * 2654435 % 4294967296), {n}))
 end"""
-THIN = """for i = 1, 400000 do
+THIN = """for i = 1, {keys} do
   if i % 16 ~= 0 then redis.call('del', 'key:' .. i) end
 end"""
 
@@ -241,11 +244,12 @@ def redis(situation):
         sysutil.wait_port(port, process)
         with contextlib.closing(redisutil.resp.Client(port)) as client:
             empty = used_bytes(client)
-            client.call('EVAL', FILL.replace('{n}', '64' if kind != 'thinned' else '40'), '0')
+            keys, words = (300000, 55) if kind == 'thinned' else (100000, 250)
+            client.call('EVAL', FILL.format(keys=keys, n=words), '0')
             full = used_bytes(client)
             running.bytes = full - empty
             if kind == 'thinned':
-                client.call('EVAL', THIN, '0')
+                client.call('EVAL', THIN.format(keys=keys), '0')
                 running.bytes = full - used_bytes(client)
             elif kind == 'flushed':
                 client.call('FLUSHALL')

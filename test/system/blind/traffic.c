@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// traffic: a service under steady load, about 6 MiB of blocks a second from 120 MiB on.
+// traffic KIND [FILE]: a service under steady load, about 6 MiB of blocks a second from 120 MiB on.
+// With FILE it has written a log of 300 MiB before.
 //   lost    each block's address is forgotten at once
 //   list    each block goes to the front of a list that nobody shortens
 //   ring    a ring of blocks; it was full when the program said ready, a new block replaces the
@@ -116,11 +117,27 @@ static void run_wave(void)
     }
 }
 
+static void write_log(const char *path)
+{
+    static char chunk[MIB];
+    FILE *file = fopen(path, "w");
+
+    REQUIRE(file, "cannot make %s", path);
+    fill(chunk, sizeof chunk, 1);
+    for (int i = 0; i < 300; i++) {
+        REQUIRE(fwrite(chunk, sizeof chunk, 1, file) == 1, "short write");
+    }
+    fclose(file);
+}
+
 int main(int argc, char **argv)
 {
     const char *kind = argc > 1 ? argv[1] : "";
 
     begin();
+    if (argc > 2) {
+        write_log(argv[2]);
+    }
     if (strcmp(kind, "ring") == 0) {
         run_ring();
     } else if (strcmp(kind, "wave") == 0) {

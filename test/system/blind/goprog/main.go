@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// goprog KIND: Go with much memory that is not in its heap.
+// goprog KIND: Go with much memory for three reasons.
 //
 //	mmap    a cache of 256 MiB in mappings of its own, so that the collector need not look at it
+//	live    a map of 200 MiB of records in the heap, in use
 //	stacks  8,000 goroutines that each went deep once and wait inside: their stacks have grown
 package main
 
@@ -31,6 +32,16 @@ func mapped(count int) [][]byte {
 		parts = append(parts, part)
 	}
 	return parts
+}
+
+func records(count int) [][]byte {
+	var all [][]byte
+	for i := 0; i < count; i++ {
+		record := make([]byte, 2048)
+		rand.Read(record)
+		all = append(all, record)
+	}
+	return all
 }
 
 func descend(left int, down *sync.WaitGroup, stay chan int) int {
@@ -62,6 +73,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "mmap" {
 		parts = mapped(256)
 		bytes = 256 * mib
+	} else if len(os.Args) > 1 && os.Args[1] == "live" {
+		parts = records(200 * 512)
+		bytes = 200 * mib
 	} else {
 		before := resident()
 		var down sync.WaitGroup
