@@ -30,7 +30,7 @@ def require_within(what, value, bounds, of_bytes):
 
 
 def check_course(running, seconds):
-    """Resident size over time; each form is told from the three others."""
+    """Resident size over time; each form is told from the others."""
     sizes = []
     for _ in range(int(seconds / STEP_S)):
         sizes.append(measure.rss_bytes(running.pid))
@@ -40,15 +40,17 @@ def check_course(running, seconds):
     first = sizes[quarter] - sizes[0]
     second = sizes[-1] - sizes[half]
     spread = max(sizes) - min(sizes)
+    rise = min(sizes[half:]) - min(sizes[:half])
     falls = sum(1 for a, b in zip(sizes, sizes[1:]) if b < a - 100 * MIB)
     is_it = {
         'slope': first > quarter * STEP_S * 3 * MIB and second > half * STEP_S * 3 * MIB,
         'plateau': spread < 2 * MIB,
         'step': first > quarter * STEP_S * 3 * MIB and abs(second) < MIB,
-        'wave': falls >= 2 and spread > 200 * MIB,
+        'wave': falls >= 2 and spread > 200 * MIB and abs(rise) < MIB,
+        'tide': falls >= 2 and spread > 200 * MIB and rise > half * STEP_S * 3 * MIB,
     }[running.situation.course]
-    said = 'first quarter %+.1f, second half %+.1f, spread %.1f MiB, %d falls' % (
-        first / MIB, second / MIB, spread / MIB, falls)
+    said = 'first quarter %+.1f, second half %+.1f, spread %.1f MiB, %d falls, floor %+.1f' % (
+        first / MIB, second / MIB, spread / MIB, falls, rise / MIB)
     if not is_it:
         raise Fail('not a %s: %s' % (running.situation.course, said))
     return said

@@ -36,6 +36,11 @@ SITUATIONS = (
         'everything is freed, and the environment tells glibc to keep it',
         env={'MALLOC_TRIM_THRESHOLD_': '2000000000'}, mended=GIVEN_BACK),
     Situation(
+        'request_huge', ('c:request', 'line'), 'kept', but('kept', 'pinned'),
+        'request_line with a heap on huge pages: every byte of them was used, so it is not the '
+        'huge pages', env={'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}, mended=GIVEN_BACK,
+        shows={'Rss': (0.97, 1.1), 'AnonHugePages': (0.9, 1.05)}),
+    Situation(
         'pool_burst', ('c:pool', 'burst'), 'arenas', but('arenas', 'kept'),
         'each arena of a pool of 24 threads keeps what a burst left in it',
         also={'kept': 'malloc_trim returns all of it, however many arenas there are'},
@@ -74,6 +79,14 @@ SITUATIONS = (
         'wave', ('c:traffic', 'wave'), 'healthy', IN_USE,
         'a buffer of 240 MiB every four seconds, given back each time: two samples may well see '
         'it rise', shows={'Rss': (0.97, 3.2)}, course='wave', watch_s=14),
+    Situation(
+        'tide', ('c:traffic', 'tide'), 'growth', but('growth'),
+        'the same wave over a list that grows: the peaks hide it, the floor rises 6 MiB a second',
+        shows={'Rss': (0.97, 3.2)}, course='tide', watch_s=16),
+    Situation(
+        'tagged', ('c:tagged',), 'healthy', IN_USE,
+        'a list in use whose links are tagged pointers: a search for plain ones calls it a leak',
+        mended=NOTHING),
     # ---- memory that the program maps -------------------------------------------------------
     Situation(
         'madvised', ('c:lazyfree', 'lazy'), 'lazy', but('lazy', 'healthy'),

@@ -54,7 +54,7 @@ class Situation:
     also: dict = dataclasses.field(default_factory=dict)
     shows: dict = dataclasses.field(default_factory=lambda: dict(RESIDENT))
     mended: tuple = None  # least and most part of the bytes that goes back when asked for
-    course: str = None    # slope, plateau, step, wave
+    course: str = None    # slope, plateau, step, wave, tide: see run.py
     watch_s: int = 0      # how long the doctor has to look, 0: once
     cgroup: bool = False
     settle_s: float = 0   # how long after "ready" until it is what it is to be

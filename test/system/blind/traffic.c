@@ -10,6 +10,7 @@
 //           is full then
 //   wave    no blocks: a buffer of 240 MiB is taken, filled, used and freed, four seconds from one
 //           peak to the next, beside 120 MiB that stay
+//   tide    the wave, and beside it the list
 // Go  none
 #include "blind.h"
 
@@ -88,14 +89,18 @@ static void run_ring(void)
     }
 }
 
-static void pause_ms(int ms)
+static void pause_ms(int ms, int growing)
 {
     for (; ms > 0; ms -= TICK_MS) {
+        size_t added = 0;
+        while (growing && added < tick_bytes) {
+            keep("list", &added);
+        }
         hear(TICK_MS);
     }
 }
 
-static void run_wave(void)
+static void run_wave(int growing)
 {
     size_t wave_bytes = 240 * MIB;
     size_t bytes = 0;
@@ -109,11 +114,11 @@ static void run_wave(void)
         REQUIRE(buffer, "malloc");
         for (size_t at = 0; at < wave_bytes; at += wave_bytes / 16) {
             fill(buffer + at, wave_bytes / 16, at + 1);
-            pause_ms(100);
+            pause_ms(100, growing);
         }
-        pause_ms(700);
+        pause_ms(700, growing);
         free(buffer);
-        pause_ms(1700);
+        pause_ms(1700, growing);
     }
 }
 
@@ -141,7 +146,9 @@ int main(int argc, char **argv)
     if (strcmp(kind, "ring") == 0) {
         run_ring();
     } else if (strcmp(kind, "wave") == 0) {
-        run_wave();
+        run_wave(0);
+    } else if (strcmp(kind, "tide") == 0) {
+        run_wave(1);
     } else {
         run_list(kind, strcmp(kind, "warmup") == 0 ? 4 * TICKS_A_SECOND : 1 << 30);
     }
