@@ -20,18 +20,26 @@ import (
 	"time"
 )
 
-var records [][]byte
+var (
+	records [][]byte
+	turn    int
+)
 
 // work replaces records one by one, and makes garbage of the same size on the way.
-func work(mib int) {
-	const turns = 50
-	n := 0
-	for range time.Tick(time.Second / turns) {
-		for sum := 0; sum < mib<<20/turns; sum += 2048 {
-			n++
-			records[n*7919%len(records)] = made(1024)
-			runtime.KeepAlive(made(1024+n%2))
-		}
+func work(bytes int) {
+	for sum := 0; sum < bytes; sum += 2048 {
+		turn++
+		records[turn*7919%len(records)] = made(1024)
+		runtime.KeepAlive(made(1024 + turn%2))
+	}
+}
+
+// warm works until the heap has been through collections at its full size.
+func warm() {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	for first := m.NumGC; m.NumGC < first+2; runtime.ReadMemStats(&m) {
+		work(1 << 20)
 	}
 }
 
@@ -46,8 +54,14 @@ func main() {
 	for i := range records {
 		records[i] = made(1024)
 	}
+	warm()
 	serve(*at)
-	go work(*rate)
+	go func() {
+		const turns = 50
+		for range time.Tick(time.Second / turns) {
+			work(*rate << 20 / turns)
+		}
+	}()
 	hold("healthy", *limit)
 }
 
