@@ -13,113 +13,19 @@ Why this way
   What a tool says of these programs is tested elsewhere, and stands on this: the situation is
   really there. All cases of a toolchain run beside each other, as they do little but wait.
 """
-import os
 import re
-import select
 import time
 import urllib.request
 
 import gotool
-import measure
 import sysutil
-from sysutil import EBB, Fail, GLIBC, MIB, Skip, say
+from caseutil import POLICIES, PROGRAMS, TWINS, start_go, start_twin
+from sysutil import Fail, MIB, Skip, say
 
-FOLDER = os.path.join(sysutil.REPO, 'examples', 'go')
-READY_S = 90
 WATCH_S = 7
 STEP_S = 0.25
 LIVE_SLACK = 32 * MIB  # of a Go program beside its heap: code, tables, bitmaps of a larger heap
 ARENA = 64 * MIB       # 1.15 takes address space in such steps; what was never used is released
-
-# name: (words of the short form, words of the long form, what to write after the watch)
-PROGRAMS = {
-    'a1_peak': ('-mib 96', '-mib 600', 'now'),
-    'a2_tagcache': ('-mib 8 -peak 160 -n 1', '-mib 32 -peak 400', 'now'),
-    'a3_demand': ('-mib 96 -demand 48', '-mib 300 -demand 200', 'demand'),
-    'a4_query': ('-mib 96 -live 8', '-mib 300', 'now'),
-    'a5_waves': ('-mib 64 -live 4 -period 6s', '-mib 64 -live 4 -period 6s', 'now'),
-    'a6_holes': ('-mib 32 -n 4', '-mib 64 -n 5', 'now'),
-    'a7_giveback': ('-mib 96', '-mib 300', 'now'),
-    'b1_blocked': ('-items 1000', '-items 10000', 'now'),
-    'b2_released': ('-items 1000', '-items 5000', 'now'),
-    'b10_timers': ('-n 5000 -rate 1000', '-n 20000 -rate 1000', 'now'),
-    'b13_cache': ('-mib 16 -rate 4', '-mib 64 -rate 4', 'now'),
-    'healthy': ('-mib 32', '-mib 64', 'now'),
-    'native': ('-mib 96', '-mib 512', 'now'),
-}
-
-
-class Case:
-    """A program on its way into its state."""
-
-    def __init__(self, label, kind, argv, options=None, extra=None):
-        self.label = label
-        self.url = None
-        self.rest = b''
-        self.series = []
-        self.quiet = False  # a line would change its state
-        self.process = sysutil.spawn(kind, argv, options, extra, stdin=-1, stdout=-1, stderr=-1)
-        self.end = time.monotonic() + READY_S
-
-    def require(self, condition, text, *values):
-        if not condition:
-            raise Fail('%s: %s' % (self.label, text % values))
-
-    def line(self):
-        """The next line of output, or Fail when the program ends or time is over."""
-        fd = self.process.stdout.fileno()
-        while b'\n' not in self.rest:
-            left = self.end - time.monotonic()
-            self.require(left > 0 and select.select([fd], [], [], left)[0],
-                         'no line of output in time')
-            got = os.read(fd, 4096)
-            if not got:
-                error = self.process.stderr.read()
-                raise Fail('%s: ended early: %s' % (self.label, sysutil.tail(error)))
-            self.rest += got
-        text, self.rest = self.rest.split(b'\n', 1)
-        return text.decode()
-
-    def numbers(self, word):
-        """The numbers of the next line that begins with word, beside what the kernel says."""
-        while True:
-            text = self.line()
-            if text.startswith('listening on '):
-                self.url = 'http://%s/debug/pprof/' % text.split()[-1]
-            if text.split()[0] == word:
-                break
-        found = {name: int(number) for name, number in re.findall(r'(\w+)=(\d+)\b', text)}
-        return dict(found, **self.kernel())
-
-    def kernel(self):
-        pid = self.process.pid
-        rollup = measure.rollup(pid)
-        with open('/proc/%d/status' % pid) as file:
-            high = int(re.search(r'VmHWM:\s+(\d+)', file.read()).group(1)) * 1024
-        return {'rss': rollup['Rss'], 'lazy': rollup['LazyFree'], 'high_rss': high}
-
-    def ready(self):
-        self.at_ready = self.numbers('ready')
-
-    def sample(self):
-        self.series.append(self.kernel())
-
-    def ask(self, word):
-        self.end = time.monotonic() + 20
-        self.process.stdin.write(word.encode() + b'\n')
-        self.process.stdin.flush()
-        self.answer = self.numbers('now')
-
-    def close(self):
-        """The end of its input ends the program."""
-        self.process.stdin.close()
-        self.process.stdin = None
-        try:
-            status = self.process.wait(10)
-        except Exception:
-            raise Fail('%s: does not end with its input' % self.label)
-        self.require(status == 0, '%s', sysutil.ended(status))
-        sysutil.kill(self.process)
 
 
 def mib(count):
@@ -300,17 +206,12 @@ def watch(cases):
 def run_version(tool, args):
     lazily = tool.version == '1.15'
     rows = []
-    for name, (short, long, word) in PROGRAMS.items():
-        program = gotool.build(tool, os.path.join(FOLDER, name + '.go'))
-        argv = [program] + (long if args.long else short).split()
-        label = '%s %s' % (name, tool.version)
-        rows.append((Case(label, GLIBC, argv), CHECKS[name], word, lazily))
+    for name, (_, _, word) in PROGRAMS.items():
+        rows.append((start_go(tool, name, args.long), CHECKS[name], word, lazily))
         if name == 'a1_peak':
             # What ended the case, or brings it back.
-            debug = 'madvdontneed=%d' % lazily
-            other = Case('%s %s' % (label, debug), GLIBC, argv, extra={'GODEBUG': debug})
-            rows.append((other, CHECKS[name], word, not lazily))
-        rows[-1][0].quiet = name == 'a7_giveback'
+            extra = {'GODEBUG': 'madvdontneed=%d' % lazily}
+            rows.append((start_go(tool, name, args.long, extra), CHECKS[name], word, not lazily))
     watch([row[0] for row in rows])
     for case, _, word, _ in rows:
         case.ask(word)
@@ -335,23 +236,6 @@ def go(args):
 
 
 # ---- the C twins on Ebb ---------------------------------------------------------------------
-
-# What the memory of a peak comes to under a policy: kept, LazyFree, or gone.
-POLICIES = [
-    ('kept', {'policy': 'go1.11'}),
-    ('lazy', {'policy': 'go1.16', 'madvise': 'free'}),
-    ('gone', {'policy': 'go1.16'}),
-]
-TWINS = {
-    'a1': ['--mib', '96'],
-    'a2': ['--mib', '160', '--live', '2', '--count', '1'],
-    'a3': ['--mib', '96', '--demand', '48'],
-    'a4': ['--mib', '96', '--live', '4'],
-    'a5': ['--mib', '64', '--live', '4', '--period', '6000'],
-    'a6': ['--mib', '32', '--live', '2'],
-    'a7': ['--mib', '96'],
-}
-
 
 def check_twin(case, name, state):
     seen = case.at_end
@@ -379,17 +263,8 @@ def check_twin(case, name, state):
 
 def twins(args):
     del args
-    # In a build folder the examples lie beside the library.
-    program = os.path.join(os.path.dirname(sysutil.LIB), 'examples', 'cases_a')
-    if not os.access(program, os.X_OK):
-        raise Skip('no %s: build the examples' % program)
-    rows = []
-    for state, options in POLICIES:
-        for name, words in TWINS.items():
-            label = '%s %s' % (name, ','.join(options.values()))
-            case = Case(label, EBB, [program, name] + words, options)
-            case.quiet = name == 'a7'
-            rows.append((case, name, state))
+    rows = [(start_twin(name, options), name, state) for state, options in POLICIES
+            for name in TWINS]
     watch([row[0] for row in rows])
     for case, name, state in rows:
         case.at_end = case.kernel()

@@ -166,9 +166,9 @@ def apt_options(root, mirror, suite):
 
 def brief(text):
     """The lines of apt that say what went wrong, without what names its mirrors."""
-    lines = [line for line in text.splitlines() if re.match(r'[EW]: |Err:', line)]
+    lines = re.findall(r'^[EW]: .*', text, re.MULTILINE)
     line = (lines or text.strip().splitlines() or ['no output'])[0]
-    return re.sub(r'\w+://[^/ ]+', '...', line)[:160]
+    return re.sub(r'\w+://[^/ ]+', '...', line)[:200]
 
 
 def fetch(version, suite, mirror, target):
@@ -184,14 +184,17 @@ def fetch(version, suite, mirror, target):
     status, text = called(['apt-get'] + options + ['download'] + names, FETCH_S, env, cwd=archives)
     if status:
         raise NoToolchain('%s: %s' % (suite, brief(text)))
-    shutil.rmtree(target, ignore_errors=True)
+    fresh = target + '.new'
+    shutil.rmtree(fresh, ignore_errors=True)
     for name in sorted(os.listdir(archives)):
         if name.startswith(tuple(n + '_' for n in names)):
             path = os.path.join(archives, name)
-            status, text = called(['dpkg', '-x', path, target], 120, env)
+            status, text = called(['dpkg', '-x', path, fresh], 120, env)
             if status:
                 raise NoToolchain('%s: %s' % (name, brief(text)))
             os.unlink(path)
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(fresh, target)  # whole, or not at all
 
 
 def unpacked(version, target, origin):
