@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 // Case B1, "blocked receivers": 10,000 goroutines append 10,000 int64 each, then wait for a channel
-// that nobody sends on. About 1 GiB; -items 2500 makes it a quarter.
+// that nobody sends on. About 1.5 GiB; -items 2500 makes it a quarter.
 //
 //	go build b1_blocked.go && ./b1_blocked -http 127.0.0.1:8090
 //
