@@ -135,7 +135,10 @@ class Case:
 
 def start_go(tool, name, long=False, extra=None):
     """A Go program of a toolchain; its first line has not been read."""
-    program = gotool.build(tool, os.path.join(FOLDER, name + '.go'))
+    try:
+        program = gotool.build(tool, os.path.join(FOLDER, name + '.go'))
+    except gotool.BuildError as error:
+        raise Fail(str(error))
     words = PROGRAMS[name][1 if long else 0].split()
     label = ' '.join([name, tool.version] + ['%s=%s' % pair for pair in (extra or {}).items()])
     case = Case(label, GLIBC, [program] + words, extra=extra)
