@@ -95,6 +95,7 @@ def check_a5(case, lazily):
 
 def check_a6(case, lazily):
     seen = case.answer
+    case.require(seen['alloc'] > 4 * MIB, 'only %s of small objects stay', mib(seen['alloc']))
     case.require(seen['heapsys'] > 5 * seen['alloc'], 'heap of %s, %s in use', mib(seen['heapsys']),
                  mib(seen['alloc']))
     case.require(seen['inuse'] > 3 * seen['alloc'], 'spans of %s hold %s', mib(seen['inuse']),
