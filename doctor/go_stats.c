@@ -314,7 +314,8 @@ bool go_count_read(const struct exam *exam, const struct go_layout *layout, uint
         !go_value_read(exam, layout, GO_SCHED_FREE, &free_count)) {
         return false;
     }
-    int64_t sum = (int64_t)len - (int32_t)system_count - (int32_t)free_count;
+    int64_t sum = (int64_t)len - (int32_t)system_count - (int32_t)free_count -
+                  (int32_t)value_or_zero(exam, layout, GO_SCHED_FREE_STACKLESS);
     size_t ps_count = go_p_list(exam, layout, ps, GO_P_MAX);
     for (size_t i = 0; i < ps_count; i++) {
         int32_t free_here;
