@@ -110,8 +110,8 @@ static bool arenas_read(const struct exam *exam, struct go_state *state)
         return false;
     }
     uint64_t *indexes = malloc((size_t)count * sizeof(*indexes));
-    bool good = indexes != NULL &&
-                exam_read(exam, indexes, array, (size_t)count * sizeof(*indexes)) == 0;
+    bool good =
+        indexes != NULL && exam_read(exam, indexes, array, (size_t)count * sizeof(*indexes)) == 0;
     for (size_t i = 0; good && i < count; i++) {
         uint64_t start = indexes[i] * GO_ARENA_BYTES + GO_ARENA_BASE;
         if (start < UINT64_C(1) << 56) {
@@ -194,9 +194,8 @@ static uint64_t dwarf_budget(const struct exam *exam)
 {
     uint64_t now = clock_now_ns();
     uint64_t left = exam->deadline_ns > now ? exam->deadline_ns - now : 0;
-    return exam->options->exact
-               ? DWARF_BYTES_MAX
-               : min_u64(DWARF_BYTES_MAX, left / NS_PER_US * DWARF_BYTES_PER_US);
+    return exam->options->exact ? DWARF_BYTES_MAX
+                                : min_u64(DWARF_BYTES_MAX, left / NS_PER_US * DWARF_BYTES_PER_US);
 }
 
 // memory_read reads what the layout leads to, and says how it went.
@@ -204,8 +203,7 @@ static void memory_read(struct exam *exam, struct go_state *state, uint64_t begu
 {
     struct facts_go *go = &exam->facts->go;
     uint64_t probe;
-    long error =
-        exam_read(exam, &probe, state->layout.fields[GO_HEAP_INUSE].at, sizeof(probe));
+    long error = exam_read(exam, &probe, state->layout.fields[GO_HEAP_INUSE].at, sizeof(probe));
     if (error != 0) {
         source_error(exam, SOURCE_GO, begun, error);
         return;

@@ -17,10 +17,10 @@
 #define UNITS_MAX ((size_t)1 << 20)
 #define CODES_MAX 256 // Go uses less than 64
 #define ATTRS_MAX 24
-#define CHAIN_MAX 16  // typedefs of typedefs
+#define CHAIN_MAX 16 // typedefs of typedefs
 
 struct dwarf_abbrev {
-    uint16_t tag;      // 0: no such code
+    uint16_t tag; // 0: no such code
     bool has_children;
     uint8_t attrs_count;
     uint16_t attrs[ATTRS_MAX], forms[ATTRS_MAX];
@@ -35,11 +35,11 @@ struct cursor {
 
 // An entry, as far as it is asked about.
 struct entry {
-    uint64_t next;      // where the entry behind it begins
-    uint64_t tag;       // 0: the end of a list of children
+    uint64_t next; // where the entry behind it begins
+    uint64_t tag;  // 0: the end of a list of children
     bool has_children;
-    const char *name;   // "" none
-    uint64_t type;      // 0: none
+    const char *name; // "" none
+    uint64_t type;    // 0: none
     uint64_t bytes, count, member, addr;
     bool has_bytes;
 };
@@ -406,7 +406,7 @@ static const struct dwarf_unit *unit_of(const struct go_dwarf *dwarf, uint64_t o
         }
     }
     return low < dwarf->units_count && dwarf->units[low].first <= offset ? &dwarf->units[low]
-                                                                           : NULL;
+                                                                         : NULL;
 }
 
 // ---- roots --------------------------------------------------------------------------------------
@@ -487,8 +487,7 @@ static bool type_plain(struct go_dwarf *dwarf, uint64_t type, struct entry *out,
 }
 
 static bool member_find(struct go_dwarf *dwarf, const struct dwarf_unit *unit,
-                        const struct entry *parent, const char *name, size_t len,
-                        struct entry *out)
+                        const struct entry *parent, const char *name, size_t len, struct entry *out)
 {
     uint64_t at = parent->next;
     uint64_t depth = 1;

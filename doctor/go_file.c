@@ -172,8 +172,7 @@ bool go_section(const struct go_file *file, const char *name, size_t cap, struct
 
 // ---- addresses in the file ----------------------------------------------------------------------
 
-// file_read copies bytes at an address of the program, as far as the file has them.
-static bool file_read(const struct go_file *file, uint64_t addr, void *to, size_t bytes)
+bool go_file_read(const struct go_file *file, uint64_t addr, void *to, size_t bytes)
 {
     size_t count;
     if (elf_getphdrnum(file->elf, &count) != 0) {
@@ -184,8 +183,7 @@ static bool file_read(const struct go_file *file, uint64_t addr, void *to, size_
         if (gelf_getphdr(file->elf, (int)i, &part) == NULL) {
             return false;
         }
-        if (part.p_type == PT_LOAD && addr >= part.p_vaddr &&
-            addr - part.p_vaddr < part.p_filesz &&
+        if (part.p_type == PT_LOAD && addr >= part.p_vaddr && addr - part.p_vaddr < part.p_filesz &&
             bytes <= part.p_filesz - (addr - part.p_vaddr)) {
             uint64_t at = part.p_offset + (addr - part.p_vaddr);
             return at <= file->bytes && pread(file->fd, to, bytes, (off_t)at) == (ssize_t)bytes;
@@ -241,8 +239,8 @@ static bool version_pointed(const struct go_file *file, uint64_t addr, char *ver
 {
     uint64_t header[2];
     char text[64];
-    return file_read(file, addr, header, sizeof(header)) && header[1] < sizeof(text) &&
-           file_read(file, header[0], text, (size_t)header[1]) &&
+    return go_file_read(file, addr, header, sizeof(header)) && header[1] < sizeof(text) &&
+           go_file_read(file, header[0], text, (size_t)header[1]) &&
            text_take(version, cap, text, header[1]);
 }
 
@@ -323,7 +321,8 @@ size_t go_symbols(const struct go_file *file, const char *const *names, uint64_t
             continue;
         }
         const char *name = (const char *)strings.at + symbol.st_name;
-        size_t index = strstr(name, "runtime") == NULL ? count : symbol_match(name, names, count);
+        bool likely = strncmp(name, "runtime.", 8) == 0 || strncmp(name, "go", 2) == 0;
+        size_t index = likely ? symbol_match(name, names, count) : count;
         if (index < count && addrs[index] == 0) {
             addrs[index] = symbol.st_value;
             found += symbol.st_value != 0;

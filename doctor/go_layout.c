@@ -2,7 +2,8 @@
 //
 // Doctor, where a Go runtime keeps what: fields by name, with the names of each version.
 //
-// Go  src/runtime of 1.12 to 1.26: mstats.go, mheap.go, mgcpacer.go, runtime2.go, mprof.go, time.go.
+// Go  src/runtime of 1.12 to 1.26: mstats.go, mheap.go, mgcpacer.go, runtime2.go, mprof.go,
+//     time.go.
 #include <string.h>
 
 #include "go_look.h"
@@ -98,14 +99,17 @@ static const char *const paths[GO_FIELD_COUNT][PATHS_MAX] = {
 };
 
 static const char *const variables[] = {
-    "runtime.memstats", "runtime.gcController",      "runtime.mheap_",   "runtime.class_to_size",
-    "runtime.debug",    "runtime.gcpercent",         "runtime.iscgo",    "runtime.allgs",
-    "runtime.allp",     "runtime.sched",             "runtime.mbuckets", "runtime.MemProfileRate",
+    "runtime.memstats", "runtime.gcController",
+    "runtime.mheap_",   "runtime.class_to_size",
+    "runtime.debug",    "runtime.gcpercent",
+    "runtime.iscgo",    "runtime.allgs",
+    "runtime.allp",     "runtime.sched",
+    "runtime.mbuckets", "runtime.MemProfileRate",
     "runtime.timers",   "runtime.waitReasonStrings",
 };
 static const char *const types[] = {
-    "runtime.p", "runtime.mcache", "runtime.mspan", "runtime.g", "runtime.bucket",
-    "runtime.memRecord",
+    "runtime.p", "runtime.mcache", "runtime.mspan",
+    "runtime.g", "runtime.bucket", "runtime.memRecord",
 };
 #define VARIABLES ARRAY_COUNT(variables)
 #define ROOTS (VARIABLES + ARRAY_COUNT(types))

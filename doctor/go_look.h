@@ -47,6 +47,9 @@ uint64_t go_section_size(const struct go_file *file, const char *name);
 // go_section_addr is its address in the program; 0: there is none, or it is not loaded.
 uint64_t go_section_addr(const struct go_file *file, const char *name);
 
+// go_file_read copies bytes at an address of the program, as far as the file has them.
+bool go_file_read(const struct go_file *file, uint64_t addr, void *to, size_t bytes);
+
 // go_version_read takes the version out of the build info: "go1.19.8". Before 1.18 the file only
 // points to it. False if this is not a Go program.
 bool go_version_read(const struct go_file *file, char *version, size_t cap);
@@ -62,10 +65,10 @@ size_t go_symbols(const struct go_file *file, const char *const *names, uint64_t
 
 // A variable of package runtime, or one of its types.
 struct go_root {
-    const char *name;  // "runtime.memstats", "runtime.g"
+    const char *name; // "runtime.memstats", "runtime.g"
     bool is_type;
-    uint64_t addr;     // of a variable; 0: not told
-    uint64_t type;     // offset in .debug_info; 0: not found
+    uint64_t addr; // of a variable; 0: not told
+    uint64_t type; // offset in .debug_info; 0: not found
 };
 
 struct dwarf_unit {
@@ -100,25 +103,88 @@ bool go_dwarf_path(struct go_dwarf *dwarf, uint64_t type, const char *path, uint
 // What is read from the runtime. Of a variable: its address; of a member of a type that is not a
 // variable: its offset. _ONE is an element of the array before it.
 enum go_field {
-    GO_HEAP_SYS, GO_HEAP_IDLE, GO_HEAP_INUSE, GO_HEAP_FREE, GO_HEAP_RELEASED,
-    GO_STACKS_INUSE, GO_STACKS_SYS, GO_MSPAN_SYS, GO_MCACHE_SYS, GO_BUCKHASH_SYS, GO_GC_SYS,
-    GO_OTHER_SYS, GO_TOTAL_ALLOC, GO_TOTAL_FREE,
-    GO_STATS, GO_STATS_ONE, GO_STATS_STACKS, GO_STATS_WORKBUFS, GO_STATS_PTRBITS,
-    GO_STATS_LARGE_ALLOC, GO_STATS_LARGE_FREE, GO_STATS_SMALL_ALLOC, GO_STATS_SMALL_FREE,
-    GO_OLD_LARGE_ALLOC, GO_OLD_LARGE_FREE, GO_OLD_SMALL_FREE, GO_OLD_CENTRAL,
-    GO_OLD_CENTRAL_ONE, GO_OLD_NMALLOC, GO_CLASS_SIZES,
-    GO_P_MCACHE, GO_MCACHE_ALLOC, GO_MCACHE_SMALL_FREE, GO_MCACHE_LARGE_FREE,
-    GO_SPAN_NELEMS, GO_SPAN_ALLOC_COUNT, GO_SPAN_ELEM_SIZE, GO_SPAN_COUNT_BEFORE,
-    GO_NEXT_GC, GO_NUM_GC, GO_GC_PERCENT, GO_MEMORY_LIMIT, GO_MADVDONTNEED,
-    GO_ARENAS, GO_ARENAS_LEN, GO_IS_CGO,
-    GO_ALLGS, GO_ALLGS_LEN, GO_ALLP, GO_ALLP_LEN, GO_NGSYS, GO_SCHED_FREE,
-    GO_SCHED_FREE_STACKLESS, GO_P_FREE,
-    GO_G_STATUS, GO_G_REASON, GO_G_SINCE, GO_G_GOPC, GO_G_STARTPC, GO_G_STACK_LO, GO_G_STACK_HI,
-    GO_G_PC, GO_G_SP, GO_G_BP, GO_G_SYSCALL_PC, GO_G_SYSCALL_SP,
+    GO_HEAP_SYS,
+    GO_HEAP_IDLE,
+    GO_HEAP_INUSE,
+    GO_HEAP_FREE,
+    GO_HEAP_RELEASED,
+    GO_STACKS_INUSE,
+    GO_STACKS_SYS,
+    GO_MSPAN_SYS,
+    GO_MCACHE_SYS,
+    GO_BUCKHASH_SYS,
+    GO_GC_SYS,
+    GO_OTHER_SYS,
+    GO_TOTAL_ALLOC,
+    GO_TOTAL_FREE,
+    GO_STATS,
+    GO_STATS_ONE,
+    GO_STATS_STACKS,
+    GO_STATS_WORKBUFS,
+    GO_STATS_PTRBITS,
+    GO_STATS_LARGE_ALLOC,
+    GO_STATS_LARGE_FREE,
+    GO_STATS_SMALL_ALLOC,
+    GO_STATS_SMALL_FREE,
+    GO_OLD_LARGE_ALLOC,
+    GO_OLD_LARGE_FREE,
+    GO_OLD_SMALL_FREE,
+    GO_OLD_CENTRAL,
+    GO_OLD_CENTRAL_ONE,
+    GO_OLD_NMALLOC,
+    GO_CLASS_SIZES,
+    GO_P_MCACHE,
+    GO_MCACHE_ALLOC,
+    GO_MCACHE_SMALL_FREE,
+    GO_MCACHE_LARGE_FREE,
+    GO_SPAN_NELEMS,
+    GO_SPAN_ALLOC_COUNT,
+    GO_SPAN_ELEM_SIZE,
+    GO_SPAN_COUNT_BEFORE,
+    GO_NEXT_GC,
+    GO_NUM_GC,
+    GO_GC_PERCENT,
+    GO_MEMORY_LIMIT,
+    GO_MADVDONTNEED,
+    GO_ARENAS,
+    GO_ARENAS_LEN,
+    GO_IS_CGO,
+    GO_ALLGS,
+    GO_ALLGS_LEN,
+    GO_ALLP,
+    GO_ALLP_LEN,
+    GO_NGSYS,
+    GO_SCHED_FREE,
+    GO_SCHED_FREE_STACKLESS,
+    GO_P_FREE,
+    GO_G_STATUS,
+    GO_G_REASON,
+    GO_G_SINCE,
+    GO_G_GOPC,
+    GO_G_STARTPC,
+    GO_G_STACK_LO,
+    GO_G_STACK_HI,
+    GO_G_PC,
+    GO_G_SP,
+    GO_G_BP,
+    GO_G_SYSCALL_PC,
+    GO_G_SYSCALL_SP,
     GO_REASONS,
-    GO_P_TIMERS, GO_P_TIMERS_DEAD, GO_TIMERS, GO_TIMERS_ONE, GO_TIMERS_LEN,
-    GO_BUCKETS, GO_PROFILE_RATE, GO_BUCKET, GO_BUCKET_NEXT, GO_BUCKET_TYPE, GO_BUCKET_SIZE,
-    GO_BUCKET_DEPTH, GO_RECORD_ALLOCS, GO_RECORD_FREES, GO_RECORD_ALLOC_BYTES,
+    GO_P_TIMERS,
+    GO_P_TIMERS_DEAD,
+    GO_TIMERS,
+    GO_TIMERS_ONE,
+    GO_TIMERS_LEN,
+    GO_BUCKETS,
+    GO_PROFILE_RATE,
+    GO_BUCKET,
+    GO_BUCKET_NEXT,
+    GO_BUCKET_TYPE,
+    GO_BUCKET_SIZE,
+    GO_BUCKET_DEPTH,
+    GO_RECORD_ALLOCS,
+    GO_RECORD_FREES,
+    GO_RECORD_ALLOC_BYTES,
     GO_RECORD_FREE_BYTES,
     GO_FIELD_COUNT,
 };
@@ -151,20 +217,26 @@ uint64_t go_member(const struct go_layout *layout, enum go_field field, const ui
 // The table of functions that Go programs carry, also stripped ones.
 struct go_pcln {
     struct go_bytes bytes;
-    uint64_t text;     // address that entries of the table count from
+    uint64_t text; // address that entries of the table count from
     uint64_t bias;
-    uint64_t quantum;  // of instructions
+    uint64_t quantum; // of instructions
     uint64_t functions_count, files_count;
     uint64_t names, units, files, values, functions; // offsets of the tables
-    int age;           // 0: up to 1.15; 1: 1.16; 2: 1.18; 3: 1.20
-    uint64_t base;     // where entries of `functions` point from
+    int age;                                         // 0: up to 1.15; 1: 1.16; 2: 1.18; 3: 1.20
+    uint64_t base;                                   // where entries of `functions` point from
+    const struct go_file *file; // for what lies outside of the table; NULL: nothing
+    uint64_t inlines;           // address of the trees of inlined calls; 0: not known
 };
 
 // go_pcln_open reads the head; the bytes stay the caller's. False if they make no sense.
 bool go_pcln_open(struct go_pcln *pcln, struct go_bytes bytes, uint64_t bias);
+// go_pcln_file reads the table of a file, which must stay open.
 bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bias);
-// go_pcln_name is the function that holds pc, or NULL.
+// go_pcln_name is the function whose code is at pc, or NULL.
 const char *go_pcln_name(const struct go_pcln *pcln, uint64_t pc);
+// go_pcln_own goes from pc outwards through inlined calls to the first that is not the runtime's:
+// pc itself, or the place of a call; 0 if there is none.
+uint64_t go_pcln_own(const struct go_pcln *pcln, uint64_t pc);
 // go_pcln_text writes "main.leak (main.go:30)"; "0x..." where pc is in no function.
 void go_pcln_text(const struct go_pcln *pcln, uint64_t pc, char *text, size_t cap);
 // go_is_runtime tells functions of the runtime, and what waits on its behalf (sync, internal).
@@ -191,8 +263,7 @@ bool go_timers_read(const struct exam *exam, const struct go_layout *layout, uin
 // go_routines.c and go_profile.c: into facts, with their sources.
 void go_routines_read(struct exam *exam, const struct go_layout *layout,
                       const struct go_pcln *pcln);
-void go_profile_read(struct exam *exam, const struct go_layout *layout,
-                     const struct go_pcln *pcln);
+void go_profile_read(struct exam *exam, const struct go_layout *layout, const struct go_pcln *pcln);
 
 // ---- the program as a whole (evidence_exe.c, evidence_go.c) -------------------------------------
 

@@ -3,7 +3,8 @@
 // Doctor, functions and lines of a Go program by its own table of them (.gopclntab), which stripped
 // programs have too.
 //
-// A line is that of the code at pc, which may have been inlined into the function that is named.
+// A pc may be in code that was inlined, several deep: the innermost function is named, and its line.
+// Before 1.18 the function that holds the code is named instead.
 // Every offset comes from the file and is bounded by the table.
 //
 // Go  src/runtime/symtab.go, src/debug/gosym/pclntab.go.
@@ -13,13 +14,17 @@
 
 #include "go_look.h"
 
-#define MAGIC_12 0xfffffffbu  // up to 1.15
+#define MAGIC_12 0xfffffffbu // up to 1.15
 #define MAGIC_116 0xfffffffau
 #define MAGIC_118 0xfffffff0u
 #define MAGIC_120 0xfffffff1u
 #define TABLE_BYTES_MAX (256 * MIB)
 // A function has as many steps as it has lines, about.
 #define STEPS_MAX 100000
+// Inlined into one another.
+#define INLINES_MAX 32
+#define INLINE_INDEX 2 // PCDATA_InlTreeIndex
+#define INLINE_TREE 3  // FUNCDATA_InlTree
 
 static uint64_t number_at(const struct go_pcln *pcln, uint64_t at, size_t bytes)
 {
@@ -96,7 +101,8 @@ bool go_pcln_open(struct go_pcln *pcln, struct go_bytes bytes, uint64_t bias)
 
 bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bias)
 {
-    static const char *const text_name[] = {"runtime.text"};
+    static const char *const names[] = {"runtime.text", "go:func.*", "go.func.*"};
+    uint64_t addrs[ARRAY_COUNT(names)];
     struct go_bytes bytes;
     *pcln = (struct go_pcln){0};
     if (!go_section(file, ".gopclntab", TABLE_BYTES_MAX, &bytes) &&
@@ -106,10 +112,15 @@ bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bia
     if (!go_pcln_open(pcln, bytes, bias)) {
         return false;
     }
-    if (pcln->age >= 2 && pcln->text == 0) {
+    if (pcln->age < 2) {
+        return true;
+    }
+    go_symbols(file, names, addrs, ARRAY_COUNT(names));
+    pcln->file = file;
+    pcln->inlines = addrs[1] != 0 ? addrs[1] : addrs[2];
+    if (pcln->text == 0) {
         // Filled in at start, or, in the newest, by nobody.
-        go_symbols(file, text_name, &pcln->text, 1);
-        pcln->text = pcln->text != 0 ? pcln->text : go_section_addr(file, ".text");
+        pcln->text = addrs[0] != 0 ? addrs[0] : go_section_addr(file, ".text");
     }
     return true;
 }
@@ -206,14 +217,64 @@ static uint64_t fields_at(const struct go_pcln *pcln, uint64_t record)
     return record + word_bytes(pcln);
 }
 
+// inline_at tells whether the code at pc was inlined: the innermost function's name, and the place
+// of the call to it in the function around. pc and outer are without bias.
+static const char *inline_at(const struct go_pcln *pcln, uint64_t pc, uint64_t *outer)
+{
+    uint64_t record;
+    uint64_t entry;
+    uint64_t fixed = pcln->age == 2 ? 40 : 44;
+    if (pcln->inlines == 0 || !function_find(pcln, pc, &record, &entry)) {
+        return NULL;
+    }
+    uint64_t values_count = number_at(pcln, fields_at(pcln, record) + 24, 4);
+    uint64_t trees_count = number_at(pcln, record + fixed - 1, 1);
+    if (values_count <= INLINE_INDEX || trees_count <= INLINE_TREE) {
+        return NULL;
+    }
+    uint64_t table = number_at(pcln, record + fixed + 4 * INLINE_INDEX, 4);
+    uint64_t tree = number_at(pcln, record + fixed + 4 * (values_count + INLINE_TREE), 4);
+    int64_t index = table == 0 || tree == UINT32_MAX ? -1 : value_at(pcln, table, entry, pc);
+    // A node: up to 1.19 parent, id, file, line, name, place; since then id, name, place, line.
+    uint32_t node[5];
+    size_t bytes = pcln->age == 2 ? 20 : 16;
+    if (index < 0 || index > UINT16_MAX ||
+        !go_file_read(pcln->file, pcln->inlines + tree + (uint64_t)index * bytes, node, bytes)) {
+        return NULL;
+    }
+    *outer = entry + node[pcln->age == 2 ? 4 : 2];
+    return text_at(pcln, pcln->names + node[pcln->age == 2 ? 3 : 1]);
+}
+
 const char *go_pcln_name(const struct go_pcln *pcln, uint64_t pc)
 {
     uint64_t record;
     uint64_t entry;
+    uint64_t outer;
+    const char *inner = inline_at(pcln, pc - pcln->bias, &outer);
+    if (inner != NULL) {
+        return inner;
+    }
     if (!function_find(pcln, pc - pcln->bias, &record, &entry)) {
         return NULL;
     }
     return text_at(pcln, pcln->names + number_at(pcln, fields_at(pcln, record), 4));
+}
+
+uint64_t go_pcln_own(const struct go_pcln *pcln, uint64_t pc)
+{
+    for (size_t i = 0; i < INLINES_MAX; i++) {
+        uint64_t outer;
+        const char *name = go_pcln_name(pcln, pc);
+        if (name != NULL && !go_is_runtime(name)) {
+            return pc;
+        }
+        if (name == NULL || inline_at(pcln, pc - pcln->bias, &outer) == NULL) {
+            return 0;
+        }
+        pc = outer + pcln->bias;
+    }
+    return 0;
 }
 
 // What a program says must not command a terminal. Names of Go may hold any letter; beyond ASCII
@@ -251,8 +312,8 @@ void go_pcln_text(const struct go_pcln *pcln, uint64_t pc, char *text, size_t ca
 
 bool go_is_runtime(const char *name)
 {
-    static const char *const prefixes[] = {"runtime.", "runtime/", "sync.", "internal/",
-                                           "sync/", "syscall.", "time.Sleep"};
+    static const char *const prefixes[] = {"runtime.", "runtime/", "sync.",     "internal/",
+                                           "sync/",    "syscall.", "time.Sleep"};
     for (size_t i = 0; i < ARRAY_COUNT(prefixes); i++) {
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) {
             return true;

@@ -92,8 +92,8 @@ static void site_choose(const struct profile *p, const uint64_t *pcs, size_t cou
     size_t at = 0;
     while (at + 1 < count) {
         const char *name = pcs[at] == 0 ? NULL : go_pcln_name(p->pcln, pcs[at] - 1);
-        if (name == NULL || (strncmp(name, "runtime.", 8) != 0 &&
-                             strncmp(name, "internal/runtime/", 17) != 0)) {
+        if (name == NULL ||
+            (strncmp(name, "runtime.", 8) != 0 && strncmp(name, "internal/runtime/", 17) != 0)) {
             break;
         }
         at++;
@@ -188,8 +188,7 @@ static bool buckets_read(struct profile *p, uint64_t addr)
     return addr == 0;
 }
 
-void go_profile_read(struct exam *exam, const struct go_layout *layout,
-                     const struct go_pcln *pcln)
+void go_profile_read(struct exam *exam, const struct go_layout *layout, const struct go_pcln *pcln)
 {
     uint64_t begun = source_begin();
     struct profile p = {.exam = exam, .layout = layout, .pcln = pcln};

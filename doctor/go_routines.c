@@ -66,9 +66,8 @@ static struct group *group_slot(struct routines *r, const struct group *one)
             bool room = r->groups_count < GROUPS_MAX / 4 * 3;
             return room ? slot : NULL;
         }
-        if (slot->status == one->status && slot->reason == one->reason &&
-            slot->gopc == one->gopc && slot->startpc == one->startpc && slot->pc == one->pc &&
-            slot->depth == one->depth) {
+        if (slot->status == one->status && slot->reason == one->reason && slot->gopc == one->gopc &&
+            slot->startpc == one->startpc && slot->pc == one->pc && slot->depth == one->depth) {
             return slot;
         }
     }
@@ -79,9 +78,8 @@ static struct group *group_slot(struct routines *r, const struct group *one)
 static bool is_system(const struct go_pcln *pcln, uint64_t startpc)
 {
     const char *name = go_pcln_name(pcln, startpc);
-    return name != NULL && strncmp(name, "runtime.", 8) == 0 &&
-           strcmp(name, "runtime.main") != 0 && strcmp(name, "runtime.corostart") != 0 &&
-           strcmp(name, "runtime.handleAsyncEvent") != 0;
+    return name != NULL && strncmp(name, "runtime.", 8) == 0 && strcmp(name, "runtime.main") != 0 &&
+           strcmp(name, "runtime.corostart") != 0 && strcmp(name, "runtime.handleAsyncEvent") != 0;
 }
 
 static void routine_add(struct routines *r, const uint8_t *g)
@@ -160,8 +158,7 @@ static bool all_read(struct routines *r, uint64_t array, uint64_t count)
 // ---- sites --------------------------------------------------------------------------------------
 
 // frames_walk follows frame pointers through a copied stack; how many return addresses.
-static size_t frames_walk(const struct group *g, const uint64_t *words, size_t count,
-                          uint64_t *pcs)
+static size_t frames_walk(const struct group *g, const uint64_t *words, size_t count, uint64_t *pcs)
 {
     size_t found = 0;
     uint64_t bp = g->bp;
@@ -177,13 +174,7 @@ static size_t frames_walk(const struct group *g, const uint64_t *words, size_t c
     return found;
 }
 
-static bool is_user(const struct go_pcln *pcln, uint64_t pc)
-{
-    const char *name = pc == 0 ? NULL : go_pcln_name(pcln, pc - 1);
-    return name != NULL && !go_is_runtime(name);
-}
-
-// site_find gives the innermost return address outside of the runtime; 0 if there is none.
+// site_find gives the innermost place outside of the runtime; 0 if there is none.
 static uint64_t site_find(const struct routines *r, const struct group *g)
 {
     static uint64_t words[STACK_BYTES_MAX / 8];
@@ -193,22 +184,18 @@ static uint64_t site_find(const struct routines *r, const struct group *g)
         return 0;
     }
     size_t count = bytes / 8;
-    size_t frames = frames_walk(g, words, count, pcs);
-    if (is_user(r->pcln, g->pc)) {
-        return g->pc;
-    }
-    for (size_t i = 0; i < frames; i++) {
-        if (is_user(r->pcln, pcs[i])) {
-            return pcs[i];
-        }
+    // Before 1.23 the frame pointer is not kept when a goroutine enters a system call.
+    bool kept = g->status != G_SYSCALL || r->layout->minor >= 23;
+    size_t frames = kept ? frames_walk(g, words, count, pcs) : 0;
+    uint64_t site = go_pcln_own(r->pcln, g->pc);
+    for (size_t i = 0; site == 0 && i < frames; i++) {
+        site = pcs[i] == 0 ? 0 : go_pcln_own(r->pcln, pcs[i] - 1);
     }
     // No chain: the first word that looks like a return address.
-    for (size_t i = 0; i < count && frames == 0; i++) {
-        if (is_user(r->pcln, words[i])) {
-            return words[i];
-        }
+    for (size_t i = 0; site == 0 && i < count && frames == 0; i++) {
+        site = words[i] == 0 ? 0 : go_pcln_own(r->pcln, words[i] - 1);
     }
-    return 0;
+    return site;
 }
 
 static void reason_text(const struct routines *r, uint64_t reason, char *text, size_t cap)
@@ -224,8 +211,7 @@ static void reason_text(const struct routines *r, uint64_t reason, char *text, s
         return;
     }
     char copy[64] = "";
-    if (string.len < sizeof(copy) &&
-        exam_read(r->exam, copy, string.at, (size_t)string.len) == 0) {
+    if (string.len < sizeof(copy) && exam_read(r->exam, copy, string.at, (size_t)string.len) == 0) {
         for (char *c = copy; *c != '\0'; c++) {
             *c = *c < ' ' || *c == 0x7f ? '?' : *c;
         }
@@ -236,8 +222,8 @@ static void reason_text(const struct routines *r, uint64_t reason, char *text, s
 static void group_describe(const struct routines *r, const struct group *g, struct go_group *out)
 {
     static const char *const names[] = {
-        [G_RUNNABLE] = "runnable",  [G_RUNNING] = "running", [G_SYSCALL] = "syscall",
-        [G_PREEMPTED] = "preempted", [G_LEAKED] = "leaked",  [G_COPYSTACK] = "stack growth",
+        [G_RUNNABLE] = "runnable",   [G_RUNNING] = "running", [G_SYSCALL] = "syscall",
+        [G_PREEMPTED] = "preempted", [G_LEAKED] = "leaked",   [G_COPYSTACK] = "stack growth",
     };
     uint64_t site = site_find(r, g);
     *out = (struct go_group){.count = g->count, .stack_bytes = g->stack_bytes};
@@ -247,8 +233,9 @@ static void group_describe(const struct routines *r, const struct group *g, stru
         const char *name = g->status < ARRAY_COUNT(names) ? names[g->status] : NULL;
         snprintf(out->state, sizeof(out->state), "%s", name == NULL ? "unknown" : name);
     }
-    go_pcln_text(r->pcln, site != 0 ? site - 1 : g->startpc, out->site, sizeof(out->site));
-    if (g->gopc != 0) {
+    go_pcln_text(r->pcln, site != 0 ? site : g->startpc, out->site, sizeof(out->site));
+    const char *start = go_pcln_name(r->pcln, g->startpc);
+    if (g->gopc != 0 && (start == NULL || strcmp(start, "runtime.main") != 0)) {
         go_pcln_text(r->pcln, g->gopc - 1, out->creator, sizeof(out->creator));
     }
     // Set by the collector when it first finds the goroutine waiting.
@@ -314,15 +301,13 @@ static void groups_report(struct routines *r)
     go->goroutine_stack_bytes = r->stack_bytes;
 }
 
-void go_routines_read(struct exam *exam, const struct go_layout *layout,
-                      const struct go_pcln *pcln)
+void go_routines_read(struct exam *exam, const struct go_layout *layout, const struct go_pcln *pcln)
 {
     uint64_t begun = source_begin();
     struct routines r = {.exam = exam, .layout = layout, .pcln = pcln, .len = g_len(layout)};
     uint64_t array;
     uint64_t count;
-    if (!layout->fields[GO_G_STATUS].known ||
-        !go_value_read(exam, layout, GO_ALLGS, &array) ||
+    if (!layout->fields[GO_G_STATUS].known || !go_value_read(exam, layout, GO_ALLGS, &array) ||
         !go_value_read(exam, layout, GO_ALLGS_LEN, &count)) {
         source_end(exam, SOURCE_GOROUTINES, begun, SOURCE_ABSENT, "runtime.allgs was not found");
         return;

@@ -24,8 +24,8 @@ static uint64_t value_or_zero(const struct exam *exam, const struct go_layout *l
 }
 
 // go_slots_sum adds up a counter of heapStats, which is kept as three differences.
-static bool slots_sum(const struct exam *exam, const struct go_layout *layout,
-                      enum go_field field, uint64_t offset, uint64_t *sum)
+static bool slots_sum(const struct exam *exam, const struct go_layout *layout, enum go_field field,
+                      uint64_t offset, uint64_t *sum)
 {
     const struct go_value *all = &layout->fields[GO_STATS];
     const struct go_value *one = &layout->fields[GO_STATS_ONE];
@@ -82,8 +82,8 @@ static int64_t spans_uncounted(const struct exam *exam, const struct go_layout *
                                          GO_SPAN_COUNT_BEFORE};
     for (size_t i = 0; i < ARRAY_COUNT(used); i++) {
         const struct go_value *value = &layout->fields[used[i]];
-        len = max_size(len, value->known ? (size_t)min_u64(value->at + value->size,
-                                                           SPAN_BYTES_MAX) : 0);
+        len = max_size(len,
+                       value->known ? (size_t)min_u64(value->at + value->size, SPAN_BYTES_MAX) : 0);
     }
     if (exam_read(exam, spans, cache + alloc->at, count * sizeof(*spans)) != 0) {
         return 0;
@@ -266,8 +266,8 @@ static void pacing_read(const struct exam *exam, const struct go_layout *layout,
     go->next_gc_bytes = value_or_zero(exam, layout, GO_NEXT_GC);
     go->gc_count = value_or_zero(exam, layout, GO_NUM_GC);
     go->gc_percent = go_value_read(exam, layout, GO_GC_PERCENT, &value) ? (int32_t)value : 100;
-    bool limited = go_value_read(exam, layout, GO_MEMORY_LIMIT, &value) &&
-                   value != 0 && value < INT64_MAX;
+    bool limited =
+        go_value_read(exam, layout, GO_MEMORY_LIMIT, &value) && value != 0 && value < INT64_MAX;
     go->memory_limit_bytes = limited ? value : UINT64_MAX;
 }
 
@@ -282,8 +282,8 @@ bool go_stats_read(const struct exam *exam, const struct go_layout *layout, stru
         go->heap_idle_bytes = value + go->heap_released_bytes;
         go->heap_sys_bytes = go->heap_idle_bytes + go->heap_inuse_bytes;
     } else if (go_value_read(exam, layout, GO_HEAP_SYS, &go->heap_sys_bytes)) {
-        go->heap_idle_bytes = go->heap_sys_bytes - min_u64(go->heap_sys_bytes,
-                                                           go->heap_inuse_bytes);
+        go->heap_idle_bytes =
+            go->heap_sys_bytes - min_u64(go->heap_sys_bytes, go->heap_inuse_bytes);
     } else {
         return false;
     }

@@ -58,16 +58,22 @@ static void put_abbrev(struct out *out, unsigned code, unsigned tag, bool childr
 static void abbrevs_make(struct out *out)
 {
     static const uint8_t unit[] = {DW_AT_name, DW_FORM_string, 0, 0};
-    static const uint8_t variable[] = {DW_AT_name, DW_FORM_string,   DW_AT_location,
-                                       DW_FORM_block1, DW_AT_type, DW_FORM_ref_addr, 0, 0};
-    static const uint8_t structure[] = {DW_AT_name, DW_FORM_string, DW_AT_byte_size,
-                                        DW_FORM_udata, 0, 0};
-    static const uint8_t member[] = {DW_AT_name, DW_FORM_string, DW_AT_data_member_location,
-                                     DW_FORM_udata, DW_AT_type, DW_FORM_ref_addr, 0, 0};
-    static const uint8_t base[] = {DW_AT_name, DW_FORM_string, DW_AT_byte_size, DW_FORM_data1,
-                                   0, 0};
-    static const uint8_t alias[] = {DW_AT_name, DW_FORM_string, DW_AT_type, DW_FORM_ref_addr,
-                                    0, 0};
+    static const uint8_t variable[] = {
+        DW_AT_name, DW_FORM_string, DW_AT_location, DW_FORM_block1, DW_AT_type, DW_FORM_ref_addr, 0,
+        0};
+    static const uint8_t structure[] = {
+        DW_AT_name, DW_FORM_string, DW_AT_byte_size, DW_FORM_udata, 0, 0};
+    static const uint8_t member[] = {DW_AT_name,
+                                     DW_FORM_string,
+                                     DW_AT_data_member_location,
+                                     DW_FORM_udata,
+                                     DW_AT_type,
+                                     DW_FORM_ref_addr,
+                                     0,
+                                     0};
+    static const uint8_t base[] = {DW_AT_name, DW_FORM_string, DW_AT_byte_size, DW_FORM_data1, 0,
+                                   0};
+    static const uint8_t alias[] = {DW_AT_name, DW_FORM_string, DW_AT_type, DW_FORM_ref_addr, 0, 0};
     put_abbrev(out, CODE_UNIT, DW_TAG_compile_unit, true, unit);
     put_abbrev(out, CODE_VARIABLE, DW_TAG_variable, false, variable);
     put_abbrev(out, CODE_STRUCT, DW_TAG_structure_type, true, structure);
@@ -175,7 +181,7 @@ static void pclntab_make(struct out *out)
 static void file_make(struct out *out)
 {
     static const char *const names[SECTIONS] = {".go.buildinfo", ".debug_info", ".debug_abbrev",
-                                                ".gopclntab", ".text", ".shstrtab"};
+                                                ".gopclntab",    ".text",       ".shstrtab"};
     static void (*const makers[SECTIONS])(struct out *) = {buildinfo_make, info_make, abbrevs_make,
                                                            pclntab_make};
     Elf64_Ehdr head = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
