@@ -234,6 +234,9 @@ bool go_pcln_open(struct go_pcln *pcln, struct go_bytes bytes, uint64_t bias);
 bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bias);
 // go_pcln_name is the function whose code is at pc, or NULL.
 const char *go_pcln_name(const struct go_pcln *pcln, uint64_t pc);
+// go_pcln_frame_bytes is how far the return address of the function at pc lies above its stack
+// pointer, where calls push it (x86-64); UINT64_MAX: not known.
+uint64_t go_pcln_frame_bytes(const struct go_pcln *pcln, uint64_t pc);
 // go_pcln_own goes from pc outwards through inlined calls to the first that is not the runtime's:
 // pc itself, or the place of a call; 0 if there is none.
 uint64_t go_pcln_own(const struct go_pcln *pcln, uint64_t pc);

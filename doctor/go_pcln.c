@@ -277,6 +277,18 @@ uint64_t go_pcln_own(const struct go_pcln *pcln, uint64_t pc)
     return 0;
 }
 
+uint64_t go_pcln_frame_bytes(const struct go_pcln *pcln, uint64_t pc)
+{
+    uint64_t record;
+    uint64_t entry;
+    uint64_t plain = pc - pcln->bias;
+    if (!function_find(pcln, plain, &record, &entry)) {
+        return UINT64_MAX;
+    }
+    int64_t bytes = value_at(pcln, number_at(pcln, fields_at(pcln, record) + 12, 4), entry, plain);
+    return bytes < 0 ? UINT64_MAX : (uint64_t)bytes;
+}
+
 // What a program says must not command a terminal. Names of Go may hold any letter; beyond ASCII
 // they are left as they are.
 static void printable(char *text)
