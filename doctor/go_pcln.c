@@ -3,8 +3,8 @@
 // Doctor, functions and lines of a Go program by its own table of them (.gopclntab), which stripped
 // programs have too.
 //
-// A pc may be in code that was inlined, several deep: the innermost function is named, and its line.
-// Before 1.18 the function that holds the code is named instead.
+// A pc may be in code that was inlined, several deep: the innermost function is named, and its
+// line. Before 1.18 the function that holds the code is named instead.
 // Every offset comes from the file and is bounded by the table.
 //
 // Go  src/runtime/symtab.go, src/debug/gosym/pclntab.go.

@@ -176,8 +176,8 @@ static size_t frames_walk(const struct group *g, const uint64_t *words, size_t c
 
 // frames_measure goes up by the sizes of frames, as Go's own unwinder does; for a goroutine whose
 // frame pointer was not kept.
-static size_t frames_measure(const struct routines *r, const struct group *g,
-                             const uint64_t *words, size_t count, uint64_t *pcs)
+static size_t frames_measure(const struct routines *r, const struct group *g, const uint64_t *words,
+                             size_t count, uint64_t *pcs)
 {
     size_t found = 0;
     uint64_t pc = g->pc;
@@ -210,8 +210,8 @@ static uint64_t site_find(const struct routines *r, const struct group *g)
     size_t count = bytes / 8;
     // Before 1.23 the frame pointer is not kept when a goroutine enters a system call.
     bool kept = g->status != G_SYSCALL || r->layout->minor >= 23;
-    size_t frames = kept ? frames_walk(g, words, count, pcs)
-                         : frames_measure(r, g, words, count, pcs);
+    size_t frames =
+        kept ? frames_walk(g, words, count, pcs) : frames_measure(r, g, words, count, pcs);
     uint64_t site = go_pcln_own(r->pcln, g->pc);
     for (size_t i = 0; site == 0 && i < frames; i++) {
         site = pcs[i] == 0 ? 0 : go_pcln_own(r->pcln, pcs[i] - 1);

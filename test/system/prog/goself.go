@@ -55,9 +55,9 @@ func passer() {
 func tell() {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	fmt.Printf("now Sys=%d HeapSys=%d HeapIdle=%d HeapInuse=%d HeapReleased=%d HeapAlloc=%d NextGC=%d "+
-		"goroutines=%d\n", m.Sys, m.HeapSys, m.HeapIdle, m.HeapInuse, m.HeapReleased, m.HeapAlloc,
-		m.NextGC, runtime.NumGoroutine())
+	fmt.Printf("now Sys=%d HeapSys=%d HeapIdle=%d HeapInuse=%d HeapReleased=%d HeapAlloc=%d",
+		m.Sys, m.HeapSys, m.HeapIdle, m.HeapInuse, m.HeapReleased, m.HeapAlloc)
+	fmt.Printf(" NextGC=%d goroutines=%d\n", m.NextGC, runtime.NumGoroutine())
 }
 
 func main() {
