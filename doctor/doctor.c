@@ -195,7 +195,7 @@ static void exam_free(struct exam *exam)
     free(exam->scan_buf);
     free(exam->anonymous.addrs);
     free(exam->huge.addrs);
-    free(exam->go);
+    go_free(exam);
     glibc_free(exam);
     vmas_free(exam);
 }

@@ -115,6 +115,7 @@ void evidence_huge(struct exam *exam);
 // Afterwards: the heaps are divided.
 void evidence_ebb_divide(struct exam *exam);
 void evidence_go_divide(struct exam *exam);
+void go_free(struct exam *exam); // of what evidence_go holds for it
 void evidence_glibc_divide(struct exam *exam);
 void glibc_free(struct exam *exam);
 void evidence_allocators_divide(struct exam *exam);

@@ -37,12 +37,18 @@
 // Inflating and walking DWARF, bytes per microsecond, on a slow machine.
 #define DWARF_BYTES_PER_US 120
 #define DWARF_BYTES_MAX (512 * MIB)
+// Of the budget, for counting pages afterwards.
+#define PAGES_COST_NS (UINT64_C(20) * NS_PER_MS)
 
 struct go_range {
     uint64_t start, end;
 };
 
+// Open from evidence_go to evidence_go_divide: goroutines and profile are read when the pages have
+// been counted, with what is left of the budget.
 struct go_state {
+    struct go_file file;
+    uint64_t bias;
     struct go_layout layout;
     uint64_t heap_meta_bytes;
     size_t ranges_count;
@@ -193,7 +199,8 @@ uint64_t go_bias(const struct exam *exam, const struct go_file *file)
 static uint64_t dwarf_budget(const struct exam *exam)
 {
     uint64_t now = clock_now_ns();
-    uint64_t left = exam->deadline_ns > now ? exam->deadline_ns - now : 0;
+    uint64_t spent = now + PAGES_COST_NS;
+    uint64_t left = exam->deadline_ns > spent ? exam->deadline_ns - spent : 0;
     return exam->options->exact ? DWARF_BYTES_MAX
                                 : min_u64(DWARF_BYTES_MAX, left / NS_PER_US * DWARF_BYTES_PER_US);
 }
@@ -218,44 +225,51 @@ static void memory_read(struct exam *exam, struct go_state *state, uint64_t begu
     }
 }
 
-static void look(struct exam *exam, struct go_state *state, struct go_file *file)
+static void look(struct exam *exam, struct go_state *state)
 {
     uint64_t begun = source_begin();
     struct facts_go *go = &exam->facts->go;
-    struct go_pcln pcln;
     const char *why = "";
-    uint64_t bias = go_bias(exam, file);
+    state->bias = go_bias(exam, &state->file);
     state->layout.minor = go->minor;
-    if (!go_layout_make(file, bias, dwarf_budget(exam), &state->layout, &why)) {
+    if (!go_layout_make(&state->file, state->bias, dwarf_budget(exam), &state->layout, &why)) {
         source_end(exam, SOURCE_GO, begun, SOURCE_ABSENT, "%s", why);
         return;
     }
     memory_read(exam, state, begun);
-    if (!go->memory_known || exam->error != DOCTOR_OK) {
-        return;
+    if (go->memory_known && exam->error == DOCTOR_OK) {
+        go_sample_keep(exam->facts->pid, &state->layout);
+        go->timers_known = go_timers_read(exam, &state->layout, &go->timers_count);
     }
-    go_sample_keep(exam->facts->pid, &state->layout);
-    go->timers_known = go_timers_read(exam, &state->layout, &go->timers_count);
-    go_pcln_file(&pcln, file, bias);
-    go_routines_read(exam, &state->layout, &pcln);
-    go_profile_read(exam, &state->layout, &pcln);
 }
 
 void evidence_go(struct exam *exam)
 {
-    struct go_file file;
     if (!exam->facts->go.is_go) {
         return;
     }
     exam->go = calloc(1, sizeof(*exam->go));
-    if (exam->go == NULL || !go_file_open(&file, exe_open(exam))) {
-        return; // evidence_exe could a moment ago: it has ended, and the next source says so
+    if (exam->go == NULL) {
+        return;
     }
-    look(exam, exam->go, &file);
-    go_file_close(&file);
+    if (!go_file_open(&exam->go->file, exe_open(exam))) {
+        free(exam->go); // it could be opened a moment ago: it has ended, as the next source says
+        exam->go = NULL;
+        return;
+    }
+    look(exam, exam->go);
     const struct go_layout *layout = exam->facts->go.memory_known ? &exam->go->layout : NULL;
     exam->facts->go.madvise_free = releases_lazily(exam, layout);
     heap_claim(exam, exam->go);
+}
+
+void go_free(struct exam *exam)
+{
+    if (exam->go != NULL) {
+        go_file_close(&exam->go->file);
+        free(exam->go);
+        exam->go = NULL;
+    }
 }
 
 // ---- dividing -----------------------------------------------------------------------------------
@@ -351,4 +365,8 @@ void evidence_go_divide(struct exam *exam)
     // A few tables are not in Sys, among them the list of arenas.
     tables_claim(exam, index, room + MIB - min_u64(room, named));
     go_divide(go, &facts->pages, arenas, exam->go->heap_meta_bytes, heap);
+    struct go_pcln pcln;
+    go_pcln_file(&pcln, &exam->go->file, exam->go->bias);
+    go_routines_read(exam, &exam->go->layout, &pcln);
+    go_profile_read(exam, &exam->go->layout, &pcln);
 }
