@@ -401,9 +401,7 @@ static void groups_report(struct routines *r, double factor)
     }
     qsort(go->groups, go->groups_count, sizeof(go->groups[0]), report_compare);
     go->goroutine_stack_bytes = scaled(r->stack_bytes, factor);
-    if (factor <= 1 || !go_count_read(r->exam, r->layout, &go->goroutines_count)) {
-        go->goroutines_count = scaled(count, factor);
-    }
+    go->goroutines_count = scaled(count, factor);
 }
 
 void go_routines_read(struct exam *exam, const struct go_layout *layout, const struct go_pcln *pcln)
@@ -427,7 +425,10 @@ void go_routines_read(struct exam *exam, const struct go_layout *layout, const s
     }
     groups_report(&r, r.seen_count == 0 ? 1 : (double)most / (double)r.seen_count);
     free(r.groups);
-    exam->facts->go.goroutines_known = r.seen_count != 0;
+    // The runtime's own count does not need a look at each.
+    struct facts_go *go = &exam->facts->go;
+    bool counted = r.seen_count < most && go_count_read(exam, layout, &go->goroutines_count);
+    go->goroutines_known = counted || r.seen_count != 0;
     if (r.timed_out && r.seen_count < most) {
         source_end(exam, SOURCE_GOROUTINES, begun, SOURCE_LEFT,
                    "%llu of %llu were looked at when the time was up",
