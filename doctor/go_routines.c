@@ -50,7 +50,7 @@ struct routines {
     struct exam *exam;
     const struct go_layout *layout;
     const struct go_pcln *pcln;
-    size_t len;           // bytes of a g that are of interest
+    size_t len;            // bytes of a g that are of interest
     uint8_t *copies, *run; // of a batch of them; of memory that holds some
     struct group *groups;
     size_t groups_count;
@@ -180,7 +180,7 @@ static bool run_read(const struct routines *r, const struct piece *pieces, size_
 // piece they take twice as long as in runs.
 static void batch_read(const struct routines *r, const uint64_t *addrs, size_t n)
 {
-    struct piece pieces[BATCH];
+    struct piece pieces[BATCH] = {{0}};
     for (size_t i = 0; i < n; i++) {
         pieces[i] = (struct piece){addrs[i], i};
     }
