@@ -52,7 +52,8 @@ def check_goroutines(case, before, report):
 def check_sites(case, report):
     sites = report['sites']
     case.require(sites and sites[0]['site'].startswith('main.touched (goself.go:')
-                 and sites[0]['caller'].startswith('main.holder (goself.go:'), 'sites: %s', sites[:2])
+                 and sites[0]['caller'].startswith('main.holder (goself.go:'),
+                 'sites: %s', sites[:2])
     # A sample each 512 KiB: 80 of them, so 3 deviations are a third.
     case.require(KEPT * 6 // 10 < sites[0]['bytes'] < KEPT * 14 // 10, 'first site: %d bytes',
                  sites[0]['bytes'])
