@@ -14,7 +14,7 @@
 #include "go_look.h"
 #include "os/clock.h"
 
-#define ROUTINES_MAX 10000000
+#define ROUTINES_MAX 2000000
 // Of more, batches spread evenly: 32768 of them take 10 ms, and tell a share within 1 %.
 #define SAMPLE_COUNT 32768
 #define BATCH 1024
