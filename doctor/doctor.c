@@ -14,6 +14,7 @@
 #include "doctor_int.h"
 #include "os/clock.h"
 #include "os/procfs.h"
+#include "parts.h"
 
 static const struct {
     const char *name, *place;
@@ -216,6 +217,7 @@ static void exam_free(struct exam *exam)
     free(exam->scan_buf);
     free(exam->anonymous.addrs);
     free(exam->huge.addrs);
+    parts_free(exam);
     vmas_free(exam);
 }
 

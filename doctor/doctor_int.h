@@ -45,6 +45,7 @@ struct exam {
     bool scans;
     void *scan_buf;
     struct page_sample anonymous, huge; // resident pages, spread evenly; by evidence_pages
+    struct parts *parts;         // of heaps that other allocators have made: parts.h
     enum doctor_error error;     // the process cannot be examined any further
 };
 

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, parts: sets of pieces of address space, and the variables of a module.
+//
+// Go  none.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "parts.h"
+
+struct parts *parts_new(struct exam *exam, enum heap_kind heap)
+{
+    struct parts *parts = calloc(1, sizeof(*parts));
+    if (parts != NULL) {
+        parts->heap = heap;
+        parts->next = exam->parts;
+        exam->parts = parts;
+    }
+    return parts;
+}
+
+struct parts *parts_of(const struct exam *exam, enum heap_kind heap)
+{
+    struct parts *parts = exam->parts;
+    while (parts != NULL && parts->heap != heap) {
+        parts = parts->next;
+    }
+    return parts;
+}
+
+void parts_free(struct exam *exam)
+{
+    while (exam->parts != NULL) {
+        struct parts *next = exam->parts->next;
+        free(exam->parts->list);
+        free(exam->parts);
+        exam->parts = next;
+    }
+}
+
+static bool parts_grow(struct parts *parts)
+{
+    if (parts->count < parts->cap) {
+        return true;
+    }
+    size_t cap = parts->cap == 0 ? 1024 : 2 * parts->cap;
+    struct part *list = cap > PARTS_MAX ? NULL : realloc(parts->list, cap * sizeof(*list));
+    if (list == NULL) {
+        parts->cut = true;
+        return false;
+    }
+    parts->list = list;
+    parts->cap = cap;
+    return true;
+}
+
+void parts_add(struct parts *parts, uint64_t start, uint64_t end, enum part_kind kind)
+{
+    struct part *last = parts->count == 0 ? NULL : &parts->list[parts->count - 1];
+    if (start >= end) {
+        return;
+    }
+    if (last != NULL && last->kind == kind && last->end == start) {
+        last->end = end;
+    } else if (parts_grow(parts)) {
+        parts->list[parts->count++] = (struct part){start, end, kind};
+    }
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const struct part *left = a;
+    const struct part *right = b;
+    return (left->start > right->start) - (left->start < right->start);
+}
+
+static void parts_order(struct parts *parts)
+{
+    size_t kept = 0;
+    if (parts->count == 0) {
+        return;
+    }
+    qsort(parts->list, parts->count, sizeof(*parts->list), by_address);
+    for (size_t i = 1; i < parts->count; i++) {
+        struct part part = parts->list[i];
+        struct part *last = &parts->list[kept];
+        part.start = max_u64(part.start, last->end);
+        if (part.start >= part.end) {
+            continue;
+        }
+        if (last->end == part.start && last->kind == part.kind) {
+            last->end = part.end;
+        } else {
+            parts->list[++kept] = part;
+        }
+    }
+    parts->count = kept + 1;
+}
+
+// Claims what is anonymous in [start, end).
+static void run_claim(struct exam *exam, uint64_t start, uint64_t end, size_t heap_index)
+{
+    if (!vma_cut(exam, start) || !vma_cut(exam, end)) {
+        return;
+    }
+    for (uint64_t at = start; at < end;) {
+        struct vma *vma = vma_at(exam, at);
+        if (vma == NULL) {
+            // A gap: the next mapping, if it is still inside.
+            size_t low = 0;
+            size_t high = exam->vmas_count;
+            while (low < high) {
+                size_t middle = (low + high) / 2;
+                if (exam->vmas[middle].start <= at) {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            if (low == exam->vmas_count) {
+                return;
+            }
+            at = exam->vmas[low].start;
+            continue;
+        }
+        if (vma_is_anonymous(vma) && vma->place == PLACE_NATIVE) {
+            vma_claim(exam, vma, heap_index);
+        }
+        at = vma->end;
+    }
+}
+
+void parts_claim(struct exam *exam, struct parts *parts, size_t heap_index)
+{
+    parts_order(parts);
+    for (size_t i = 0; i < parts->count;) {
+        uint64_t start = parts->list[i].start;
+        uint64_t end = parts->list[i].end;
+        for (i++; i < parts->count && parts->list[i].start == end; i++) {
+            end = parts->list[i].end;
+        }
+        run_claim(exam, start, end, heap_index);
+    }
+}
+
+struct count {
+    const struct parts *parts;
+    size_t at; // the first part that does not end below what is visited
+    uint64_t *bytes;
+};
+
+static void count_visit(void *arg, uint64_t start, uint64_t end, unsigned flags)
+{
+    struct count *count = arg;
+    (void)flags;
+    while (count->at < count->parts->count && start < end) {
+        const struct part *part = &count->parts->list[count->at];
+        if (part->end <= start) {
+            count->at++;
+            continue;
+        }
+        uint64_t low = max_u64(part->start, start);
+        uint64_t high = min_u64(part->end, end);
+        if (low >= high) {
+            return;
+        }
+        count->bytes[part->kind] += high - low;
+        start = high;
+    }
+}
+
+long parts_resident(struct exam *exam, const struct parts *parts, uint64_t bytes[PART_KINDS])
+{
+    struct count count = {.parts = parts, .bytes = bytes};
+    memset(bytes, 0, PART_KINDS * sizeof(*bytes));
+    if (!exam->scans) {
+        return -EBADF;
+    }
+    exam->residency.files = false;
+    for (size_t i = 0; i < exam->vmas_count; i++) {
+        const struct vma *vma = &exam->vmas[i];
+        if (vma->place != PLACE_HEAP || vma->heap >= exam->facts->heaps_count ||
+            exam->facts->heaps[vma->heap].kind != parts->heap) {
+            continue;
+        }
+        if (!exam_affords(exam, 0)) {
+            return -ETIME;
+        }
+        long error = residency_scan(&exam->residency, vma->start, vma->end, count_visit, &count);
+        if (error != 0) {
+            return error;
+        }
+    }
+    return 0;
+}
+
+void parts_divide(struct facts_heap *heap, const struct parts *parts,
+                  const uint64_t bytes[PART_KINDS])
+{
+    uint64_t small = min_u64(parts->small_bytes, bytes[PART_SLAB]);
+    uint64_t cached = min_u64(parts->cached_bytes, small);
+    uint64_t sum = 0;
+    heap->live_bytes = bytes[PART_LARGE] + small - cached;
+    heap->pinned_bytes = bytes[PART_SLAB] - small + cached;
+    // Parts that were given back and are resident all the same were touched by nobody but the
+    // kernel, in huge pages: they could go at once.
+    heap->kept_bytes = bytes[PART_FREE] + bytes[PART_BACK];
+    heap->lazy_bytes = bytes[PART_LAZY];
+    heap->meta_bytes = bytes[PART_META];
+    heap->free_total_bytes = heap->kept_bytes + heap->pinned_bytes;
+    for (size_t i = 0; i < parts->count; i++) {
+        const struct part *part = &parts->list[i];
+        sum += part->kind == PART_BACK ? part->end - part->start : 0;
+    }
+    heap->released_bytes = sum - min_u64(sum, bytes[PART_BACK]);
+    heap->divided = true;
+}
+
+// ---- modules ------------------------------------------------------------------------------------
+
+void module_find(const struct exam *exam, const char *path, struct module *module)
+{
+    uint64_t end = 0;
+    module->ranges_count = 0;
+    for (size_t i = 0; i < exam->vmas_count; i++) {
+        const struct vma *vma = &exam->vmas[i];
+        bool same = strcmp(vma->path, path) == 0;
+        bool bss = vma->path[0] == '\0' && vma->place == PLACE_DATA && vma->start == end;
+        if (!same && !bss) {
+            continue;
+        }
+        end = vma->end;
+        if (vma->perms[1] == 'w' && vma->perms[3] == 'p' &&
+            module->ranges_count < MODULE_RANGES_MAX) {
+            module->ranges[module->ranges_count++] = (struct range){vma->start, vma->end};
+        }
+    }
+}
+
+uint64_t *module_copy(const struct exam *exam, const struct range *range, size_t *words_count)
+{
+    uint64_t bytes = range->end - range->start;
+    uint64_t *words = bytes > MODULE_BYTES_MAX ? NULL : malloc(bytes);
+    if (words != NULL && exam_read(exam, words, range->start, bytes) != 0) {
+        free(words);
+        words = NULL;
+    }
+    *words_count = words == NULL ? 0 : bytes / sizeof(*words);
+    return words;
+}
+
+bool module_holds(const struct module *module, uint64_t addr)
+{
+    for (size_t i = 0; i < module->ranges_count; i++) {
+        if (addr >= module->ranges[i].start && addr < module->ranges[i].end) {
+            return true;
+        }
+    }
+    return false;
+}
+
+uint64_t read_u64(const struct exam *exam, uint64_t addr)
+{
+    uint64_t value = 0;
+    return exam_read(exam, &value, addr, sizeof(value)) == 0 ? value : 0;
+}
+
+uint32_t read_u32(const struct exam *exam, uint64_t addr)
+{
+    uint32_t value = 0;
+    return exam_read(exam, &value, addr, sizeof(value)) == 0 ? value : 0;
+}
+
+bool in_anonymous(const struct exam *exam, uint64_t addr, uint64_t bytes)
+{
+    const struct vma *vma = vma_at(exam, addr);
+    return vma != NULL && vma_is_anonymous(vma) && vma->end - addr >= bytes;
+}

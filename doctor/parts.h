@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, parts: what a foreign allocator's own tables say of its address space, piece by piece.
+//
+// Model
+//   Who can read an allocator's tables notes each piece as a part of one kind: in use, free, ...
+//   Before pages are counted the parts claim their mappings for the heap; afterwards one more scan
+//   of the same ranges says what of each kind is resident. So a heap is divided by what the kernel
+//   has, and the parts of it add up to its resident memory.
+//
+// Locking
+//   None.
+//
+// Flow
+//   evidence_allocators -> heap_*_find -> parts_add, parts_claim; evidence_pages;
+//   evidence_allocators_divide -> heap_*_divide -> parts_resident.
+//
+// Go     none.
+// Tests  test/unit/parts_test.c  test/system/doctor_heaps.py
+#ifndef EBB_DOCTOR_PARTS_H
+#define EBB_DOCTOR_PARTS_H
+
+#include "doctor_int.h"
+
+enum part_kind {
+    PART_LARGE, // a block of its own, in use
+    PART_SLAB,  // cut into small blocks of which some are in use
+    PART_FREE,  // whole free pages
+    PART_LAZY,  // given back with MADV_FREE
+    PART_BACK,  // given back, or never used
+    PART_META,  // tables
+    PART_KINDS,
+};
+
+struct part {
+    uint64_t start, end;
+    enum part_kind kind;
+};
+
+// At most 2^20 pieces, after neighbours of one kind were joined.
+#define PARTS_MAX ((size_t)1 << 20)
+struct parts {
+    struct parts *next; // of exam->parts
+    enum heap_kind heap;
+    struct part *list;
+    size_t count, cap;
+    bool cut;              // there were too many
+    uint64_t small_bytes;  // in use inside of PART_SLAB, by the allocator's count
+    uint64_t cached_bytes; // of these: in caches of threads, free
+};
+
+// parts_new makes an empty set for a heap and hangs it into the examination. NULL without memory.
+struct parts *parts_new(struct exam *exam, enum heap_kind heap);
+// parts_of returns the set of a heap, or NULL.
+struct parts *parts_of(const struct exam *exam, enum heap_kind heap);
+void parts_free(struct exam *exam);
+// parts_add notes [start, end), in any order. Empty and wrapped ranges are left out.
+void parts_add(struct parts *parts, uint64_t start, uint64_t end, enum part_kind kind);
+// parts_claim sorts the parts, drops what overlaps an earlier one, and claims the anonymous
+// memory under them. Pointers to vmas are stale afterwards.
+void parts_claim(struct exam *exam, struct parts *parts, size_t heap_index);
+// parts_resident counts what is resident of each kind. 0 or a negative errno.
+long parts_resident(struct exam *exam, const struct parts *parts, uint64_t bytes[PART_KINDS]);
+// parts_divide fills the heap's division from what is resident and small_bytes.
+void parts_divide(struct facts_heap *heap, const struct parts *parts,
+                  const uint64_t bytes[PART_KINDS]);
+
+// ---- modules ------------------------------------------------------------------------------------
+
+struct range {
+    uint64_t start, end;
+};
+// More variables than any program has that is worth searching.
+#define MODULE_BYTES_MAX (16 * MIB)
+#define MODULE_RANGES_MAX 8
+
+// The variables of a library or of the program, found by the path of its file.
+struct module {
+    struct range ranges[MODULE_RANGES_MAX];
+    size_t ranges_count;
+};
+void module_find(const struct exam *exam, const char *path, struct module *module);
+// module_copy copies a range; the caller frees. NULL if it cannot be read or is too large.
+uint64_t *module_copy(const struct exam *exam, const struct range *range, size_t *words_count);
+bool module_holds(const struct module *module, uint64_t addr);
+
+// read_u64 and read_u32 are 0 where nothing can be read.
+uint64_t read_u64(const struct exam *exam, uint64_t addr);
+uint32_t read_u32(const struct exam *exam, uint64_t addr);
+// in_anonymous tells whether [addr, addr + bytes) is in private memory that can be written.
+bool in_anonymous(const struct exam *exam, uint64_t addr, uint64_t bytes);
+
+// ---- allocators ---------------------------------------------------------------------------------
+
+// Each looks for its structures in the module's variables and claims what is its own. False: they
+// were not found, and why says what is amiss. The heap has been added.
+bool heap_jemalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
+                        char *why, size_t why_cap);
+bool heap_mimalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
+                        char *why, size_t why_cap);
+bool heap_tcmalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
+                        char *why, size_t why_cap);
+
+#endif
