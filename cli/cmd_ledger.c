@@ -92,26 +92,6 @@ static uint64_t line_bytes(const struct ebb_ledger *ledger, const struct line *l
     return bytes;
 }
 
-// A bar of eighths of a column, or of # where the terminal may not have them.
-static void bar_make(char *buf, size_t cap, uint64_t bytes, uint64_t most, int columns)
-{
-    static const char *const parts[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
-    uint64_t eighths = most == 0 ? 0 : bytes * 8 * (uint64_t)columns / most;
-    struct fmt bar;
-    fmt_init(&bar, buf, cap);
-    if (!term_is_utf8()) {
-        for (uint64_t i = 0; i < (eighths + 4) / 8; i++) {
-            fmt_char(&bar, '#');
-        }
-        return;
-    }
-    eighths += eighths == 0 && bytes != 0;
-    for (uint64_t i = 0; i < eighths / 8; i++) {
-        fmt_str(&bar, "█");
-    }
-    fmt_str(&bar, parts[eighths % 8]);
-}
-
 static void bytes_cell(const struct term *term, enum term_style style, uint64_t bytes)
 {
     char text[LOOK_BYTES];
@@ -142,7 +122,7 @@ static void line_print(const struct term *term, const struct table *table, const
     double percent = sum == 0 ? 0 : 100.0 * (double)bytes / (double)sum;
     snprintf(share, sizeof(share), "%*.1f %%", SHARE_COLUMNS - 2, percent);
     term_text(term, style, share, 0);
-    bar_make(bar, sizeof(bar), bytes, table->most, table->bar_columns);
+    term_bar(bar, sizeof(bar), bytes, table->most, table->bar_columns);
     if (bar[0] != '\0' || table->help) {
         fputs("  ", term->out);
         term_text(term, largest ? TERM_NOTE : TERM_PLAIN, bar,

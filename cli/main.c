@@ -34,6 +34,7 @@ static const struct command commands[] = {
     {"ps", cmd_ps, &cmd_ps_argp, "list the processes that run on Ebb"},
     {"memstats", cmd_memstats, &cmd_memstats_argp, "show a process's MemStats, as gops does"},
     {"ledger", cmd_ledger, &cmd_ledger_argp, "show where each resident byte of a process is"},
+    {"doctor", cmd_doctor, &cmd_doctor_argp, "say why the memory of any process is as it is"},
     {"profile", cmd_profile, &cmd_profile_argp, "show which functions hold memory, run or wait"},
     {"top", cmd_top, &cmd_top_argp, "watch all processes on Ebb, sorted, live"},
     {"watch", cmd_watch, &cmd_watch_argp, "watch the ledger of one process as a picture"},

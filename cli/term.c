@@ -3,6 +3,7 @@
 // Terminal output of the command: width, colour, wrapping, tables.
 //
 // Go  text/tabwriter, for the alignment. Unlike Go: the last column is wrapped.
+#include "base/fmt.h"
 #include "term.h"
 
 #include <stdlib.h>
@@ -208,4 +209,23 @@ void term_table_print(const struct term *term, const struct term_table *table)
         term_wrap(term, text->text, beside ? start : PROSE_INDENT);
         term_style_off(term, text->style);
     }
+}
+
+void term_bar(char *buf, size_t cap, uint64_t bytes, uint64_t most, int columns)
+{
+    static const char *const parts[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
+    uint64_t eighths = most == 0 ? 0 : bytes * 8 * (uint64_t)columns / most;
+    struct fmt bar;
+    fmt_init(&bar, buf, cap);
+    if (!term_is_utf8()) {
+        for (uint64_t i = 0; i < (eighths + 4) / 8; i++) {
+            fmt_char(&bar, '#');
+        }
+        return;
+    }
+    eighths += eighths == 0 && bytes != 0;
+    for (uint64_t i = 0; i < eighths / 8; i++) {
+        fmt_str(&bar, "█");
+    }
+    fmt_str(&bar, parts[eighths % 8]);
 }

@@ -3,6 +3,8 @@
 // Doctor, the account: every resident byte in one row. Pure.
 //
 // Go  none.
+#include <string.h>
+
 #include "doctor.h"
 
 static const struct {
@@ -30,6 +32,32 @@ const char *account_row_name(enum account_row row)
 const char *account_row_title(enum account_row row)
 {
     return rows[row].title;
+}
+
+const char *facts_setting(const struct facts *facts, const char *name)
+{
+    for (size_t i = 0; i < facts->process.settings_count; i++) {
+        if (strcmp(facts->process.settings[i].name, name) == 0) {
+            return facts->process.settings[i].value;
+        }
+    }
+    return NULL;
+}
+
+const struct facts_heap *facts_heap_const(const struct facts *facts, enum heap_kind kind)
+{
+    for (size_t i = 0; i < facts->heaps_count; i++) {
+        if (facts->heaps[i].kind == kind) {
+            return &facts->heaps[i];
+        }
+    }
+    return NULL;
+}
+
+struct facts_heap *facts_heap(struct facts *facts, enum heap_kind kind)
+{
+    const struct facts_heap *heap = facts_heap_const(facts, kind);
+    return heap == NULL ? NULL : &facts->heaps[heap - facts->heaps];
 }
 
 // Takes at most `bytes` out of *left.

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/uio.h>
 
-#include "base/fmt.h"
 #include "doctor_int.h"
 #include "os/clock.h"
 #include "os/procfs.h"
@@ -158,44 +157,6 @@ long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t
     char path[256];
     snprintf(path, sizeof(path), "%s/proc/%d/%s", exam->options->root, exam->facts->pid, name);
     return procfs_file_read(path, buf, cap);
-}
-
-const char *size_text(uint64_t bytes, char *buf, size_t cap)
-{
-    if (bytes >= GIB && bytes < 1024 * GIB) {
-        snprintf(buf, cap, "%.2f GiB", (double)bytes / (double)GIB);
-        return buf;
-    }
-    if (bytes >= 10 * MIB && bytes < GIB) {
-        snprintf(buf, cap, "%.0f MiB", (double)bytes / (double)MIB);
-        return buf;
-    }
-    struct fmt text;
-    fmt_init(&text, buf, cap);
-    fmt_bytes(&text, bytes);
-    return buf;
-}
-
-// ---- facts --------------------------------------------------------------------------------------
-
-const char *facts_setting(const struct facts *facts, const char *name)
-{
-    for (size_t i = 0; i < facts->process.settings_count; i++) {
-        if (strcmp(facts->process.settings[i].name, name) == 0) {
-            return facts->process.settings[i].value;
-        }
-    }
-    return NULL;
-}
-
-struct facts_heap *facts_heap(struct facts *facts, enum heap_kind kind)
-{
-    for (size_t i = 0; i < facts->heaps_count; i++) {
-        if (facts->heaps[i].kind == kind) {
-            return &facts->heaps[i];
-        }
-    }
-    return NULL;
 }
 
 // ---- the examination ----------------------------------------------------------------------------

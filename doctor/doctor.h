@@ -152,6 +152,7 @@ struct facts_cgroup {
     int version;               // 0: none was found
     char path[1024];           // the directory
     char name[1024];           // as the process has it: /system.slice/x.service
+    bool asked;                // the user named the cgroup, not the process
     bool alone;                // the process is the only one in it
     bool root;                 // of the hierarchy: everything on the machine
     uint64_t processes_count;
@@ -206,7 +207,7 @@ struct facts_heap {
     uint64_t released_bytes;   // what it says it has given back; not resident, or lazily
     uint64_t free_total_bytes; // kept + pinned, by the heap's own count
     uint64_t arenas_count;
-    uint64_t arenas_kept_bytes; // of kept: in arenas beside the first
+    uint64_t arenas_free_bytes; // of kept and pinned: in arenas beside the first
     uint64_t collected_count;  // collections so far, where there is a collector
     bool decays;               // gives back by a clock that ticks only when it is called
     bool decay_thread;         // has a thread for it
@@ -262,6 +263,13 @@ struct facts_site {
     int64_t grown_bytes;       // since the first look of a series
 };
 
+// Which blocks in use any pointer leads to, by a scan of the memory.
+struct facts_reach {
+    bool known;
+    uint64_t reachable_bytes, unreachable_bytes, unreachable_count;
+    uint64_t common_bytes, common_count; // the size most of the unreachable ones have
+};
+
 struct facts {
     int pid;
     uint64_t taken_ns;
@@ -275,11 +283,14 @@ struct facts {
     size_t heaps_count;
     struct facts_go go;
     struct facts_ebb ebb;
+    struct facts_reach reach;
     struct facts_site sites[SITES_MAX]; // most bytes first; or most grown in a series
     size_t sites_count;
 };
 
-struct facts_heap *facts_heap(struct facts *facts, enum heap_kind kind); // NULL: none
+// facts_heap returns the heap of that kind, or NULL.
+struct facts_heap *facts_heap(struct facts *facts, enum heap_kind kind);
+const struct facts_heap *facts_heap_const(const struct facts *facts, enum heap_kind kind);
 
 // ---- looking ------------------------------------------------------------------------------------
 
@@ -339,6 +350,9 @@ struct account {
     uint64_t sum_bytes;
     int64_t unexplained_bytes; // rss - sum
 };
+// size_text writes a size for people, "70.4 MiB", into buf and returns it.
+const char *size_text(uint64_t bytes, char *buf, size_t cap);
+
 const char *account_row_name(enum account_row row);  // "kept", for JSON
 const char *account_row_title(enum account_row row); // "kept by the heap", for people
 struct account account_make(const struct facts *facts);
@@ -393,11 +407,11 @@ const char *confidence_name(enum confidence confidence);
 enum remedy {
     REMEDY_NONE,    // a person has to do it
     REMEDY_RELEASE, // ebb release
-    REMEDY_POLICY,  // ebb policy
+    REMEDY_POLICY,  // ebb policy, and release
 };
 
 #define VERDICT_LINES 6
-#define VERDICT_LINE_BYTES 320
+#define VERDICT_LINE_BYTES 512
 struct verdict {
     enum verdict_id id;
     enum confidence confidence;

@@ -74,10 +74,6 @@ size_t exam_read_many(const struct exam *exam, void *to, const uint64_t *addrs, 
 // a negative errno.
 long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t cap);
 
-// exam_sizes writes a size for people, as the report does: "70.4 MiB".
-#define SIZE_TEXT_BYTES 32
-const char *size_text(uint64_t bytes, char *buf, size_t cap);
-
 // ---- vmas (evidence_maps.c) ------------------------------------------------------------------
 
 // vma_at returns the vma that holds addr, or NULL.

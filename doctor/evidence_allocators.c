@@ -13,18 +13,10 @@
 // Tests  test/unit/parts_test.c  test/system/doctor_heaps.py
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <gelf.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "parts.h"
-
-// Symbols of a program are looked through at some 20 ns each.
-#define SYMBOLS_MAX 400000
-#define SYMBOL_COST_NS 25
 
 struct allocator {
     enum heap_kind kind;
@@ -67,54 +59,22 @@ static const struct allocator allocators[] = {
 
 // ---- symbols of the program ---------------------------------------------------------------------
 
-static unsigned symbols_in(Elf *elf, Elf_Scn *section, const GElf_Shdr *header)
+static void program_visit(void *arg, const char *name, uint64_t value)
 {
-    unsigned found = 0;
-    Elf_Data *data = elf_getdata(section, NULL);
-    size_t count = header->sh_entsize == 0 ? 0 : header->sh_size / header->sh_entsize;
-    for (size_t i = 0; i < count && data != NULL; i++) {
-        GElf_Sym symbol;
-        const char *name = gelf_getsym(data, (int)i, &symbol) == NULL
-                               ? NULL
-                               : elf_strptr(elf, header->sh_link, symbol.st_name);
-        // What is only asked for is of a library.
-        if (name == NULL || symbol.st_shndx == SHN_UNDEF) {
-            continue;
-        }
-        for (size_t k = 0; k < ARRAY_COUNT(allocators); k++) {
-            for (size_t j = 0; j < ARRAY_COUNT(allocators[k].symbols); j++) {
-                found |= strcmp(name, allocators[k].symbols[j]) == 0 ? 1u << k : 0;
-            }
+    unsigned *found = arg;
+    (void)value;
+    for (size_t k = 0; k < ARRAY_COUNT(allocators); k++) {
+        for (size_t j = 0; j < ARRAY_COUNT(allocators[k].symbols); j++) {
+            *found |= strcmp(name, allocators[k].symbols[j]) == 0 ? 1u << k : 0;
         }
     }
-    return found;
 }
 
 // program_symbols tells which allocators the program has inside, a bit for each row.
 static unsigned program_symbols(const struct exam *exam)
 {
-    char path[256];
     unsigned found = 0;
-    snprintf(path, sizeof(path), "%s/proc/%d/exe", exam->options->root, exam->facts->pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    Elf *elf =
-        fd < 0 || elf_version(EV_CURRENT) == EV_NONE ? NULL : elf_begin(fd, ELF_C_READ_MMAP, NULL);
-    Elf_Scn *section = NULL;
-    while (elf != NULL && (section = elf_nextscn(elf, section)) != NULL) {
-        GElf_Shdr header;
-        if (gelf_getshdr(section, &header) == NULL || header.sh_entsize == 0 ||
-            (header.sh_type != SHT_SYMTAB && header.sh_type != SHT_DYNSYM)) {
-            continue;
-        }
-        uint64_t count = header.sh_size / header.sh_entsize;
-        if (count <= SYMBOLS_MAX && exam_affords(exam, count * SYMBOL_COST_NS)) {
-            found |= symbols_in(elf, section, &header);
-        }
-    }
-    elf_end(elf);
-    if (fd >= 0) {
-        close(fd);
-    }
+    (void)file_symbols(exam, "exe", program_visit, &found);
     return found;
 }
 

@@ -76,6 +76,8 @@ struct range {
 
 // The variables of a library or of the program, found by the path of its file.
 struct module {
+    const char *path;
+    uint64_t base; // where the file's start is mapped
     struct range ranges[MODULE_RANGES_MAX];
     size_t ranges_count;
 };
@@ -83,6 +85,13 @@ void module_find(const struct exam *exam, const char *path, struct module *modul
 // module_copy copies a range; the caller frees. NULL if it cannot be read or is too large.
 uint64_t *module_copy(const struct exam *exam, const struct range *range, size_t *words_count);
 bool module_holds(const struct module *module, uint64_t addr);
+
+// file_symbols visits what the symbol tables of a file under /proc/PID define; false if not all of
+// them, because they are too many or there is no time.
+typedef void symbol_visit(void *arg, const char *name, uint64_t value);
+bool file_symbols(const struct exam *exam, const char *file, symbol_visit *visit, void *arg);
+// module_symbol returns the address of a symbol, 0 if there is none.
+uint64_t module_symbol(const struct exam *exam, const struct module *module, const char *name);
 
 // read_u64 and read_u32 are 0 where nothing can be read.
 uint64_t read_u64(const struct exam *exam, uint64_t addr);

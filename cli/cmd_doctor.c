@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT
+//
+// ebb doctor: says why a process's memory is as it is, from outside, without touching it.
+//
+// Go  none: gops and go tool pprof ask the program.
+#include <ctype.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "doctor.h"
+#include "os/clock.h"
+
+#define SAMPLES_MAX 600
+#define FOR_MAX_S 86400
+#define BUDGET_MAX_MS 600000
+
+struct doctor_input {
+    const char *pid;
+    bool json, verbose, exact;
+    uint64_t for_ns;
+    uint64_t budget_ns;
+};
+
+enum { KEY_FOR = 256, KEY_EXACT, KEY_BUDGET };
+
+static const struct argp_option options[] = {
+    {"for", KEY_FOR, "TIME", 0, "Watch it so long, 30s or 5m: tells slope, wave and plateau", 0},
+    {"exact", KEY_EXACT, NULL, 0, "Read what costs more than the budget too", 0},
+    {"budget", KEY_BUDGET, "MS", 0, "Look for at most so many milliseconds (80)", 0},
+    {"verbose", 'v', NULL, 0, "Show each source with what it cost", 0},
+    {"json", 'j', NULL, 0, "Print as JSON", 0},
+    {0},
+};
+
+// duration_parse reads "30s", "5m", "2h" or plain seconds; false if it is none, or too long.
+static bool duration_parse(const char *text, uint64_t *ns)
+{
+    char *end;
+    errno = 0;
+    double value = strtod(text, &end);
+    double unit = strcmp(end, "m") == 0 ? 60 : strcmp(end, "h") == 0 ? 3600 : 1;
+    bool known = *end == '\0' || strcmp(end, "s") == 0 || unit > 1;
+    if (errno != 0 || end == text || !known || !(value > 0) || value * unit > FOR_MAX_S) {
+        return false;
+    }
+    *ns = (uint64_t)(value * unit * (double)NS_PER_S);
+    return true;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct doctor_input *input = state->input;
+    char *end;
+    unsigned long ms;
+    switch (key) {
+    case 'j':
+        input->json = true;
+        return 0;
+    case 'v':
+        input->verbose = true;
+        return 0;
+    case KEY_EXACT:
+        input->exact = true;
+        return 0;
+    case KEY_FOR:
+        if (!duration_parse(arg, &input->for_ns)) {
+            cli_fail("doctor", "--for=%.40s is no time: 30s, 5m or 2h, at most a day", arg);
+            return CLI_SAID;
+        }
+        return 0;
+    case KEY_BUDGET:
+        ms = strtoul(arg, &end, 10);
+        if (!isdigit((unsigned char)arg[0]) || *end != '\0' || ms == 0 || ms > BUDGET_MAX_MS) {
+            cli_fail("doctor", "--budget=%.40s is no number of milliseconds from 1 to %d", arg,
+                     BUDGET_MAX_MS);
+            return CLI_SAID;
+        }
+        input->budget_ns = ms * NS_PER_MS;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (input->pid == NULL) {
+            input->pid = arg;
+            return 0;
+        }
+        return ARGP_ERR_UNKNOWN;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp cmd_doctor_argp = {
+    options,
+    parse,
+    "PID",
+    "Say why the memory of a process is as it is: a leak, kept by its allocator, lazily freed, "
+    "fragmented, or not memory of the process at all. It looks from outside, at any process, on "
+    "Ebb or not: nothing in it stops, nothing is asked of it."
+    "\vExamples:\n"
+    "  ebb doctor 1234\n"
+    "  ebb doctor --for 30s 1234            is it a slope, a wave or a plateau?\n"
+    "  ebb doctor --json 1234 | jq '.verdicts[0]'\n"
+    "\n"
+    "Exit status: 0 healthy, 1 a finding, 2 it cannot be told, 3 nothing could be looked at.\n",
+    NULL,
+    NULL,
+    NULL,
+};
+
+enum doctor_status doctor_status_of(const struct diagnosis *diagnosis)
+{
+    if (diagnosis->finding) {
+        return DOCTOR_FINDING;
+    }
+    return diagnosis->verdicts[0].id == VERDICT_HEALTHY ? DOCTOR_HEALTHY : DOCTOR_CANNOT_TELL;
+}
+
+static int fail_error(int pid, const struct facts *facts, enum doctor_error error)
+{
+    const char *name = facts->process.name;
+    switch (error) {
+    case DOCTOR_NO_PROCESS:
+        cli_fail("doctor", "there is no process %d; `ebb node` lists those there are", pid);
+        break;
+    case DOCTOR_ENDED:
+        cli_fail("doctor", "process %d (%s) ended while it was looked at", pid,
+                 name[0] != '\0' ? name : "?");
+        break;
+    case DOCTOR_KERNEL_THREAD:
+        cli_fail("doctor", "process %d (%s) is a thread of the kernel: it has no memory of its own",
+                 pid, name);
+        break;
+    case DOCTOR_ZOMBIE:
+        cli_fail("doctor", "process %d (%s) has ended; its parent has not asked yet", pid, name);
+        break;
+    case DOCTOR_BROKEN:
+        cli_fail("doctor", "/proc/%d/status makes no sense: %s", pid,
+                 facts->sources[SOURCE_STATUS].why);
+        break;
+    default:
+        cli_fail("doctor", "out of memory");
+    }
+    return DOCTOR_FAILED;
+}
+
+static bool pid_parse(const char *text, int *pid)
+{
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (errno != 0 || !isdigit((unsigned char)text[0]) || *end != '\0' || value <= 0 ||
+        value > INT_MAX) {
+        cli_fail("doctor", "\"%.40s\" is not a process ID, which is a number above 0", text);
+        return false;
+    }
+    *pid = (int)value;
+    return true;
+}
+
+static void progress(uint64_t passed_ns, uint64_t for_ns, const struct sample *sample)
+{
+    char size[32];
+    if (isatty(STDERR_FILENO)) {
+        fprintf(stderr, "\r\033[Kwatching: %3.0f of %.0f s, RSS %s",
+                (double)passed_ns / (double)NS_PER_S, (double)for_ns / (double)NS_PER_S,
+                size_text(sample->rss_bytes, size, sizeof(size)));
+    }
+}
+
+// watch takes samples until the time is over; the number of samples, 0 if the process has ended.
+static size_t watch(const struct facts *facts, uint64_t for_ns, struct sample *samples)
+{
+    uint64_t step_ns = max_u64(for_ns / SAMPLES_MAX, NS_PER_S / 4);
+    uint64_t begun = clock_now_ns();
+    uint64_t next = begun;
+    size_t count = 0;
+    while (count < SAMPLES_MAX) {
+        if (doctor_sample(facts, &samples[count]) != DOCTOR_OK) {
+            count = 0;
+            break;
+        }
+        uint64_t passed = samples[count++].at_ns - begun;
+        progress(passed, for_ns, &samples[count - 1]);
+        if (passed >= for_ns) {
+            break;
+        }
+        next += step_ns;
+        struct timespec at = {(time_t)(next / NS_PER_S), (long)(next % NS_PER_S)};
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
+    }
+    if (isatty(STDERR_FILENO)) {
+        fputs("\r\033[K", stderr);
+    }
+    return count;
+}
+
+// What has grown at each site between two looks: the most grown first.
+static void sites_compare(const struct facts *before, struct facts *after)
+{
+    for (size_t i = 0; i < after->sites_count; i++) {
+        struct facts_site *site = &after->sites[i];
+        site->grown_bytes = (int64_t)site->bytes;
+        for (size_t k = 0; k < before->sites_count; k++) {
+            const struct facts_site *old = &before->sites[k];
+            if (strcmp(old->name, site->name) == 0 && strcmp(old->caller, site->caller) == 0) {
+                site->grown_bytes = (int64_t)site->bytes - (int64_t)old->bytes;
+            }
+        }
+        for (size_t k = i; k > 0 && after->sites[k - 1].grown_bytes < after->sites[k].grown_bytes;
+             k--) {
+            struct facts_site moved = after->sites[k];
+            after->sites[k] = after->sites[k - 1];
+            after->sites[k - 1] = moved;
+        }
+    }
+}
+
+static enum doctor_error examine(int pid, const struct doctor_input *input,
+                                 struct examination *out)
+{
+    static struct sample samples[SAMPLES_MAX];
+    const struct doctor_options how = {.budget_ns = input->budget_ns, .exact = input->exact};
+    enum doctor_error error = doctor_look(pid, &how, &out->facts);
+    out->for_ns = input->for_ns;
+    if (error != DOCTOR_OK || input->for_ns == 0) {
+        verdicts_of(&out->facts, NULL, &out->diagnosis);
+        return error;
+    }
+    static struct facts before;
+    before = out->facts;
+    size_t count = watch(&before, input->for_ns, samples);
+    if (count == 0) {
+        return DOCTOR_ENDED;
+    }
+    error = doctor_look(pid, &how, &out->facts);
+    sites_compare(&before, &out->facts);
+    struct trend trend = trend_of(samples, count);
+    verdicts_of(&out->facts, &trend, &out->diagnosis);
+    return error;
+}
+
+int cmd_doctor(const struct command *self, int argc, char **argv)
+{
+    struct doctor_input input = {0};
+    static struct examination examination;
+    int pid;
+    int status = cli_parse(self, argc, argv, &input);
+    if (status != CLI_GO_ON) {
+        return status == 0 ? 0 : DOCTOR_FAILED;
+    }
+    if (input.pid == NULL) {
+        cli_fail(self->name, "which process? `ebb doctor PID`; `ebb node` lists them");
+        return DOCTOR_FAILED;
+    }
+    if (!pid_parse(input.pid, &pid)) {
+        return DOCTOR_FAILED;
+    }
+    enum doctor_error error = examine(pid, &input, &examination);
+    if (error != DOCTOR_OK) {
+        return fail_error(pid, &examination.facts, error);
+    }
+    if (input.json) {
+        json_t *root = doctor_json(&examination);
+        if (root == NULL) {
+            return fail_error(pid, &examination.facts, DOCTOR_NO_MEMORY);
+        }
+        json_dumpf(root, stdout, JSON_INDENT(2));
+        fputc('\n', stdout);
+        json_decref(root);
+    } else {
+        doctor_text(&examination, input.verbose);
+    }
+    return (int)doctor_status_of(&examination.diagnosis);
+}

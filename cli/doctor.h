@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+//
+// What ebb doctor and ebb node share: finding processes, watching one, the report.
+//
+// Model
+//   An examination is what one look, or a series of looks, has found: facts of the last look, the
+//   samples between the first and the last, and the diagnosis.
+//
+// Flow
+//   cmd_doctor -> pick_* (whom) -> exam_run (looks and samples) -> doctor_text or doctor_json.
+//
+// Go       none
+// Tests    test/cli/doctor_test.py  test/system/doctor.py
+#ifndef EBB_CLI_DOCTOR_H
+#define EBB_CLI_DOCTOR_H
+
+#include <jansson.h>
+
+#include "cli.h"
+#include "doctor/doctor.h"
+#include "term.h"
+
+// Statuses of ebb doctor, which answers a question: 0 healthy, 1 a finding, 2 cannot tell, 3 no
+// answer at all.
+enum doctor_status { DOCTOR_HEALTHY, DOCTOR_FINDING, DOCTOR_CANNOT_TELL, DOCTOR_FAILED };
+
+struct examination {
+    struct facts facts;
+    struct diagnosis diagnosis;
+    uint64_t for_ns; // 0: a single look
+};
+
+enum doctor_status doctor_status_of(const struct diagnosis *diagnosis);
+
+// doctor_text prints the report. verbose: each source with its cost.
+void doctor_text(const struct examination *examination, bool verbose);
+// doctor_json makes the report as JSON; NULL without memory.
+json_t *doctor_json(const struct examination *examination);
+
+#endif
