@@ -220,6 +220,7 @@ void evidence_allocators(struct exam *exam)
 
 void evidence_allocators_divide(struct exam *exam)
 {
+    evidence_jvm_divide(exam);
     for (const struct parts *parts = exam->parts; parts != NULL; parts = parts->next) {
         struct facts_heap *heap = facts_heap(exam->facts, parts->heap);
         uint64_t bytes[PART_KINDS];

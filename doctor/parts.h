@@ -99,6 +99,19 @@ uint32_t read_u32(const struct exam *exam, uint64_t addr);
 // in_anonymous tells whether [addr, addr + bytes) is in private memory that can be written.
 bool in_anonymous(const struct exam *exam, uint64_t addr, uint64_t bytes);
 
+// ---- JVM ----------------------------------------------------------------------------------------
+
+struct jvm_counters {
+    char version[64], policy[32], args[512];
+    uint64_t capacity_bytes, used_bytes, metaspace_bytes, collected_count;
+    uint64_t max_most_bytes, max_sum_bytes; // of the generations
+    uint64_t max_bytes;                     // of the heap, by the rule of its collector
+};
+// jvm_counters_parse reads an hsperfdata file, whatever is in it. False: it is none.
+bool jvm_counters_parse(const unsigned char *buf, size_t bytes, struct jvm_counters *out);
+// evidence_jvm_divide divides the JVM's heap once its pages are counted.
+void evidence_jvm_divide(struct exam *exam);
+
 // ---- allocators ---------------------------------------------------------------------------------
 
 // Each looks for its structures in the module's variables and claims what is its own. False: they
