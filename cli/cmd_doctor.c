@@ -219,8 +219,7 @@ static void sites_compare(const struct facts *before, struct facts *after)
     }
 }
 
-static enum doctor_error examine(int pid, const struct doctor_input *input,
-                                 struct examination *out)
+static enum doctor_error examine(int pid, const struct doctor_input *input, struct examination *out)
 {
     static struct sample samples[SAMPLES_MAX];
     const struct doctor_options how = {.budget_ns = input->budget_ns, .exact = input->exact};

@@ -301,8 +301,7 @@ static void verdicts_print(const struct report *r)
     char text[96];
     for (size_t i = 0; i < d->count; i++) {
         const struct verdict *v = &d->verdicts[i];
-        snprintf(text, sizeof(text), "%s: %s", i == 0 ? "verdict" : "also",
-                 verdict_title(v->id));
+        snprintf(text, sizeof(text), "%s: %s", i == 0 ? "verdict" : "also", verdict_title(v->id));
         heading(r, text);
         if (i != 0) {
             fputs("  ", r->term.out);

@@ -78,8 +78,8 @@ int term_columns(const char *text);
 // term_cut shortens text to so many columns, at least 3; dots stand for what was cut.
 void term_cut(char *text, int columns);
 
-// term_bar writes a bar for bytes out of most, at most so many columns long, into buf: of eighths of
-// a column, or of # where the terminal may not have them. cap: 4 bytes for each column and 8.
+// term_bar writes a bar for bytes out of most, at most so many columns long, into buf: of eighths
+// of a column, or of # where the terminal may not have them. cap: 4 bytes for each column and 8.
 void term_bar(char *buf, size_t cap, uint64_t bytes, uint64_t most, int columns);
 
 void term_table_print(const struct term *term, const struct term_table *table);

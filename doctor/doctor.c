@@ -56,9 +56,8 @@ const char *source_place(enum source_id id)
 const char *source_state_name(enum source_state state)
 {
     static const char *const names[] = {
-        [SOURCE_NOT_ASKED] = "not asked", [SOURCE_READ] = "read",
-        [SOURCE_REFUSED] = "refused",     [SOURCE_LEFT] = "left out",
-        [SOURCE_ABSENT] = "absent",       [SOURCE_BROKEN] = "broken",
+        [SOURCE_NOT_ASKED] = "not asked", [SOURCE_READ] = "read",     [SOURCE_REFUSED] = "refused",
+        [SOURCE_LEFT] = "left out",       [SOURCE_ABSENT] = "absent", [SOURCE_BROKEN] = "broken",
     };
     return names[state];
 }
@@ -66,10 +65,14 @@ const char *source_state_name(enum source_state state)
 const char *heap_kind_name(enum heap_kind kind)
 {
     static const char *const names[HEAP_KINDS] = {
-        [HEAP_EBB] = "Ebb",           [HEAP_GO] = "Go",
-        [HEAP_GLIBC] = "glibc",       [HEAP_JEMALLOC] = "jemalloc",
-        [HEAP_MIMALLOC] = "mimalloc", [HEAP_TCMALLOC] = "tcmalloc",
-        [HEAP_JVM] = "JVM",           [HEAP_PYTHON] = "Python",
+        [HEAP_EBB] = "Ebb",
+        [HEAP_GO] = "Go",
+        [HEAP_GLIBC] = "glibc",
+        [HEAP_JEMALLOC] = "jemalloc",
+        [HEAP_MIMALLOC] = "mimalloc",
+        [HEAP_TCMALLOC] = "tcmalloc",
+        [HEAP_JVM] = "JVM",
+        [HEAP_PYTHON] = "Python",
         [HEAP_V8] = "V8",
     };
     return names[kind];
@@ -164,10 +167,25 @@ long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t
 // What is cheap and always allowed comes first, then what says who owns which vma, then pages,
 // then what divides the heaps.
 static void (*const steps[])(struct exam *exam) = {
-    evidence_status,  evidence_command,     evidence_environ, evidence_kernel, evidence_cgroup,
-    evidence_maps,    evidence_exe,         evidence_ebb,     evidence_go,     evidence_jvm,
-    evidence_allocators, evidence_glibc,    evidence_pages,   evidence_lazyfree, evidence_huge,
-    evidence_ebb_divide, evidence_go_divide, evidence_glibc_divide, evidence_allocators_divide,
+    evidence_status,
+    evidence_command,
+    evidence_environ,
+    evidence_kernel,
+    evidence_cgroup,
+    evidence_maps,
+    evidence_exe,
+    evidence_ebb,
+    evidence_go,
+    evidence_jvm,
+    evidence_allocators,
+    evidence_glibc,
+    evidence_pages,
+    evidence_lazyfree,
+    evidence_huge,
+    evidence_ebb_divide,
+    evidence_go_divide,
+    evidence_glibc_divide,
+    evidence_allocators_divide,
 };
 
 static void exam_free(struct exam *exam)
@@ -179,6 +197,7 @@ static void exam_free(struct exam *exam)
     free(exam->anonymous.addrs);
     free(exam->huge.addrs);
     parts_free(exam);
+    glibc_free(exam);
     vmas_free(exam);
 }
 

@@ -103,12 +103,12 @@ struct facts_process {
     char exe[PATH_MAX]; // "" if it cannot be read
     bool exe_deleted;   // replaced or removed since the start
     uint32_t uid;
-    char state;         // as in ps: R S D Z T
+    char state; // as in ps: R S D Z T
     uint64_t rss_bytes, anon_bytes, file_bytes, shmem_bytes, swap_bytes;
     uint64_t peak_rss_bytes, vm_size_bytes;
     uint64_t threads_count;
-    uint64_t cpu_ns;  // user and system, since the start
-    uint64_t age_ns;  // since the start
+    uint64_t cpu_ns; // user and system, since the start
+    uint64_t age_ns; // since the start
     uint64_t minor_faults_count;
     struct setting settings[SETTINGS_MAX];
     size_t settings_count;
@@ -119,59 +119,59 @@ struct facts;
 const char *facts_setting(const struct facts *facts, const char *name);
 
 enum place {
-    PLACE_HEAP,      // of a heap in facts.heaps, by the claims of doctor_int.h
-    PLACE_STACK,     // of a thread
-    PLACE_NATIVE,    // other anonymous memory
-    PLACE_DATA,      // variables of the program and its libraries
-    PLACE_FILE,      // mapped files
-    PLACE_SHMEM,     // memfd, /dev/shm, System V, shared anonymous
-    PLACE_SPECIAL,   // vdso and the like
+    PLACE_HEAP,    // of a heap in facts.heaps, by the claims of doctor_int.h
+    PLACE_STACK,   // of a thread
+    PLACE_NATIVE,  // other anonymous memory
+    PLACE_DATA,    // variables of the program and its libraries
+    PLACE_FILE,    // mapped files
+    PLACE_SHMEM,   // memfd, /dev/shm, System V, shared anonymous
+    PLACE_SPECIAL, // vdso and the like
     PLACE_COUNT,
 };
 
 struct facts_pages {
     uint64_t resident_bytes[PLACE_COUNT];
-    uint64_t huge_bytes;        // anonymous, in huge pages
-    uint64_t huge_zero_bytes;   // of these: small pages full of zeros, an estimate
-    uint64_t huge_error_bytes;  // half of its 95 % interval
+    uint64_t huge_bytes;       // anonymous, in huge pages
+    uint64_t huge_zero_bytes;  // of these: small pages full of zeros, an estimate
+    uint64_t huge_error_bytes; // half of its 95 % interval
     uint64_t lazyfree_bytes;
     uint64_t lazyfree_error_bytes; // 0: exact
     bool lazyfree_known;
     uint64_t mappings_count;
     uint64_t stacks_count;
-    uint64_t stack_most_bytes;  // of the one with most
-    uint64_t closed_bytes;      // address space that is inaccessible
-    bool whole;                 // all regions were looked at
-    char file_most[PATH_MAX];   // the file with most resident bytes, and they
+    uint64_t stack_most_bytes; // of the one with most
+    uint64_t closed_bytes;     // address space that is inaccessible
+    bool whole;                // all regions were looked at
+    char file_most[PATH_MAX];  // the file with most resident bytes, and they
     uint64_t file_most_bytes;
     char shmem_most[128];
     uint64_t shmem_most_bytes;
 };
 
 struct facts_cgroup {
-    int version;               // 0: none was found
-    char path[1024];           // the directory
-    char name[1024];           // as the process has it: /system.slice/x.service
-    bool asked;                // the user named the cgroup, not the process
-    bool alone;                // the process is the only one in it
-    bool root;                 // of the hierarchy: everything on the machine
+    int version;     // 0: none was found
+    char path[1024]; // the directory
+    char name[1024]; // as the process has it: /system.slice/x.service
+    bool asked;      // the user named the cgroup, not the process
+    bool alone;      // the process is the only one in it
+    bool root;       // of the hierarchy: everything on the machine
     uint64_t processes_count;
-    uint64_t limit_bytes;      // UINT64_MAX: none
-    uint64_t high_bytes;       // UINT64_MAX: none
+    uint64_t limit_bytes; // UINT64_MAX: none
+    uint64_t high_bytes;  // UINT64_MAX: none
     uint64_t usage_bytes;
     uint64_t anon_bytes, file_bytes, shmem_bytes;
     uint64_t inactive_file_bytes, active_file_bytes;
-    uint64_t dirty_bytes;      // of files, not written yet
+    uint64_t dirty_bytes; // of files, not written yet
     uint64_t kernel_bytes, sock_bytes;
     uint64_t swap_bytes;
-    uint64_t lazyfree_bytes;   // (inactive + active) - (file - shmem): TRAPS in docs/design
+    uint64_t lazyfree_bytes; // (inactive + active) - (file - shmem): TRAPS in docs/design
     uint64_t oom_kill_count, limit_hit_count;
-    uint32_t pressure;         // hundredths of a percent of the last 10 s; UINT32_MAX: unknown
+    uint32_t pressure; // hundredths of a percent of the last 10 s; UINT32_MAX: unknown
 };
 
 struct facts_kernel {
     char release[64];
-    char thp[16];              // always, madvise, never; "" unknown
+    char thp[16]; // always, madvise, never; "" unknown
     uint64_t max_ptes_none;
     uint64_t mem_total_bytes, mem_available_bytes;
     uint64_t page_bytes;
@@ -195,7 +195,7 @@ const char *heap_kind_name(enum heap_kind kind);
 #define HEAPS_MAX 8
 struct facts_heap {
     enum heap_kind kind;
-    char version[32];          // "" unknown
+    char version[32]; // "" unknown
     bool divided;
     uint64_t error_bytes;      // half of the 95 % interval of the parts; 0: exact
     uint64_t resident_bytes;   // set by the look, from the regions claimed for it
@@ -208,10 +208,10 @@ struct facts_heap {
     uint64_t free_total_bytes; // kept + pinned, by the heap's own count
     uint64_t arenas_count;
     uint64_t arenas_free_bytes; // of kept and pinned: in arenas beside the first
-    uint64_t collected_count;  // collections so far, where there is a collector
-    bool decays;               // gives back by a clock that ticks only when it is called
-    bool decay_thread;         // has a thread for it
-    char note[160];            // what else is to be said
+    uint64_t collected_count;   // collections so far, where there is a collector
+    bool decays;                // gives back by a clock that ticks only when it is called
+    bool decay_thread;          // has a thread for it
+    char note[160];             // what else is to be said
 };
 
 #define GO_GROUPS_MAX 16
@@ -219,25 +219,25 @@ struct facts_heap {
 // Goroutines that wait for the same at the same line.
 struct go_group {
     uint64_t count;
-    char state[32];            // "chan receive"
-    char site[GO_TEXT_BYTES];  // innermost function outside of the runtime
+    char state[32];           // "chan receive"
+    char site[GO_TEXT_BYTES]; // innermost function outside of the runtime
     char creator[GO_TEXT_BYTES];
-    uint64_t waited_ns;        // the longest; 0: not known
+    uint64_t waited_ns; // the longest; 0: not known
     uint64_t stack_bytes;
 };
 
 struct facts_go {
     bool is_go;
-    char version[32];          // "go1.15.15"
-    int minor;                 // 15; 0: not told
-    bool symbols;              // it can be looked into
-    bool memory_known;         // the sizes below
+    char version[32];  // "go1.15.15"
+    int minor;         // 15; 0: not told
+    bool symbols;      // it can be looked into
+    bool memory_known; // the sizes below
     uint64_t sys_bytes, heap_sys_bytes, heap_idle_bytes, heap_inuse_bytes, heap_released_bytes;
     uint64_t heap_live_bytes, next_gc_bytes, stacks_bytes;
     uint64_t gc_count;
-    int64_t gc_percent;        // -1: off
+    int64_t gc_percent;          // -1: off
     uint64_t memory_limit_bytes; // UINT64_MAX: none
-    bool madvise_free;         // what this version and its environment do
+    bool madvise_free;           // what this version and its environment do
     uint64_t goroutines_count;
     bool goroutines_known;
     uint64_t goroutine_stack_bytes;
@@ -250,17 +250,17 @@ struct facts_go {
 struct facts_ebb {
     bool loaded, in_use;
     char version[24], policy[24];
-    uint64_t limit_bytes;      // UINT64_MAX: none
-    bool control;              // it can be asked
-    char options[256];         // "policy=now,check=1"
+    uint64_t limit_bytes; // UINT64_MAX: none
+    bool control;         // it can be asked
+    char options[256];    // "policy=now,check=1"
 };
 
 #define SITES_MAX 12
 struct facts_site {
     char name[GO_TEXT_BYTES];
     char caller[GO_TEXT_BYTES];
-    uint64_t bytes, count;     // in use
-    int64_t grown_bytes;       // since the first look of a series
+    uint64_t bytes, count; // in use
+    int64_t grown_bytes;   // since the first look of a series
 };
 
 // Which blocks in use any pointer leads to, by a scan of the memory.
@@ -305,10 +305,10 @@ struct doctor_options {
 enum doctor_error {
     DOCTOR_OK,
     DOCTOR_NO_PROCESS,
-    DOCTOR_ENDED,         // while it was looked at
+    DOCTOR_ENDED, // while it was looked at
     DOCTOR_KERNEL_THREAD,
     DOCTOR_ZOMBIE,
-    DOCTOR_BROKEN,        // /proc/PID/status makes no sense
+    DOCTOR_BROKEN, // /proc/PID/status makes no sense
     DOCTOR_NO_MEMORY,
 };
 
@@ -346,7 +346,7 @@ enum account_row {
 };
 struct account {
     uint64_t bytes[ROW_COUNT];
-    uint64_t rss_bytes;        // as the kernel counts
+    uint64_t rss_bytes; // as the kernel counts
     uint64_t sum_bytes;
     int64_t unexplained_bytes; // rss - sum
 };
@@ -368,11 +368,11 @@ enum trend_shape {
 };
 struct trend {
     enum trend_shape shape;
-    const char *of;            // "live bytes", "anonymous memory"
+    const char *of; // "live bytes", "anonymous memory"
     uint64_t first_bytes, last_bytes, least_bytes, most_bytes;
     uint64_t span_ns;
     double slope_bytes_per_s;
-    double cpu_share;          // processors used, mean
+    double cpu_share; // processors used, mean
     uint64_t samples_count;
 };
 const char *trend_shape_name(enum trend_shape shape);
@@ -415,24 +415,24 @@ enum remedy {
 struct verdict {
     enum verdict_id id;
     enum confidence confidence;
-    uint64_t bytes;                          // explained by it
-    char sentence[VERDICT_LINE_BYTES];       // what it is, to be pasted
+    uint64_t bytes;                    // explained by it
+    char sentence[VERDICT_LINE_BYTES]; // what it is, to be pasted
     char because[VERDICT_LINES][VERDICT_LINE_BYTES];
-    char refute[VERDICT_LINE_BYTES];         // what would show it wrong
+    char refute[VERDICT_LINE_BYTES]; // what would show it wrong
     char advice[VERDICT_LINES][VERDICT_LINE_BYTES];
-    char command[VERDICT_LINE_BYTES];        // to type; "" if there is none
+    char command[VERDICT_LINE_BYTES]; // to type; "" if there is none
     bool predicts;
-    uint64_t predicted_rss_bytes;            // after the advice
+    uint64_t predicted_rss_bytes; // after the advice
     enum remedy remedy;
-    char remedy_arg[24];                     // of REMEDY_POLICY: its name
+    char remedy_arg[24]; // of REMEDY_POLICY: its name
 };
 
 struct diagnosis {
-    struct verdict verdicts[VERDICT_COUNT];  // most bytes first; at least one
+    struct verdict verdicts[VERDICT_COUNT]; // most bytes first; at least one
     size_t count;
     struct account account;
     struct trend trend;
-    bool finding;                            // the first one is neither healthy nor unknown
+    bool finding; // the first one is neither healthy nor unknown
 };
 
 // verdicts_of applies all rules. trend may be NULL: a single look.

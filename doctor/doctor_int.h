@@ -21,8 +21,8 @@ struct vma {
     uint64_t huge_bytes;     // of these: anonymous, in huge pages
     const char *path;        // as in maps; "" for anonymous memory
     char perms[5];
-    uint8_t place;           // enum place, of what is not file_bytes
-    uint8_t heap;            // index into facts.heaps, for PLACE_HEAP
+    uint8_t place; // enum place, of what is not file_bytes
+    uint8_t heap;  // index into facts.heaps, for PLACE_HEAP
 };
 
 // Every step-th page that goes by is kept, as long as there is room.
@@ -38,15 +38,16 @@ struct exam {
     const struct doctor_options *options;
     struct ledger_reader reader; // of the process's memory
     uint64_t deadline_ns;
-    struct vma *vmas;      // by address
+    struct vma *vmas; // by address
     size_t vmas_count, vmas_cap;
-    struct name_block *names;    // memory of the paths
-    struct residency residency;  // open while `scans`
+    struct name_block *names;   // memory of the paths
+    struct residency residency; // open while `scans`
     bool scans;
     void *scan_buf;
     struct page_sample anonymous, huge; // resident pages, spread evenly; by evidence_pages
-    struct parts *parts;         // of heaps that other allocators have made: parts.h
-    enum doctor_error error;     // the process cannot be examined any further
+    struct parts *parts;                // of heaps that other allocators have made: parts.h
+    struct glibc_heap *glibc;           // between evidence_glibc and its division; or NULL
+    enum doctor_error error;            // the process cannot be examined any further
 };
 
 // ---- sources (doctor.c) -------------------------------------------------------------------------
@@ -115,6 +116,7 @@ void evidence_huge(struct exam *exam);
 void evidence_ebb_divide(struct exam *exam);
 void evidence_go_divide(struct exam *exam);
 void evidence_glibc_divide(struct exam *exam);
+void glibc_free(struct exam *exam);
 void evidence_allocators_divide(struct exam *exam);
 
 #endif

@@ -23,8 +23,7 @@ static void options_text(const struct ledger_target *target, char *buf, size_t c
     struct fmt text;
     fmt_init(&text, buf, cap);
     if (target->page.options_bytes == sizeof(options) &&
-        ledger_read_memory(&target->reader, &options, target->page.options, sizeof(options)) ==
-            0) {
+        ledger_read_memory(&target->reader, &options, target->page.options, sizeof(options)) == 0) {
         option_changed_text(&options, &text);
     }
 }

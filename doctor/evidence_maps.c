@@ -40,8 +40,7 @@ static const char *name_keep(struct exam *exam, const char *name)
     if (bytes == 1) {
         return "";
     }
-    if (exam->vmas_count != 0 &&
-        strcmp(exam->vmas[exam->vmas_count - 1].path, name) == 0) {
+    if (exam->vmas_count != 0 && strcmp(exam->vmas[exam->vmas_count - 1].path, name) == 0) {
         return exam->vmas[exam->vmas_count - 1].path;
     }
     if (block == NULL || NAMES_BYTES - block->used < bytes) {
@@ -109,8 +108,7 @@ static bool vmas_grow(struct exam *exam)
         return true;
     }
     size_t cap = exam->vmas_cap == 0 ? 256 : 2 * exam->vmas_cap;
-    struct vma *vmas =
-        cap > VMAS_MAX ? NULL : realloc(exam->vmas, cap * sizeof(*vmas));
+    struct vma *vmas = cap > VMAS_MAX ? NULL : realloc(exam->vmas, cap * sizeof(*vmas));
     if (vmas == NULL) {
         return false;
     }
@@ -128,8 +126,7 @@ static bool vma_add(struct exam *exam, const struct mapping *m)
     if (path == NULL) {
         return false;
     }
-    const struct vma *before =
-        exam->vmas_count == 0 ? NULL : &exam->vmas[exam->vmas_count - 1];
+    const struct vma *before = exam->vmas_count == 0 ? NULL : &exam->vmas[exam->vmas_count - 1];
     struct vma vma = {
         .start = m->start,
         .end = m->end,
@@ -156,8 +153,7 @@ struct vma *vma_at(const struct exam *exam, uint64_t addr)
             high = middle;
         }
     }
-    return low < exam->vmas_count && exam->vmas[low].start <= addr ? &exam->vmas[low]
-                                                                         : NULL;
+    return low < exam->vmas_count && exam->vmas[low].start <= addr ? &exam->vmas[low] : NULL;
 }
 
 struct vma *vma_named(const struct exam *exam, const char *prefix)

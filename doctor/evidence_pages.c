@@ -137,8 +137,7 @@ static void page_totals(struct exam *exam)
         if (vma->file_bytes > *most) {
             *most = vma->file_bytes;
             snprintf(shmem ? pages->shmem_most : pages->file_most,
-                     shmem ? sizeof(pages->shmem_most) : sizeof(pages->file_most), "%s",
-                     vma->path);
+                     shmem ? sizeof(pages->shmem_most) : sizeof(pages->file_most), "%s", vma->path);
         }
     }
 }

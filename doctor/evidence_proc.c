@@ -178,10 +178,22 @@ void evidence_command(struct exam *exam)
 
 // Variables that say how memory is managed; a name that ends in _ stands for all that begin so.
 static const char *const wanted[] = {
-    "GODEBUG",           "GOGC",       "GOMEMLIMIT",      "GOMAXPROCS",    "MALLOC_",
-    "GLIBC_TUNABLES",    "JE_MALLOC_CONF", "MIMALLOC_",   "TCMALLOC_",     "LD_PRELOAD",
-    "EBB",               "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS",
-    "PYTHONMALLOC",      "NODE_OPTIONS",
+    "GODEBUG",
+    "GOGC",
+    "GOMEMLIMIT",
+    "GOMAXPROCS",
+    "MALLOC_",
+    "GLIBC_TUNABLES",
+    "JE_MALLOC_CONF",
+    "MIMALLOC_",
+    "TCMALLOC_",
+    "LD_PRELOAD",
+    "EBB",
+    "JAVA_TOOL_OPTIONS",
+    "_JAVA_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "PYTHONMALLOC",
+    "NODE_OPTIONS",
 };
 
 static bool is_wanted(const char *name, size_t len)
@@ -265,8 +277,8 @@ void evidence_kernel(struct exam *exam)
         0) {
         chosen_word(text, kernel->thp, sizeof(kernel->thp));
     }
-    long len = root_file_read(
-        exam, "/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none", text, sizeof(text));
+    long len = root_file_read(exam, "/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_none",
+                              text, sizeof(text));
     if (len > 0) {
         (void)procfs_number_u64(text, (size_t)len, &kernel->max_ptes_none);
     }

@@ -3,8 +3,8 @@
 // Doctor, what the rules share: the case before them, and the words they say.
 //
 // Model
-//   A rule looks at a case and fills a verdict, or returns false. It does nothing else: no clock, no
-//   file, no global. What holds for all rules (what matters, the order) is in verdicts.c.
+//   A rule looks at a case and fills a verdict, or returns false. It does nothing else: no clock,
+//   no file, no global. What holds for all rules (what matters, the order) is in verdicts.c.
 //
 // Go  none.
 #ifndef EBB_DOCTOR_RULES_H
@@ -24,7 +24,8 @@ typedef bool verdict_rule(const struct patient *patient, struct verdict *verdict
 verdict_rule rule_leak, rule_growth, rule_kept, rule_decay, rule_lazy, rule_pinned, rule_arenas;
 verdict_rule rule_hugepages, rule_native, rule_pagecache, rule_stacks, rule_shmem;
 
-// matters tells whether bytes are worth a verdict beside a whole: 16 MiB, and so many percent of it.
+// matters tells whether bytes are worth a verdict beside a whole: 16 MiB, and so many percent of
+// it.
 #define MATTERS_BYTES (16 * MIB)
 bool matters(uint64_t bytes, uint64_t whole_bytes, unsigned percent);
 

@@ -31,12 +31,11 @@ bool rule_leak(const struct patient *p, struct verdict *v)
     snprintf(v->sentence, sizeof(v->sentence),
              "%s leaks: %s in %llu blocks that no pointer in the process leads to.", p->who,
              SIZE(v->bytes), (unsigned long long)reach->unreachable_count);
-    verdict_because(v, "Of %s in use, %s can be reached from its variables, stacks and other blocks.",
-                    SIZE(reach->reachable_bytes + reach->unreachable_bytes),
-                    SIZE(reach->reachable_bytes));
+    verdict_because(
+        v, "Of %s in use, %s can be reached from its variables, stacks and other blocks.",
+        SIZE(reach->reachable_bytes + reach->unreachable_bytes), SIZE(reach->reachable_bytes));
     if (reach->common_count != 0) {
-        verdict_because(v, "%llu of them have %llu bytes.",
-                        (unsigned long long)reach->common_count,
+        verdict_because(v, "%llu of them have %llu bytes.", (unsigned long long)reach->common_count,
                         (unsigned long long)reach->common_bytes);
     }
     verdict_advice(v, "Find who allocates them: `ebb run` the program, then `ebb profile growth`.");
@@ -94,8 +93,9 @@ bool rule_growth(const struct patient *p, struct verdict *v)
     snprintf(v->sentence, sizeof(v->sentence),
              "%s grows: %s of %s, %s more each minute; nothing of it comes back.", p->who,
              SIZE(t->last_bytes), t->of, SIZE((uint64_t)minute));
-    verdict_because(v, "Over %.0f s %s went from %s to %s, and each third's lowest point lies above "
-                       "the one before: a slope, neither a plateau nor a wave.",
+    verdict_because(v,
+                    "Over %.0f s %s went from %s to %s, and each third's lowest point lies above "
+                    "the one before: a slope, neither a plateau nor a wave.",
                     (double)t->span_ns / (double)NS_PER_S, t->of, SIZE(t->first_bytes),
                     SIZE(t->last_bytes));
     growth_sites(f, v);
@@ -127,8 +127,8 @@ static void kept_advice_glibc(const struct patient *p, struct verdict *v)
 {
     verdict_advice(v, "Let the program call malloc_trim(0) after a peak; or from outside, once, "
                       "which stops it for as long as that takes:");
-    snprintf(v->command, sizeof(v->command),
-             "gdb -p %d -batch -ex 'call (int)malloc_trim(0)'", p->facts->pid);
+    snprintf(v->command, sizeof(v->command), "gdb -p %d -batch -ex 'call (int)malloc_trim(0)'",
+             p->facts->pid);
     verdict_advice(v, "For good: `ebb run` gives it back by itself, also from inside.");
 }
 
@@ -147,8 +147,9 @@ static void kept_advice(const struct patient *p, const struct facts_heap *heap, 
         }
         break;
     case HEAP_GO:
-        verdict_advice(v, "debug.FreeOSMemory() gives it back at once; a limit makes the runtime do "
-                          "so: GOMEMLIMIT (Go 1.19 and later).");
+        verdict_advice(v,
+                       "debug.FreeOSMemory() gives it back at once; a limit makes the runtime do "
+                       "so: GOMEMLIMIT (Go 1.19 and later).");
         if (f->go.minor != 0 && f->go.minor < 13) {
             verdict_advice(v, "Before Go 1.13 free memory goes back after five idle minutes only: "
                               "upgrade.");
@@ -173,9 +174,8 @@ bool rule_kept(const struct patient *p, struct verdict *v)
     const struct facts_heap *worst = NULL;
     for (size_t i = 0; i < f->heaps_count; i++) {
         const struct facts_heap *heap = &f->heaps[i];
-        uint64_t kept = heap->divided && !heap->decays
-                            ? kept_beyond_goal(f, heap, heap->kept_bytes)
-                            : 0;
+        uint64_t kept =
+            heap->divided && !heap->decays ? kept_beyond_goal(f, heap, heap->kept_bytes) : 0;
         // Arenas have a rule of their own.
         if (heap->kind == HEAP_GLIBC && heap->arenas_count >= ARENAS_MIN &&
             heap->arenas_free_bytes > kept / 2) {
@@ -193,11 +193,13 @@ bool rule_kept(const struct patient *p, struct verdict *v)
     char title[64];
     heap_title(worst, f, title, sizeof(title));
     v->confidence = worst->error_bytes * 4 > v->bytes ? CONFIDENCE_LOW : CONFIDENCE_HIGH;
-    snprintf(v->sentence, sizeof(v->sentence),
-             "%s holds %s, of which %s is free: the program gave it back to %s, which keeps it. Not "
-             "a leak.",
-             p->who, SIZE(p->account->rss_bytes), SIZE(v->bytes), title);
-    verdict_because(v, "In use: %s. Free on pages of their own: %s. Free between blocks in use: %s.",
+    snprintf(
+        v->sentence, sizeof(v->sentence),
+        "%s holds %s, of which %s is free: the program gave it back to %s, which keeps it. Not "
+        "a leak.",
+        p->who, SIZE(p->account->rss_bytes), SIZE(v->bytes), title);
+    verdict_because(v,
+                    "In use: %s. Free on pages of their own: %s. Free between blocks in use: %s.",
                     SIZE(worst->live_bytes), SIZE(worst->kept_bytes), SIZE(worst->pinned_bytes));
     if (worst->kind == HEAP_GO) {
         verdict_because(v, "HeapIdle %s - HeapReleased %s; the next collection comes at %s.",
@@ -334,8 +336,9 @@ bool rule_lazy(const struct patient *p, struct verdict *v)
              "kernel has not taken it yet. Not a leak.",
              p->who, SIZE(p->account->rss_bytes), SIZE(v->bytes), title);
     if (heap != NULL && heap->kind == HEAP_GO && f->go.memory_known) {
-        verdict_because(v, "RSS %s, LazyFree %s, HeapReleased %s: the runtime counts as returned "
-                           "what the kernel still counts.",
+        verdict_because(v,
+                        "RSS %s, LazyFree %s, HeapReleased %s: the runtime counts as returned "
+                        "what the kernel still counts.",
                         SIZE(p->account->rss_bytes), SIZE(v->bytes),
                         SIZE(f->go.heap_released_bytes));
     } else {

@@ -21,8 +21,8 @@ bool rule_hugepages(const struct patient *p, struct verdict *v)
 {
     const struct facts *f = p->facts;
     const struct facts_pages *pages = &f->pages;
-    uint64_t least = pages->huge_zero_bytes - min_u64(pages->huge_zero_bytes,
-                                                      pages->huge_error_bytes);
+    uint64_t least =
+        pages->huge_zero_bytes - min_u64(pages->huge_zero_bytes, pages->huge_error_bytes);
     if (!matters(least, p->account->rss_bytes, 15)) {
         return false;
     }
@@ -32,8 +32,9 @@ bool rule_hugepages(const struct patient *p, struct verdict *v)
              "%s is inflated by huge pages: %s of its %s lies in small pages that hold nothing but "
              "zeros, there only because the kernel gives 2 MiB at a time.",
              p->who, SIZE(v->bytes), SIZE(p->account->rss_bytes));
-    verdict_because(v, "AnonHugePages %s; of a sample of their small pages %.0f %% are all zeros "
-                       "(+- %s).",
+    verdict_because(v,
+                    "AnonHugePages %s; of a sample of their small pages %.0f %% are all zeros "
+                    "(+- %s).",
                     SIZE(pages->huge_bytes),
                     100.0 * (double)pages->huge_zero_bytes / (double)pages->huge_bytes,
                     SIZE(pages->huge_error_bytes));
@@ -151,17 +152,19 @@ bool rule_pagecache(const struct patient *p, struct verdict *v)
              "The container of %s is charged for %s, but %s of it is page cache: files, which the "
              "kernel takes back when memory is wanted. The process itself holds %s.",
              p->who, SIZE(g->usage_bytes), SIZE(cache), SIZE(p->account->rss_bytes));
-    verdict_because(v, "Charged %s with %s: anonymous %s, files %s (inactive %s, active %s, to be "
-                       "written %s), shared %s.",
-                    SIZE(g->usage_bytes), limit_text(g, limit, sizeof(limit)),
-                    SIZE(g->anon_bytes), SIZE(cache), SIZE(g->inactive_file_bytes),
-                    SIZE(g->active_file_bytes), SIZE(g->dirty_bytes), SIZE(g->shmem_bytes));
+    verdict_because(v,
+                    "Charged %s with %s: anonymous %s, files %s (inactive %s, active %s, to be "
+                    "written %s), shared %s.",
+                    SIZE(g->usage_bytes), limit_text(g, limit, sizeof(limit)), SIZE(g->anon_bytes),
+                    SIZE(cache), SIZE(g->inactive_file_bytes), SIZE(g->active_file_bytes),
+                    SIZE(g->dirty_bytes), SIZE(g->shmem_bytes));
     if (mapped >= cache / 2) {
         verdict_because(v, "The process has mapped %s of files, most of it %s.", SIZE(mapped),
                         p->facts->pages.file_most);
     }
-    verdict_advice(v, "Nothing is wrong with the program. Let alarms watch the working set, usage "
-                      "minus inactive_file: %s here.",
+    verdict_advice(v,
+                   "Nothing is wrong with the program. Let alarms watch the working set, usage "
+                   "minus inactive_file: %s here.",
                    SIZE(g->usage_bytes - min_u64(g->usage_bytes, g->inactive_file_bytes)));
     if (g->version == 2) {
         snprintf(v->command, sizeof(v->command), "echo %llu > %.200s/memory.reclaim",
@@ -201,7 +204,8 @@ static bool goroutines_rule(const struct patient *p, struct verdict *v)
     }
     // What they hold is reached through their stacks only: most of what is in use, if they are
     // most of what there is.
-    uint64_t share = p->account->bytes[ROW_LIVE] / 100 * (group->count * 100 / go->goroutines_count);
+    uint64_t share =
+        p->account->bytes[ROW_LIVE] / 100 * (group->count * 100 / go->goroutines_count);
     v->bytes = max_u64(share, go->goroutine_stack_bytes);
     v->confidence = group->waited_ns >= 60 * NS_PER_S ? CONFIDENCE_HIGH : CONFIDENCE_MEDIUM;
     snprintf(v->sentence, sizeof(v->sentence),
@@ -239,8 +243,9 @@ static bool threads_rule(const struct patient *p, struct verdict *v)
     snprintf(v->sentence, sizeof(v->sentence),
              "%s holds %s, of which %s is the stacks of its %llu threads.", p->who,
              SIZE(p->account->rss_bytes), SIZE(v->bytes), (unsigned long long)threads);
-    verdict_because(v, "%s for each thread; the largest has %s. A stack that was once deep stays "
-                       "resident.",
+    verdict_because(v,
+                    "%s for each thread; the largest has %s. A stack that was once deep stays "
+                    "resident.",
                     SIZE(v->bytes / threads), SIZE(f->pages.stack_most_bytes));
     verdict_advice(v, "Fewer threads (a pool), less on their stacks (large arrays, deep "
                       "recursion), or a smaller bound:");
@@ -268,8 +273,7 @@ static bool mapped_shmem(const struct patient *p, struct verdict *v)
              "it, and each process that maps it counts it again.",
              p->who, SIZE(p->account->rss_bytes), SIZE(v->bytes));
     if (pages->shmem_most[0] != '\0') {
-        verdict_because(v, "Most of it: %s, %s.", pages->shmem_most,
-                        SIZE(pages->shmem_most_bytes));
+        verdict_because(v, "Most of it: %s, %s.", pages->shmem_most, SIZE(pages->shmem_most_bytes));
     }
     verdict_advice(v, "See who else has it, and whether it is still wanted:");
     snprintf(v->command, sizeof(v->command), "%s",

@@ -4,8 +4,8 @@
 //
 // Model
 //   Every rule is asked. Those that hold are findings, in order of the bytes they explain. If none
-//   does, the process is healthy, or nothing can be told: where most of RSS lies in a heap that does
-//   not say what of it is in use, a clean bill would be a guess.
+//   does, the process is healthy, or nothing can be told: where most of RSS lies in a heap that
+//   does not say what of it is in use, a clean bill would be a guess.
 //
 // Go  none.
 #include <stdarg.h>
@@ -219,12 +219,11 @@ static void say_healthy(const struct patient *p, struct verdict *v)
     v->confidence = steady ? CONFIDENCE_HIGH : CONFIDENCE_MEDIUM;
     v->bytes = a->rss_bytes;
     snprintf(v->sentence, sizeof(v->sentence), "%s uses what it holds: of %s, %s %s.", p->who,
-             SIZE(a->rss_bytes),
-             slack == 0 ? "nothing" : SIZE(slack),
+             SIZE(a->rss_bytes), slack == 0 ? "nothing" : SIZE(slack),
              slack == 0 ? "is free" : "is free or the heap's own");
-    verdict_because(v, "%s in use in its heap, %s mapped by the program, %s of files, %s of stacks.",
-                    SIZE(live), SIZE(rows[ROW_NATIVE]), SIZE(rows[ROW_FILES]),
-                    SIZE(rows[ROW_STACKS]));
+    verdict_because(
+        v, "%s in use in its heap, %s mapped by the program, %s of files, %s of stacks.",
+        SIZE(live), SIZE(rows[ROW_NATIVE]), SIZE(rows[ROW_FILES]), SIZE(rows[ROW_STACKS]));
     say_trend(p, v);
 }
 

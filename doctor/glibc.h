@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, glibc's malloc seen from outside: what the claim and the division share.
+//
+// Model
+//   glibc keeps blocks in chunks that lie one behind the other: a header of a size with three
+//   flags, and before it, if the chunk in front is free, that one's size. The first arena lies in
+//   [heap]; others in heaps that start at multiples of 64 MiB with a struct heap_info. Blocks above
+//   the mmap threshold are mappings of their own. Layouts are those of glibc 2.26 to 2.42 on 64
+//   bits.
+//
+// Go  none.
+#ifndef EBB_DOCTOR_GLIBC_H
+#define EBB_DOCTOR_GLIBC_H
+
+#include "doctor_int.h"
+
+#define GLIBC_HEAP_BYTES (64 * MIB) // HEAP_MAX_SIZE
+#define GLIBC_ALIGN ((uint64_t)16)
+#define GLIBC_PREV_INUSE ((uint64_t)1)
+#define GLIBC_MMAPPED ((uint64_t)2)
+#define GLIBC_NON_MAIN ((uint64_t)4)
+#define GLIBC_FLAGS ((uint64_t)7)
+
+// Offsets in struct malloc_state: mutex, flags and have_fastchunks, ten fast bins, then these.
+#define GLIBC_STATE_TOP 96
+#define GLIBC_STATE_BINS 112
+#define GLIBC_BINS 127
+#define GLIBC_STATE_NEXT (GLIBC_STATE_BINS + 2 * 8 * GLIBC_BINS + 16)
+#define GLIBC_STATE_BYTES (GLIBC_STATE_NEXT + 40)
+
+// A piece of an arena's memory whose chunks lie one behind the other.
+struct glibc_range {
+    uint64_t start, end;
+    bool main; // of the first arena
+};
+
+// Large free chunks, so that a window in the middle of one is known to be free.
+#define GLIBC_LARGE_MAX 16384
+struct glibc_large {
+    uint64_t start, end;
+};
+
+struct glibc_heap {
+    struct glibc_range *ranges;
+    size_t ranges_count, ranges_cap;
+    uint64_t states[512]; // addresses of struct malloc_state, the first arena's first if known
+    size_t states_count;
+    bool main_known;
+    struct glibc_large large[GLIBC_LARGE_MAX];
+    size_t large_count;
+    bool mangled; // links of free lists are masked with their own address: 2.32 and later
+};
+
+// What walking adds up: resident bytes only.
+struct glibc_sums {
+    uint64_t live_bytes, kept_bytes, pinned_bytes;
+    uint64_t seen_bytes; // their sum
+    uint64_t lost_bytes; // where no chain of chunks was found
+    uint64_t chunks_count;
+};
+
+// glibc_walk adds the chunks of [start, end), part of range, to sums. Where `start` is not the
+// first chunk it looks for one. False if the process cannot be read.
+bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                uint64_t start, uint64_t end, struct glibc_sums *sums);
+
+// glibc_states_read reads tops and large free chunks of the arenas.
+void glibc_states_read(struct exam *exam, struct glibc_heap *heap);
+// glibc_main_find looks for the first arena's state in libc's variables; 0 if there is none.
+uint64_t glibc_main_find(struct exam *exam);
+
+#endif

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, walking glibc's chunks from outside: which bytes of an arena are in use.
+//
+// Model
+//   The memory is read in segments, resident pages only: to read a page that is not there would
+//   bring it back. A chain starts at the first chunk of a range, or is found in the middle: at an
+//   offset from which a row of plausible headers follows. A chunk is free if the one behind it says
+//   so. Those on fast bins say that they are in use; they are told by their link, which leads to
+//   another chunk of the same arena.
+//   A page is kept if a free run covers it but for the 48 bytes of its header, as malloc_trim has
+//   it; what is free on other pages is pinned.
+//
+// Locking
+//   None. The program allocates meanwhile: a chain that breaks is looked for again.
+//
+// Flow
+//   glibc_walk -> segment_load -> chain_find -> chunks_walk -> run_emit -> sums.
+//
+// Why this way
+//   Free lists are not walked: a list of a million chunks costs a million reads, one after the
+//   other. Reading the memory itself costs 0.2 ms for each MiB, and tells where the free bytes lie,
+//   which lists do not.
+//
+// Go       none.
+// Tests    test/system/doctor.py
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "glibc.h"
+
+#define SEGMENT_BYTES MIB
+#define SEGMENT_PAGES (SEGMENT_BYTES / (4 * KIB))
+// The header of a free chunk with its four links, which malloc_trim leaves alone.
+#define FREE_HEADER_BYTES 48
+#define CHUNK_BYTES_MIN 32
+// Largest chunk that goes to a fast bin, by default.
+#define FAST_BYTES_MAX 128
+// So many plausible headers in a row are no accident; fewer, if one of them is free and its size
+// stands at both its ends.
+#define CHAIN_MIN 6
+#define CHAIN_MIN_WITH_FREE 3
+// Headers beyond the segment are read one by one, while a chain is looked for: 1 us each.
+#define REMOTE_READS_MAX 2000
+
+struct walker {
+    struct exam *exam;
+    const struct glibc_heap *heap;
+    const struct glibc_range *range;
+    struct glibc_sums *sums;
+    uint64_t start, end; // of the segment
+    uint64_t resident[SEGMENT_PAGES / 64];
+    char *buf;
+    size_t remote_left;
+
+    uint64_t next;      // the chunk to look at next; 0: not known
+    uint64_t run_start; // of what has not been added yet, in this segment
+    uint64_t free_from; // where its free run begins, maybe before the segment; 0: in use
+};
+
+// ---- memory of a segment ------------------------------------------------------------------------
+
+static size_t page_index(const struct walker *w, uint64_t addr)
+{
+    return (size_t)((addr - w->start) / (4 * KIB));
+}
+
+static bool page_resident(const struct walker *w, uint64_t addr)
+{
+    size_t index = page_index(w, addr);
+    return (w->resident[index / 64] >> (index % 64) & 1) != 0;
+}
+
+static void visit(void *arg, uint64_t start, uint64_t end, unsigned flags)
+{
+    struct walker *w = arg;
+    (void)flags;
+    start = max_u64(start, w->start);
+    end = min_u64(end, w->end);
+    for (uint64_t addr = start; addr < end; addr += 4 * KIB) {
+        size_t index = page_index(w, addr);
+        w->resident[index / 64] |= UINT64_C(1) << (index % 64);
+    }
+    // What cannot be read, because it has gone meanwhile, stays zero: no header is that.
+    if (end > start) {
+        (void)exam_read(w->exam, w->buf + (start - w->start), start, end - start);
+    }
+}
+
+static bool segment_load(struct walker *w, uint64_t start, uint64_t end)
+{
+    w->start = start;
+    w->end = end;
+    memset(w->resident, 0, sizeof(w->resident));
+    memset(w->buf, 0, end - start);
+    w->exam->residency.files = false;
+    return residency_scan(&w->exam->residency, start, end, visit, w) == 0;
+}
+
+static uint64_t word_at(const struct walker *w, uint64_t addr)
+{
+    uint64_t word = 0;
+    if (addr >= w->start && addr + sizeof(word) <= w->end) {
+        memcpy(&word, w->buf + (addr - w->start), sizeof(word));
+    } else {
+        (void)exam_read(w->exam, &word, addr, sizeof(word));
+    }
+    return word;
+}
+
+// ---- chunks -------------------------------------------------------------------------------------
+
+static uint64_t size_of(uint64_t head)
+{
+    return head & ~GLIBC_FLAGS;
+}
+
+static bool head_plausible(const struct walker *w, uint64_t at, uint64_t head)
+{
+    uint64_t size = size_of(head);
+    return (head & GLIBC_MMAPPED) == 0 && size >= CHUNK_BYTES_MIN && size % GLIBC_ALIGN == 0 &&
+           size <= w->range->end - at && (!w->range->main || (head & GLIBC_NON_MAIN) == 0);
+}
+
+// A heap that is not the last of its arena ends in fence posts: two headers of 16 bytes.
+static bool is_end(const struct walker *w, uint64_t at, uint64_t head)
+{
+    return w->range->end - at <= 2 * CHUNK_BYTES_MIN && size_of(head) <= GLIBC_ALIGN;
+}
+
+// head_at reads the header of a chunk of a chain that is looked for, with the word before it.
+static bool head_at(struct walker *w, uint64_t at, uint64_t words[2])
+{
+    if (at >= w->start && at + GLIBC_ALIGN <= w->end) {
+        memcpy(words, w->buf + (at - w->start), GLIBC_ALIGN);
+        return true;
+    }
+    if (w->remote_left == 0) {
+        return false;
+    }
+    w->remote_left--;
+    return exam_read(w->exam, words, at, GLIBC_ALIGN) == 0;
+}
+
+// chain_holds tells whether a row of chunks begins at `at`.
+static bool chain_holds(struct walker *w, uint64_t at)
+{
+    uint64_t words[2];
+    bool free_seen = false;
+    if (!head_at(w, at, words)) {
+        return false;
+    }
+    for (size_t count = 1; head_plausible(w, at, words[1]); count++) {
+        uint64_t size = size_of(words[1]);
+        at += size;
+        if (at == w->range->end) {
+            return count > 1;
+        }
+        if (!head_at(w, at, words)) {
+            return false;
+        }
+        if ((words[1] & GLIBC_PREV_INUSE) == 0) {
+            if (words[0] != size) {
+                return false;
+            }
+            free_seen = true;
+        }
+        if (count >= (free_seen ? CHAIN_MIN_WITH_FREE : CHAIN_MIN)) {
+            return true;
+        }
+    }
+    return is_end(w, at, words[1]);
+}
+
+static uint64_t chain_find(struct walker *w)
+{
+    for (uint64_t at = w->start; at + GLIBC_ALIGN <= w->end; at += GLIBC_ALIGN) {
+        if (chain_holds(w, at)) {
+            return at;
+        }
+    }
+    return 0;
+}
+
+// on_fast_bin tells a chunk on a fast bin, of which the chunk behind says that it is in use: its
+// first word is a link to another chunk of the arena, or the end of the list.
+static bool on_fast_bin(const struct walker *w, uint64_t at, uint64_t size)
+{
+    if (size > FAST_BYTES_MAX) {
+        return false;
+    }
+    uint64_t word = word_at(w, at + GLIBC_ALIGN);
+    if (w->heap->mangled) {
+        uint64_t link = word ^ ((at + GLIBC_ALIGN) >> 12);
+        return link == 0 || (link % GLIBC_ALIGN == 0 && link >= w->range->start &&
+                             link < w->range->end && link != at);
+    }
+    // Without the mask any pointer to a block looks like a link, but for the size behind it.
+    return word % GLIBC_ALIGN == 0 && word >= w->start && word + GLIBC_ALIGN <= w->end &&
+           word != at && size_of(word_at(w, word + 8)) == size;
+}
+
+static bool is_free(const struct walker *w, uint64_t at, uint64_t size)
+{
+    uint64_t next = at + size;
+    if (next >= w->range->end) {
+        return true; // the top
+    }
+    return (word_at(w, next + 8) & GLIBC_PREV_INUSE) == 0 || on_fast_bin(w, at, size);
+}
+
+// ---- what the chunks add up to ------------------------------------------------------------------
+
+static uint64_t resident_bytes(const struct walker *w, uint64_t start, uint64_t end)
+{
+    uint64_t bytes = 0;
+    while (start < end) {
+        uint64_t page_end = min_u64(align_down(start, 4 * KIB) + 4 * KIB, end);
+        bytes += page_resident(w, start) ? page_end - start : 0;
+        start = page_end;
+    }
+    return bytes;
+}
+
+// Adds what lies between run_start and end, both in the segment.
+static void run_emit(struct walker *w, uint64_t end)
+{
+    uint64_t start = w->run_start;
+    w->run_start = end;
+    if (start >= end) {
+        return;
+    }
+    uint64_t bytes = resident_bytes(w, start, end);
+    w->sums->seen_bytes += bytes;
+    if (w->free_from == 0) {
+        w->sums->live_bytes += bytes;
+        return;
+    }
+    uint64_t inner = max_u64(align_up(w->free_from + FREE_HEADER_BYTES, 4 * KIB), start);
+    uint64_t inner_end = align_down(end, 4 * KIB);
+    uint64_t kept = inner < inner_end ? resident_bytes(w, inner, inner_end) : 0;
+    w->sums->kept_bytes += kept;
+    w->sums->pinned_bytes += bytes - kept;
+}
+
+// Walks the chunks that begin in the segment; false where the chain breaks.
+static bool chunks_walk(struct walker *w)
+{
+    while (w->next < w->end) {
+        uint64_t at = w->next;
+        uint64_t head = word_at(w, at + 8);
+        if (!head_plausible(w, at, head)) {
+            // Fence posts belong to what is in use.
+            w->next = is_end(w, at, head) ? w->range->end : 0;
+            run_emit(w, at);
+            w->free_from = 0;
+            return w->next != 0;
+        }
+        uint64_t size = size_of(head);
+        bool free = is_free(w, at, size);
+        if (free != (w->free_from != 0)) {
+            run_emit(w, at);
+            w->free_from = free ? at : 0;
+        }
+        w->sums->chunks_count++;
+        w->next = at + size;
+    }
+    return true;
+}
+
+// Where no chain is found: inside of a large free chunk, or lost.
+static void segment_lost(struct walker *w)
+{
+    const struct glibc_heap *heap = w->heap;
+    for (size_t i = 0; i < heap->large_count; i++) {
+        const struct glibc_large *large = &heap->large[i];
+        if (large->start <= w->run_start && w->end <= large->end) {
+            w->free_from = large->start;
+            w->next = large->end;
+            run_emit(w, w->end);
+            return;
+        }
+    }
+    w->sums->lost_bytes += resident_bytes(w, w->run_start, w->end);
+    w->run_start = w->end;
+}
+
+static void segment_walk(struct walker *w)
+{
+    w->run_start = w->start;
+    while (w->run_start < w->end) {
+        if (w->next == 0) {
+            uint64_t found = chain_find(w);
+            if (found == 0 || found < w->run_start) {
+                segment_lost(w);
+                return;
+            }
+            // What lies before the first header belongs to a chunk that cannot be told: it is not
+            // counted at all.
+            w->next = found;
+            w->run_start = found;
+            w->free_from = 0;
+        }
+        if (!chunks_walk(w)) {
+            w->sums->lost_bytes += resident_bytes(w, w->run_start, w->end);
+            return;
+        }
+        run_emit(w, w->end);
+    }
+}
+
+bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                uint64_t start, uint64_t end, struct glibc_sums *sums)
+{
+    struct walker *w = calloc(1, sizeof(*w));
+    char *buf = malloc(SEGMENT_BYTES);
+    bool readable = w != NULL && buf != NULL;
+    if (readable) {
+        *w = (struct walker){.exam = exam,
+                             .heap = heap,
+                             .range = range,
+                             .sums = sums,
+                             .buf = buf,
+                             .remote_left = REMOTE_READS_MAX};
+    }
+    for (uint64_t at = align_down(start, 4 * KIB); readable && at < end;) {
+        uint64_t stop = min_u64(at + SEGMENT_BYTES, align_up(end, 4 * KIB));
+        readable = segment_load(w, at, stop);
+        if (readable) {
+            if (at < range->start) {
+                w->start = at; // the state of the arena lies before its first chunk
+            }
+            segment_walk(w);
+        }
+        at = stop;
+    }
+    free(buf);
+    free(w);
+    return readable;
+}
