@@ -170,7 +170,10 @@ static void allocator_take(struct exam *exam, const struct allocator *allocator,
         source_end(exam, allocator->source, begun, SOURCE_READ, NULL);
         return;
     }
-    claim_rest(exam, index, allocator->uses_brk);
+    // Where Ebb stands in front of it, it has next to nothing.
+    if (!exam->facts->ebb.in_use) {
+        claim_rest(exam, index, allocator->uses_brk);
+    }
     source_end(exam, allocator->source, begun, SOURCE_BROKEN, "%s", why);
 }
 

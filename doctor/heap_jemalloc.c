@@ -341,6 +341,7 @@ bool heap_jemalloc_find(struct exam *exam, const struct module *module, size_t h
         heap_describe(je, &exam->facts->heaps[heap_index]);
         parts_claim(exam, parts, heap_index);
         done = parts->count != 0;
+        snprintf(why, why_cap, "%s", done ? "" : "its map of pages is empty");
     }
     free(je);
     return done;

@@ -10,7 +10,6 @@ redis-server on jemalloc, with data and after they were deleted, and for a JVM b
 import json
 import os
 import subprocess
-import sys
 
 import redisutil
 import sysutil
@@ -126,7 +125,7 @@ def check_settings(size):
 
 
 def check_redis(keys):
-    server = redisutil.Server(kind=None)
+    server = redisutil.Server(kind=None, extra={'LD_PRELOAD': ''})
     try:
         client = server.client()
         maps = open('/proc/%d/maps' % server.pid).read()
@@ -166,14 +165,13 @@ def check_jvm():
         check_near('JVM %s, live' % collector, heap['live_bytes'], used, 0.1)
 
 
-def test(long_run=False):
-    sysutil.require_library()
-    size = (1024 if long_run else 160) * MIB
+def test(args):
+    size = (1024 if args.long else 160) * MIB
     for kind in LIBRARIES:
         check_program(kind, [str(size), '30', '1'])
         check_program(kind, [str(size), '5', '8', 'large'])
     check_settings(size)
-    check_redis(800000 if long_run else 100000)
+    check_redis(800000 if args.long else 100000)
     check_jvm()
 
 

@@ -6,7 +6,7 @@
 // and no heap is divided into more than it has.
 //
 // Go  none
-#include "parts.h"
+#include "doctor/parts.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

@@ -10,7 +10,6 @@
 // ends it.
 //
 // Go  none.
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
