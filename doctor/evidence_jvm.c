@@ -3,12 +3,13 @@
 // Doctor, evidence of a JVM: the counters that HotSpot shares with jstat, and the heap they are of.
 //
 // Model
-//   HotSpot maps a file /tmp/hsperfdata_USER/PID with its counters; they are read from the process's
-//   memory. They tell how large the heap may become (maxCapacity), is (capacity) and what of it was
-//   used after the last collection, but not where it lies: it is the run of mappings that begins
-//   with anonymous memory, is as long as it may become, and in which as much may be written as the
-//   heap is large. Used memory holds garbage that no collection has looked at yet: "live" is what
-//   the JVM counts as used. What else it has of memory, code, classes, stacks, is native.
+//   HotSpot maps a file /tmp/hsperfdata_USER/PID with its counters; they are read from the
+//   process's memory. They tell how large the heap may become (maxCapacity), is (capacity) and what
+//   of it was used after the last collection, but not where it lies: it is the run of mappings that
+//   begins with anonymous memory, is as long as it may become, and in which as much may be written
+//   as the heap is large, or a little more. Used memory holds garbage that no collection has looked
+//   at yet: "live" is what the JVM counts as used. What else it has of memory, code, classes,
+//   stacks, is native.
 //
 // Go     none.
 // Tests  test/unit/parts_test.c  test/system/doctor_heaps.py
@@ -166,24 +167,21 @@ static uint64_t written_bytes(const struct exam *exam, size_t i, uint64_t bytes)
     return at - start < bytes ? UINT64_MAX : written;
 }
 
-static uint64_t distance(uint64_t a, uint64_t b)
-{
-    return a > b ? a - b : b - a;
-}
-
-// heap_start finds the heap, to 1/16 of its size; 0: it is not there.
+// heap_start finds the heap; 0: it is not there. In all of it may be written, to 1/16; for a moment
+// after a collection in more, because G1 lets go of memory step by step.
 static uint64_t heap_start(const struct exam *exam, uint64_t max_bytes, uint64_t capacity_bytes)
 {
     uint64_t best = 0;
-    uint64_t least = capacity_bytes / 16 + 1;
+    uint64_t least = UINT64_MAX;
     for (size_t i = 0; i < exam->vmas_count && max_bytes != 0; i++) {
         const struct vma *vma = &exam->vmas[i];
         if (vma->path[0] == '/' || vma->perms[3] != 'p') {
             continue;
         }
         uint64_t written = written_bytes(exam, i, max_bytes);
-        if (written != UINT64_MAX && distance(written, capacity_bytes) < least) {
-            least = distance(written, capacity_bytes);
+        if (written != UINT64_MAX && written >= capacity_bytes - capacity_bytes / 16 &&
+            written < least) {
+            least = written;
             best = vma->start;
         }
     }
