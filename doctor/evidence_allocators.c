@@ -12,7 +12,6 @@
 // Go     none.
 // Tests  test/unit/parts_test.c  test/system/doctor_heaps.py
 #include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -226,25 +225,20 @@ void evidence_allocators_divide(struct exam *exam)
     evidence_jvm_divide(exam);
     for (const struct parts *parts = exam->parts; parts != NULL; parts = parts->next) {
         struct facts_heap *heap = facts_heap(exam->facts, parts->heap);
-        uint64_t bytes[PART_KINDS];
-        enum source_id id = SOURCE_JEMALLOC;
+        enum source_id id = SOURCE_COUNT;
         for (size_t i = 0; i < ARRAY_COUNT(allocators); i++) {
             id = allocators[i].kind == parts->heap ? allocators[i].source : id;
         }
-        if (heap == NULL || exam->facts->sources[id].state != SOURCE_READ) {
+        if (heap == NULL || id == SOURCE_COUNT || exam->facts->sources[id].state != SOURCE_READ) {
             continue;
         }
         uint64_t begun = source_begin();
-        long error = parts->cut ? -E2BIG : parts_resident(exam, parts, bytes);
-        if (error == 0) {
-            parts_divide(heap, parts, bytes);
-            source_end(exam, id, begun, SOURCE_READ, NULL);
-        } else if (error == -ETIME) {
-            source_end(exam, id, begun, SOURCE_LEFT, "the time was up before it was divided");
-        } else if (error == -E2BIG) {
+        if (parts->cut) {
             source_end(exam, id, begun, SOURCE_LEFT, "it is in too many pieces");
+        } else if (!exam->facts->pages.whole) {
+            source_end(exam, id, begun, SOURCE_LEFT, "not all of its pages were counted");
         } else {
-            source_error(exam, id, begun, error);
+            parts_divide(heap, parts);
         }
     }
 }

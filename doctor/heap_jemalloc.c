@@ -16,8 +16,9 @@
 // Why this way
 //   The tree costs 2 MiB of reading for each GiB. The slabs' own records, a hundred thousand per
 //   GiB, would cost a hundred times that.
-//   Offsets are of 5.3.0 as Debian builds it for 64 bits (--with-lg-page=12), read from the debug
-//   information of a build of that source. Another build fails the checks and stays undivided.
+//   Offsets are of 5.3.0 for 64 bits with 4 KiB pages, as Debian builds it, read from the debug
+//   information of a build of that source; --with-lg-quantum=3, as Redis builds its own, changes
+//   only the classes. Another build fails the checks and stays undivided.
 //
 // Go     none.
 // Tests  test/unit/parts_test.c  test/system/doctor_heaps.py
@@ -28,7 +29,8 @@
 #include "parts.h"
 
 #define ARENAS_MAX 4096
-#define BINS_COUNT 36
+#define BINS_MAX 40
+#define SLAB_CLASS_MAX 16384
 #define BIN_BYTES 224
 #define BIN_CURREGS 136
 #define BLOCKS_MAX 65536
@@ -70,26 +72,37 @@ struct jemalloc {
     uint64_t arenas[ARENAS_MAX], trial[ARENAS_MAX];
     size_t arenas_count;
     uint64_t map;
+    uint64_t class_bytes[BINS_MAX];
+    unsigned bins_count; // classes that are cut out of slabs
     // The extent being read.
     uint64_t record, first, last;
     unsigned state;
     bool slab;
 };
 
-// Bytes of a block of a small size class: 8, then four to each doubling from 16 on.
-static uint64_t class_bytes(unsigned index)
+// The table of class sizes is one of the variables: 8, 16, then steps of 8 or 16 as it was built.
+// Classes below 16 KiB are cut out of slabs.
+static void classes_search(struct jemalloc *je, const uint64_t *words, size_t count)
 {
-    if (index < 5) {
-        return index == 0 ? 8 : UINT64_C(16) * index;
+    for (size_t i = 0; i + BINS_MAX < count && je->bins_count == 0; i++) {
+        unsigned n = 2;
+        if (words[i] != 8 || words[i + 1] != 16 || words[i + 2] > 32) {
+            continue;
+        }
+        while (n < BINS_MAX && words[i + n] > words[i + n - 1] && words[i + n] < SLAB_CLASS_MAX) {
+            n++;
+        }
+        if (n > 30 && n < BINS_MAX && words[i + n] == SLAB_CLASS_MAX) {
+            memcpy(je->class_bytes, words + i, n * sizeof(je->class_bytes[0]));
+            je->bins_count = n;
+        }
     }
-    unsigned group = (index - 5) / 4;
-    return (UINT64_C(64) << group) + ((index - 5) % 4 + 1) * (UINT64_C(16) << group);
 }
 
 static bool arena_check(const struct exam *exam, uint64_t addr, uint32_t index, uint64_t *map)
 {
     struct tail tail;
-    if (addr % 64 != 0 || !in_anonymous(exam, addr, ARENA_BINS + BINS_COUNT * BIN_BYTES) ||
+    if (addr % 64 != 0 || !in_anonymous(exam, addr, ARENA_BINS + BINS_MAX * BIN_BYTES) ||
         exam_read(exam, &tail, addr + ARENA_TAIL, sizeof(tail)) != 0 || tail.index != index ||
         tail.shard_index != index || tail.base != tail.shard_base ||
         !in_anonymous(exam, tail.base, BASE_BLOCKS + 8)) {
@@ -246,14 +259,14 @@ static void base_take(struct jemalloc *je, uint64_t arena)
 
 static void bins_take(struct jemalloc *je, uint64_t arena)
 {
-    unsigned char bins[BINS_COUNT * BIN_BYTES];
+    unsigned char bins[BINS_MAX * BIN_BYTES];
     if (exam_read(je->exam, bins, arena + ARENA_BINS, sizeof(bins)) != 0) {
         return;
     }
-    for (unsigned i = 0; i < BINS_COUNT; i++) {
+    for (unsigned i = 0; i < je->bins_count; i++) {
         uint64_t count;
         memcpy(&count, bins + i * BIN_BYTES + BIN_CURREGS, sizeof(count));
-        je->parts->small_bytes += min_u64(count, UINT32_MAX) * class_bytes(i);
+        je->parts->small_bytes += min_u64(count, UINT32_MAX) * je->class_bytes[i];
     }
 }
 
@@ -264,17 +277,17 @@ static void caches_take(struct jemalloc *je, uint64_t arena)
     uint64_t cache = first;
     for (size_t n = 0; n < CACHES_MAX && cache != 0; n++) {
         uint64_t head[3]; // next, previous, bins
-        unsigned char bins[BINS_COUNT * CACHE_BIN_BYTES];
+        unsigned char bins[BINS_MAX * CACHE_BIN_BYTES];
         if (exam_read(je->exam, head, cache, sizeof(head)) != 0 ||
             exam_read(je->exam, bins, head[2], sizeof(bins)) != 0) {
             return;
         }
-        for (unsigned i = 0; i < BINS_COUNT; i++) {
+        for (unsigned i = 0; i < je->bins_count; i++) {
             uint16_t stack;
             uint16_t empty;
             memcpy(&stack, bins + i * CACHE_BIN_BYTES, sizeof(stack));
             memcpy(&empty, bins + i * CACHE_BIN_BYTES + 20, sizeof(empty));
-            je->parts->cached_bytes += (uint16_t)(empty - stack) / 8 * class_bytes(i);
+            je->parts->cached_bytes += (uint16_t)(empty - stack) / 8 * je->class_bytes[i];
         }
         cache = head[0] == first ? 0 : head[0];
     }
@@ -294,13 +307,16 @@ static void heap_describe(struct jemalloc *je, struct facts_heap *heap)
 
 static bool arenas_find(struct jemalloc *je, const struct module *module)
 {
-    for (size_t i = 0; i < module->ranges_count && je->arenas_count == 0; i++) {
+    for (size_t i = 0; i < module->ranges_count; i++) {
         size_t count;
         uint64_t *words = module_copy(je->exam, &module->ranges[i], &count);
-        arenas_search(je, module, words, count);
+        if (je->arenas_count == 0) {
+            arenas_search(je, module, words, count);
+        }
+        classes_search(je, words, count);
         free(words);
     }
-    return je->arenas_count != 0;
+    return je->arenas_count != 0 && je->bins_count != 0;
 }
 
 static uint64_t anonymous_bytes(const struct exam *exam)

@@ -3,7 +3,6 @@
 // Doctor, parts: sets of pieces of address space, and the variables of a module.
 //
 // Go  none.
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -144,20 +143,16 @@ void parts_claim(struct exam *exam, struct parts *parts, size_t heap_index)
     }
 }
 
-struct count {
-    const struct parts *parts;
-    size_t at; // the first part that does not end below what is visited
-    uint64_t *bytes;
-};
-
-static void count_visit(void *arg, uint64_t start, uint64_t end, unsigned flags)
+void parts_visit(const struct exam *exam, const struct vma *vma, uint64_t start, uint64_t end)
 {
-    struct count *count = arg;
-    (void)flags;
-    while (count->at < count->parts->count && start < end) {
-        const struct part *part = &count->parts->list[count->at];
+    struct parts *parts = exam->parts;
+    while (parts != NULL && parts->heap != exam->facts->heaps[vma->heap].kind) {
+        parts = parts->next;
+    }
+    while (parts != NULL && parts->at < parts->count && start < end) {
+        const struct part *part = &parts->list[parts->at];
         if (part->end <= start) {
-            count->at++;
+            parts->at++;
             continue;
         }
         uint64_t low = max_u64(part->start, start);
@@ -165,39 +160,14 @@ static void count_visit(void *arg, uint64_t start, uint64_t end, unsigned flags)
         if (low >= high) {
             return;
         }
-        count->bytes[part->kind] += high - low;
+        parts->resident_bytes[part->kind] += high - low;
         start = high;
     }
 }
 
-long parts_resident(struct exam *exam, const struct parts *parts, uint64_t bytes[PART_KINDS])
+void parts_divide(struct facts_heap *heap, const struct parts *parts)
 {
-    struct count count = {.parts = parts, .bytes = bytes};
-    memset(bytes, 0, PART_KINDS * sizeof(*bytes));
-    if (!exam->scans) {
-        return -EBADF;
-    }
-    exam->residency.files = false;
-    for (size_t i = 0; i < exam->vmas_count; i++) {
-        const struct vma *vma = &exam->vmas[i];
-        if (vma->place != PLACE_HEAP || vma->heap >= exam->facts->heaps_count ||
-            exam->facts->heaps[vma->heap].kind != parts->heap) {
-            continue;
-        }
-        if (!exam_affords(exam, 0)) {
-            return -ETIME;
-        }
-        long error = residency_scan(&exam->residency, vma->start, vma->end, count_visit, &count);
-        if (error != 0) {
-            return error;
-        }
-    }
-    return 0;
-}
-
-void parts_divide(struct facts_heap *heap, const struct parts *parts,
-                  const uint64_t bytes[PART_KINDS])
-{
+    const uint64_t *bytes = parts->resident_bytes;
     uint64_t small = min_u64(parts->small_bytes, bytes[PART_SLAB]);
     uint64_t cached = min_u64(parts->cached_bytes, small);
     uint64_t sum = 0;

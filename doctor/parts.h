@@ -4,16 +4,16 @@
 //
 // Model
 //   Who can read an allocator's tables notes each piece as a part of one kind: in use, free, ...
-//   Before pages are counted the parts claim their mappings for the heap; afterwards one more scan
-//   of the same ranges says what of each kind is resident. So a heap is divided by what the kernel
-//   has, and the parts of it add up to its resident memory.
+//   Before pages are counted the parts claim their mappings for the heap; the scan of pages puts
+//   what is resident down to them. So a heap is divided by what the kernel has, and the parts of it
+//   add up to its resident memory.
 //
 // Locking
 //   None.
 //
 // Flow
-//   evidence_allocators -> heap_*_find -> parts_add, parts_claim; evidence_pages;
-//   evidence_allocators_divide -> heap_*_divide -> parts_resident.
+//   evidence_allocators -> heap_*_find -> parts_add, parts_claim; evidence_pages
+//   -> parts_visit; evidence_allocators_divide -> parts_divide.
 //
 // Go     none.
 // Tests  test/unit/parts_test.c  test/system/doctor_heaps.py
@@ -44,7 +44,9 @@ struct parts {
     enum heap_kind heap;
     struct part *list;
     size_t count, cap;
-    bool cut;              // there were too many
+    bool cut;  // there were too many
+    size_t at; // the first part that does not end below what was visited last
+    uint64_t resident_bytes[PART_KINDS];
     uint64_t small_bytes;  // in use inside of PART_SLAB, by the allocator's count
     uint64_t cached_bytes; // of these: in caches of threads, free
 };
@@ -59,11 +61,10 @@ void parts_add(struct parts *parts, uint64_t start, uint64_t end, enum part_kind
 // parts_claim sorts the parts, drops what overlaps an earlier one, and claims the anonymous
 // memory under them. Pointers to vmas are stale afterwards.
 void parts_claim(struct exam *exam, struct parts *parts, size_t heap_index);
-// parts_resident counts what is resident of each kind. 0 or a negative errno.
-long parts_resident(struct exam *exam, const struct parts *parts, uint64_t bytes[PART_KINDS]);
+// parts_visit puts resident memory of a claimed vma down to its parts; in order of address.
+void parts_visit(const struct exam *exam, const struct vma *vma, uint64_t start, uint64_t end);
 // parts_divide fills the heap's division from what is resident and small_bytes.
-void parts_divide(struct facts_heap *heap, const struct parts *parts,
-                  const uint64_t bytes[PART_KINDS]);
+void parts_divide(struct facts_heap *heap, const struct parts *parts);
 
 // ---- modules ------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ static size_t block_size(struct share *share)
     return SMALL_LEAST + (draw >> 16) % (SMALL_MOST - SMALL_LEAST);
 }
 
-// Every byte of every block is written.
+// Every byte of every block is written, also what was not asked for.
 static void load(struct share *share)
 {
     size_t sum = 0;
@@ -72,7 +72,7 @@ static void load(struct share *share)
         if (block == NULL) {
             exit(2);
         }
-        memset(block, 0x5a, bytes);
+        memset(block, 0x5a, malloc_usable_size(block));
         share->blocks[share->count++] = block;
         sum += bytes;
     }
