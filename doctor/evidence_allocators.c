@@ -165,7 +165,8 @@ static void allocator_take(struct exam *exam, const struct allocator *allocator,
     module_find(exam, path, &module);
     bool found = allocator->find(exam, &module, index, why, sizeof(why));
     settings_note(exam, allocator, heap);
-    if (found) {
+    const struct parts *parts = parts_of(exam, allocator->kind);
+    if (found && !parts->counted) {
         source_end(exam, allocator->source, begun, SOURCE_READ, NULL);
         return;
     }
@@ -173,7 +174,7 @@ static void allocator_take(struct exam *exam, const struct allocator *allocator,
     if (!exam->facts->ebb.in_use) {
         claim_rest(exam, index, allocator->uses_brk);
     }
-    source_end(exam, allocator->source, begun, SOURCE_BROKEN, "%s", why);
+    source_end(exam, allocator->source, begun, found ? SOURCE_READ : SOURCE_BROKEN, "%s", why);
 }
 
 // V8 reserves for each of its pages and returns them by itself; which memory is its own shows

@@ -33,6 +33,7 @@
 #define SLAB_CLASS_MAX 16384
 #define BIN_BYTES 224
 #define BIN_CURREGS 136
+#define BIN_CURSLABS 176
 #define BLOCKS_MAX 65536
 #define CACHES_MAX 65536
 #define CACHE_BIN_BYTES 24
@@ -41,12 +42,15 @@
 #define ARENA_DIRTY 10728
 #define ARENA_ECACHE_BYTES 19440
 #define ECACHE_STATE 19424
+#define ECACHE_PAGES 9752
+#define ECACHE_GUARDED_PAGES 19408
 #define ARENA_DECAY_DIRTY_MS (69320 + 120)
 #define ARENA_DECAY_MUZZY_MS (71104 + 120)
 #define ARENA_TAIL 78888
 #define ARENA_BINS 78952
 // struct base_s and the blocks it lists.
 #define BASE_BLOCKS 160
+#define BASE_RESIDENT 3888
 // struct rtree_s.
 #define RTREE_ROOT 120
 #define ROOT_COUNT ((size_t)1 << 18)
@@ -55,8 +59,8 @@
 #define LEAF_SHIFT 30
 #define CHUNK_COUNT ((size_t)8192)
 #define ENTRY_RECORD UINT64_C(0x0000ffffffffff80)
-// What reading and looking through the tree costs for each GiB of anonymous mappings.
-#define TREE_COST_NS (UINT64_C(2) * NS_PER_MS)
+// What reading and looking through the tree costs for each GiB of anonymous memory, twice over.
+#define TREE_COST_NS (UINT64_C(8) * NS_PER_MS)
 
 // From the shard's index to the arena's base.
 struct tail {
@@ -233,7 +237,7 @@ static bool map_take(struct jemalloc *je)
         const struct vma *vma = &exam->vmas[i];
         if (vma_is_anonymous(vma) && vma->place == PLACE_NATIVE) {
             vma_take(je, root, vma);
-            done = exam_affords(exam, 0);
+            done = parts_affords(exam, 0);
         }
     }
     free(root);
@@ -319,14 +323,66 @@ static bool arenas_find(struct jemalloc *je, const struct module *module)
     return je->arenas_count != 0 && je->bins_count != 0;
 }
 
-static uint64_t anonymous_bytes(const struct exam *exam)
+// A slab has as many pages as it takes for blocks to fill them exactly.
+static uint64_t slab_bytes(uint64_t class_bytes)
 {
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < exam->vmas_count; i++) {
-        const struct vma *vma = &exam->vmas[i];
-        bytes += vma_is_anonymous(vma) && vma->place == PLACE_NATIVE ? vma->end - vma->start : 0;
+    uint64_t bytes = UINT64_C(1) << JE_PAGE_SHIFT;
+    while (bytes % class_bytes != 0) {
+        bytes += UINT64_C(1) << JE_PAGE_SHIFT;
     }
     return bytes;
+}
+
+static uint64_t dirty_bytes(const struct jemalloc *je, uint64_t arena)
+{
+    uint64_t pages = read_u64(je->exam, arena + ARENA_DIRTY + ECACHE_PAGES) +
+                     read_u64(je->exam, arena + ARENA_DIRTY + ECACHE_GUARDED_PAGES);
+    return min_u64(pages, UINT64_C(1) << 35) << JE_PAGE_SHIFT;
+}
+
+static void counters_take(struct jemalloc *je)
+{
+    struct parts *parts = je->parts;
+    uint64_t slabs_bytes = 0;
+    for (size_t i = 0; i < je->arenas_count; i++) {
+        uint64_t bins = je->arenas[i] + ARENA_BINS;
+        for (unsigned k = 0; k < je->bins_count; k++) {
+            uint64_t count = read_u64(je->exam, bins + k * BIN_BYTES + BIN_CURSLABS);
+            slabs_bytes += min_u64(count, UINT32_MAX) * slab_bytes(je->class_bytes[k]);
+        }
+        uint64_t base =
+            read_u64(je->exam, je->arenas[i] + ARENA_TAIL + offsetof(struct tail, base));
+        parts->counted_kept_bytes += dirty_bytes(je, je->arenas[i]);
+        parts->counted_meta_bytes +=
+            min_u64(read_u64(je->exam, base + BASE_RESIDENT), UINT64_C(1) << 47);
+    }
+    uint64_t small = min_u64(parts->small_bytes, slabs_bytes);
+    parts->counted_pinned_bytes = slabs_bytes - small + min_u64(parts->cached_bytes, small);
+    parts->counted = true;
+}
+
+static bool jemalloc_take(struct jemalloc *je, const struct module *module, size_t heap_index,
+                          char *why, size_t why_cap)
+{
+    if (!arenas_find(je, module)) {
+        snprintf(why, why_cap, "its arenas are not as in the builds that are known (5.3.0)");
+        return false;
+    }
+    for (size_t i = 0; i < je->arenas_count; i++) {
+        bins_take(je, je->arenas[i]);
+        caches_take(je, je->arenas[i]);
+    }
+    heap_describe(je, &je->exam->facts->heaps[heap_index]);
+    if (!parts_affords(je->exam, TREE_COST_NS) || !map_take(je)) {
+        counters_take(je);
+        snprintf(why, why_cap, "by its counters, because its map of pages would take too long");
+        return true;
+    }
+    for (size_t i = 0; i < je->arenas_count; i++) {
+        base_take(je, je->arenas[i]);
+    }
+    parts_claim(je->exam, je->parts, heap_index);
+    return true;
 }
 
 bool heap_jemalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
@@ -337,27 +393,10 @@ bool heap_jemalloc_find(struct exam *exam, const struct module *module, size_t h
     bool done = false;
     if (parts == NULL) {
         snprintf(why, why_cap, "no memory");
-        free(je);
-        return false;
-    }
-    je->exam = exam;
-    je->parts = parts;
-    if (!arenas_find(je, module)) {
-        snprintf(why, why_cap, "its arenas are not as in the builds that are known (5.3.0)");
-    } else if (!exam_affords(exam, anonymous_bytes(exam) / MIB * TREE_COST_NS / 1024)) {
-        snprintf(why, why_cap, "its map of pages would take longer than is left");
-    } else if (!map_take(je)) {
-        snprintf(why, why_cap, "its map of pages could not be read to its end");
     } else {
-        for (size_t i = 0; i < je->arenas_count; i++) {
-            base_take(je, je->arenas[i]);
-            bins_take(je, je->arenas[i]);
-            caches_take(je, je->arenas[i]);
-        }
-        heap_describe(je, &exam->facts->heaps[heap_index]);
-        parts_claim(exam, parts, heap_index);
-        done = parts->count != 0;
-        snprintf(why, why_cap, "%s", done ? "" : "its map of pages is empty");
+        je->exam = exam;
+        je->parts = parts;
+        done = jemalloc_take(je, module, heap_index, why, why_cap);
     }
     free(je);
     return done;

@@ -32,6 +32,10 @@
 #define CHUNK_COUNT ((size_t)8192)
 #define CLASSES_MAX 128
 #define CENTRAL_BYTES 1216
+#define CENTRAL_SPANS 112
+#define CENTRAL_COUNTER 120
+// From the classes' sizes to their spans' pages.
+#define CLASS_PAGES (3200 - 2684)
 #define CENTRAL_USED_SLOTS 1152
 #define THREADS_MAX 65536
 #define CACHE_SIZE 4096
@@ -39,8 +43,8 @@
 // Blocks of span records, kept while the spans are read.
 #define BLOCK_BYTES (16 * KIB)
 #define BLOCKS_COUNT ((size_t)1 << 11)
-// What reading the spans of a GiB of mappings costs, if all of them are small.
-#define SPANS_COST_NS (UINT64_C(5) * NS_PER_MS)
+// What reading the spans of a GiB of memory costs, if all of them are small.
+#define SPANS_COST_NS (UINT64_C(10) * NS_PER_MS)
 
 enum { SPAN_IN_USE, SPAN_FREE, SPAN_BACK };
 
@@ -71,6 +75,7 @@ struct tcmalloc {
     uint64_t stats;   // its address
     uint64_t central; // 0: not found
     int32_t class_bytes[CLASSES_MAX], batch_count[CLASSES_MAX];
+    uint64_t class_pages[CLASSES_MAX];
     bool classes_known;
     struct record_block *blocks; // by a hash of their address
     uint64_t free_bytes, back_bytes;
@@ -104,6 +109,7 @@ static void classes_try(struct tcmalloc *tc, const int32_t *sizes)
     }
     memcpy(tc->class_bytes, sizes, sizeof(tc->class_bytes));
     memcpy(tc->batch_count, sizes - CLASSES_MAX, sizeof(tc->batch_count));
+    memcpy(tc->class_pages, (const char *)sizes + CLASS_PAGES, sizeof(tc->class_pages));
     tc->classes_known = true;
 }
 
@@ -133,7 +139,8 @@ static void variables_search(struct tcmalloc *tc, const uint64_t *words, size_t 
         }
     }
     const int32_t *sizes = (const int32_t *)words;
-    for (size_t i = CLASSES_MAX; i + CLASSES_MAX <= 2 * count; i++) {
+    // In front of them the batches, behind them the pages of their spans.
+    for (size_t i = CLASSES_MAX; i + 4 * CLASSES_MAX <= 2 * count; i++) {
         classes_try(tc, sizes + i);
     }
 }
@@ -229,7 +236,7 @@ static bool spans_take(struct tcmalloc *tc)
         const struct vma *vma = &exam->vmas[i];
         if (vma_is_anonymous(vma) && vma->place == PLACE_NATIVE) {
             vma_take(tc, root, vma);
-            done = exam_affords(exam, 0);
+            done = parts_affords(exam, 0);
         }
     }
     free(root);
@@ -261,9 +268,19 @@ static bool about(uint64_t a, uint64_t b)
     return diff <= MIB || diff <= max_u64(a, b) / 20;
 }
 
-static uint64_t anonymous_bytes(const struct exam *exam)
+// What is free in the central lists of each class, and what no block of it can have.
+static uint64_t central_bytes(const struct tcmalloc *tc)
 {
-    return exam->facts->process.anon_bytes;
+    uint64_t bytes = 0;
+    for (uint64_t i = 0; i < CLASSES_MAX && tc->central != 0; i++) {
+        uint64_t count = read_u64(tc->exam, tc->central + i * CENTRAL_BYTES + CENTRAL_COUNTER);
+        uint64_t spans = read_u64(tc->exam, tc->central + i * CENTRAL_BYTES + CENTRAL_SPANS);
+        uint64_t class_bytes = (uint64_t)tc->class_bytes[i];
+        uint64_t span_bytes = min_u64(tc->class_pages[i], UINT16_MAX) << TC_PAGE_SHIFT;
+        bytes += min_u64(count, UINT32_MAX) * class_bytes;
+        bytes += class_bytes == 0 ? 0 : min_u64(spans, UINT32_MAX) * (span_bytes % class_bytes);
+    }
+    return bytes;
 }
 
 static bool tcmalloc_take(struct tcmalloc *tc, const struct module *module, char *why,
@@ -279,8 +296,15 @@ static bool tcmalloc_take(struct tcmalloc *tc, const struct module *module, char
         snprintf(why, why_cap, "its page heap is not as in the build that is known (2.10)");
         return false;
     }
-    if (!exam_affords(tc->exam, anonymous_bytes(tc->exam) / MIB * SPANS_COST_NS / 1024) ||
-        !spans_take(tc)) {
+    caches_take(tc, module);
+    if (tc->central != 0 && (!parts_affords(tc->exam, SPANS_COST_NS) || !spans_take(tc))) {
+        tc->parts->counted = true;
+        tc->parts->counted_kept_bytes = tc->heap.free_bytes;
+        tc->parts->counted_pinned_bytes = central_bytes(tc) + tc->parts->cached_bytes;
+        snprintf(why, why_cap, "by its counters, because its spans would take too long");
+        return true;
+    }
+    if (tc->central == 0 && !spans_take(tc)) {
         snprintf(why, why_cap, "its spans would take longer than is left");
         return false;
     }
@@ -289,7 +313,6 @@ static bool tcmalloc_take(struct tcmalloc *tc, const struct module *module, char
         snprintf(why, why_cap, "its spans do not add up to what its counters say");
         return false;
     }
-    caches_take(tc, module);
     return true;
 }
 

@@ -143,10 +143,20 @@ void parts_claim(struct exam *exam, struct parts *parts, size_t heap_index)
     }
 }
 
+// The scan of pages, on a busy machine.
+#define SCAN_COST_NS (UINT64_C(7) * NS_PER_MS)
+
+bool parts_affords(const struct exam *exam, uint64_t per_gib_ns)
+{
+    return exam_affords(exam, exam->facts->process.anon_bytes / MIB *
+                                  ((per_gib_ns + SCAN_COST_NS) / 1024));
+}
+
 void parts_visit(const struct exam *exam, const struct vma *vma, uint64_t start, uint64_t end)
 {
     struct parts *parts = exam->parts;
-    while (parts != NULL && parts->heap != exam->facts->heaps[vma->heap].kind) {
+    while (parts != NULL && (parts->counted || vma->heap >= exam->facts->heaps_count ||
+                             parts->heap != exam->facts->heaps[vma->heap].kind)) {
         parts = parts->next;
     }
     while (parts != NULL && parts->at < parts->count && start < end) {
@@ -165,9 +175,32 @@ void parts_visit(const struct exam *exam, const struct vma *vma, uint64_t start,
     }
 }
 
+// Takes at most `bytes` out of *left.
+static uint64_t take(uint64_t *left, uint64_t bytes)
+{
+    uint64_t taken = min_u64(*left, bytes);
+    *left -= taken;
+    return taken;
+}
+
+static void counted_divide(struct facts_heap *heap, const struct parts *parts)
+{
+    uint64_t left = heap->resident_bytes;
+    heap->meta_bytes = take(&left, parts->counted_meta_bytes);
+    heap->kept_bytes = take(&left, parts->counted_kept_bytes);
+    heap->pinned_bytes = take(&left, parts->counted_pinned_bytes);
+    heap->live_bytes = left;
+    heap->free_total_bytes = heap->kept_bytes + heap->pinned_bytes;
+    heap->divided = true;
+}
+
 void parts_divide(struct facts_heap *heap, const struct parts *parts)
 {
     const uint64_t *bytes = parts->resident_bytes;
+    if (parts->counted) {
+        counted_divide(heap, parts);
+        return;
+    }
     uint64_t small = min_u64(parts->small_bytes, bytes[PART_SLAB]);
     uint64_t cached = min_u64(parts->cached_bytes, small);
     uint64_t sum = 0;

@@ -6,7 +6,8 @@
 //   Who can read an allocator's tables notes each piece as a part of one kind: in use, free, ...
 //   Before pages are counted the parts claim their mappings for the heap; the scan of pages puts
 //   what is resident down to them. So a heap is divided by what the kernel has, and the parts of it
-//   add up to its resident memory.
+//   add up to its resident memory. Where there is no time for the pieces, the allocator's counters
+//   divide it instead; then live is what they leave of it.
 //
 // Locking
 //   None.
@@ -47,6 +48,9 @@ struct parts {
     bool cut;  // there were too many
     size_t at; // the first part that does not end below what was visited last
     uint64_t resident_bytes[PART_KINDS];
+    // Where the pieces would take too long: what the allocator counts.
+    bool counted;
+    uint64_t counted_kept_bytes, counted_pinned_bytes, counted_meta_bytes;
     uint64_t small_bytes;  // in use inside of PART_SLAB, by the allocator's count
     uint64_t cached_bytes; // of these: in caches of threads, free
 };
@@ -61,6 +65,9 @@ void parts_add(struct parts *parts, uint64_t start, uint64_t end, enum part_kind
 // parts_claim sorts the parts, drops what overlaps an earlier one, and claims the anonymous
 // memory under them. Pointers to vmas are stale afterwards.
 void parts_claim(struct exam *exam, struct parts *parts, size_t heap_index);
+// parts_affords tells whether there is time to look through tables that cost so much for each GiB
+// of anonymous memory, and for the scan of pages after it.
+bool parts_affords(const struct exam *exam, uint64_t per_gib_ns);
 // parts_visit puts resident memory of a claimed vma down to its parts; in order of address.
 void parts_visit(const struct exam *exam, const struct vma *vma, uint64_t start, uint64_t end);
 // parts_divide fills the heap's division from what is resident and small_bytes.
