@@ -200,6 +200,7 @@ void evidence_allocators(struct exam *exam)
     if (exam->vmas_count == 0) {
         return;
     }
+    evidence_python(exam);
     for (size_t i = 0; i < ARRAY_COUNT(allocators); i++) {
         const struct vma *library = library_of(exam, &allocators[i]);
         if (library != NULL) {
@@ -226,7 +227,7 @@ void evidence_allocators_divide(struct exam *exam)
     evidence_jvm_divide(exam);
     for (const struct parts *parts = exam->parts; parts != NULL; parts = parts->next) {
         struct facts_heap *heap = facts_heap(exam->facts, parts->heap);
-        enum source_id id = SOURCE_COUNT;
+        enum source_id id = parts->heap == HEAP_PYTHON ? SOURCE_PYTHON : SOURCE_COUNT;
         for (size_t i = 0; i < ARRAY_COUNT(allocators); i++) {
             id = allocators[i].kind == parts->heap ? allocators[i].source : id;
         }

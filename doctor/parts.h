@@ -120,6 +120,11 @@ bool jvm_counters_parse(const unsigned char *buf, size_t bytes, struct jvm_count
 // evidence_jvm_divide divides the JVM's heap once its pages are counted.
 void evidence_jvm_divide(struct exam *exam);
 
+// evidence_python finds the arenas of a CPython; heap_python_find does in the variables of one whose
+// minor version is known.
+void evidence_python(struct exam *exam);
+bool heap_python_find(struct exam *exam, const struct module *module, unsigned minor);
+
 // ---- allocators ---------------------------------------------------------------------------------
 
 // Each looks for its structures in the module's variables and claims what is its own. False: they

@@ -5,7 +5,8 @@
 A program allocates, frees most at random and rests, under jemalloc, mimalloc and tcmalloc; it
 prints the bytes it holds, and its allocator's own counters where it has any. The doctor, from
 outside, must find live and kept within 5 %, and divide all that is resident. The same for a
-redis-server on jemalloc, with data and after they were deleted, and for a JVM by its counters.
+redis-server on jemalloc, with data and after they were deleted, for a JVM by its counters, and for
+the small objects of a Python.
 """
 import json
 import os
@@ -41,6 +42,17 @@ public class Rest {
         System.out.println(kept.size());
     }
 }
+'''
+
+
+PYTHON = '''
+import gc, sys
+pairs = [(i, str(i) * 3) for i in range(400000)]
+pairs = [p for i, p in enumerate(pairs) if i % 10 == 0 or i > 350000]
+gc.collect()
+sys._debugmallocstats()
+print("rest", file=sys.stderr, flush=True)
+input()
 '''
 
 
@@ -166,6 +178,26 @@ def check_jvm():
         check_near('JVM %s, live' % collector, heap['live_bytes'], used, slack=8 * MIB)
 
 
+def check_python():
+    """Python's own count of its small objects, beside the doctor's."""
+    python = sysutil.need('python3', 'python3', lambda: sysutil.shutil.which(
+        'python3', path='/usr/bin:/bin'))
+    program = subprocess.Popen([python, '-c', PYTHON], stdin=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    truth = None
+    try:
+        for line in iter(program.stderr.readline, b'rest\n'):
+            words = line.decode().split('=')
+            if words[0].strip() == '# bytes in allocated blocks':
+                truth = int(words[1].replace(',', ''))
+        heap = heap_of(examine(program.pid), 'Python')
+    finally:
+        program.kill()
+        program.communicate()
+    check_divided('Python ' + heap['version'], heap)
+    check_near('Python, live', heap['live_bytes'], truth)
+
+
 def test(args):
     size = (1024 if args.long else 160) * MIB
     for kind in LIBRARIES:
@@ -174,6 +206,7 @@ def test(args):
     check_settings(size)
     check_redis(800000 if args.long else 100000)
     check_jvm()
+    check_python()
 
 
 sysutil.main(test, __doc__)

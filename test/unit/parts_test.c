@@ -9,6 +9,7 @@
 #include "doctor/parts.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -173,7 +174,7 @@ static void garbage(bool (*find)(struct exam *, const struct module *, size_t, c
         shape(p, &seed);
         begin(&exam);
         module.ranges[0] = (struct range){(uintptr_t)p, (uintptr_t)p + GARBAGE_BYTES};
-        size_t index = heap_add(&exam, kind);
+        size_t index = kind == HEAP_PYTHON ? 0 : heap_add(&exam, kind);
         if (find(&exam, &module, index, why, sizeof(why))) {
             facts.sources[SOURCE_JEMALLOC].state = SOURCE_READ;
             facts.sources[SOURCE_MIMALLOC].state = SOURCE_READ;
@@ -269,6 +270,35 @@ Test(parts, mimalloc_in_garbage, .timeout = 50)
 Test(parts, tcmalloc_in_garbage, .timeout = 50)
 {
     garbage(heap_tcmalloc_find, HEAP_TCMALLOC, shape_tcmalloc);
+}
+
+// An array of arenas that passes, with addresses into garbage, behind a variable.
+static void shape_python(unsigned char *p, uint64_t *seed)
+{
+    unsigned char *array = p + 2 * MIB;
+    put64(p, 4096, (uintptr_t)array + 48 * (next(seed) % 16));
+    for (size_t i = 0; i < 64; i++) {
+        uint64_t address = (uintptr_t)p + next(seed) % (3 * MIB);
+        put64(array, i * 48, i % 5 == 4 ? 0 : address);
+        put64(array, i * 48 + 8, address + next(seed) % MIB);
+        put32(array, i * 48 + 16, (uint32_t)(next(seed) % 64));
+        put32(array, i * 48 + 20, 64);
+    }
+}
+
+static bool python_find(struct exam *exam, const struct module *module, size_t heap_index,
+                        char *why, size_t why_cap)
+{
+    (void)heap_index;
+    bool found = heap_python_find(exam, module, 11);
+    (void)snprintf(why, why_cap, "%s", found ? "" : "no arenas");
+    facts.sources[SOURCE_PYTHON].state = SOURCE_READ;
+    return found;
+}
+
+Test(parts, python_in_garbage, .timeout = 50)
+{
+    garbage(python_find, HEAP_PYTHON, shape_python);
 }
 
 // ---- the JVM's counters -------------------------------------------------------------------------
