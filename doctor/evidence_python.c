@@ -121,7 +121,7 @@ static bool batch_try(struct python *python, const uint64_t *addrs, size_t count
 static bool range_search(struct python *python, const uint64_t *words, size_t count)
 {
     const struct vma *vma = NULL;
-    uint64_t addrs[BATCH_COUNT];
+    uint64_t addrs[BATCH_COUNT] = {0};
     size_t n = 0;
     for (size_t k = 0; k < count; k++) {
         uint64_t addr = words[k];
@@ -133,7 +133,7 @@ static bool range_search(struct python *python, const uint64_t *words, size_t co
             vma = other != NULL ? other : vma;
         }
         if (vma == NULL || addr < vma->start || vma->end - addr < sizeof(struct arena_record) ||
-            vma->place != PLACE_NATIVE || !vma_is_anonymous(vma)) {
+            !is_unclaimed(vma)) {
             continue;
         }
         addrs[n++] = addr;

@@ -235,7 +235,7 @@ static bool map_take(struct jemalloc *je)
                 exam_read(exam, root, je->map + RTREE_ROOT, ROOT_COUNT * sizeof(*root)) == 0;
     for (size_t i = 0; i < exam->vmas_count && done; i++) {
         const struct vma *vma = &exam->vmas[i];
-        if (vma_is_anonymous(vma) && vma->place == PLACE_NATIVE) {
+        if (is_unclaimed(vma)) {
             vma_take(je, root, vma);
             done = parts_affords(exam, 0);
         }

@@ -120,7 +120,7 @@ static bool segments_take(struct mimalloc *mi)
     size_t tried = 0;
     for (size_t i = 0; i < exam->vmas_count; i++) {
         const struct vma *vma = &exam->vmas[i];
-        if (!vma_is_anonymous(vma) || vma->place != PLACE_NATIVE) {
+        if (!is_unclaimed(vma)) {
             continue;
         }
         uint64_t addr = (vma->start + SEGMENT_BYTES - 1) / SEGMENT_BYTES * SEGMENT_BYTES;

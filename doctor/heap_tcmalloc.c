@@ -234,7 +234,7 @@ static bool spans_take(struct tcmalloc *tc)
                 exam_read(exam, root, tc->stats - STATS_FROM_MAP, ROOT_COUNT * sizeof(*root)) == 0;
     for (size_t i = 0; i < exam->vmas_count && done; i++) {
         const struct vma *vma = &exam->vmas[i];
-        if (vma_is_anonymous(vma) && vma->place == PLACE_NATIVE) {
+        if (is_unclaimed(vma)) {
             vma_take(tc, root, vma);
             done = parts_affords(exam, 0);
         }

@@ -74,6 +74,11 @@ uint32_t read_u32(const struct exam *exam, uint64_t addr)
     return exam_read(exam, &value, addr, sizeof(value)) == 0 ? value : 0;
 }
 
+bool is_unclaimed(const struct vma *vma)
+{
+    return vma_is_anonymous(vma) && vma->place != PLACE_HEAP;
+}
+
 bool in_anonymous(const struct exam *exam, uint64_t addr, uint64_t bytes)
 {
     const struct vma *vma = vma_at(exam, addr);

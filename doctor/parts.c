@@ -123,7 +123,7 @@ static void run_claim(struct exam *exam, uint64_t start, uint64_t end, size_t he
             at = exam->vmas[low].start;
             continue;
         }
-        if (vma_is_anonymous(vma) && vma->place == PLACE_NATIVE) {
+        if (is_unclaimed(vma)) {
             vma_claim(exam, vma, heap_index);
         }
         at = vma->end;

@@ -104,6 +104,10 @@ uint64_t module_symbol(const struct exam *exam, const struct module *module, con
 // read_u64 and read_u32 are 0 where nothing can be read.
 uint64_t read_u64(const struct exam *exam, uint64_t addr);
 uint32_t read_u32(const struct exam *exam, uint64_t addr);
+// is_unclaimed tells anonymous memory of no heap yet. The place it was given by the look of the
+// mappings does not count: right behind a library's variables, or above a small gap, a heap looks
+// like variables or like a stack.
+bool is_unclaimed(const struct vma *vma);
 // in_anonymous tells whether [addr, addr + bytes) is in private memory that can be written.
 bool in_anonymous(const struct exam *exam, uint64_t addr, uint64_t bytes);
 
@@ -120,8 +124,8 @@ bool jvm_counters_parse(const unsigned char *buf, size_t bytes, struct jvm_count
 // evidence_jvm_divide divides the JVM's heap once its pages are counted.
 void evidence_jvm_divide(struct exam *exam);
 
-// evidence_python finds the arenas of a CPython; heap_python_find does in the variables of one whose
-// minor version is known.
+// evidence_python finds the arenas of a CPython; heap_python_find does in the variables of one
+// whose minor version is known.
 void evidence_python(struct exam *exam);
 bool heap_python_find(struct exam *exam, const struct module *module, unsigned minor);
 
