@@ -200,7 +200,7 @@ static void leaf_take(struct jemalloc *je, uint64_t leaf, uint64_t page, uint64_
     while (page < end) {
         size_t count = (size_t)min_u64(end - page, CHUNK_COUNT);
         uint64_t at = leaf + page % LEAF_COUNT * sizeof(entries[0]);
-        if (exam_read(je->exam, entries, at, count * sizeof(entries[0])) != 0) {
+        if (read_resident(je->exam, entries, at, count * sizeof(entries[0])) != 0) {
             return;
         }
         for (size_t i = 0; i < count; i++) {
@@ -232,7 +232,7 @@ static bool map_take(struct jemalloc *je)
     const struct exam *exam = je->exam;
     uint64_t *root = malloc(ROOT_COUNT * sizeof(*root));
     bool done = root != NULL &&
-                exam_read(exam, root, je->map + RTREE_ROOT, ROOT_COUNT * sizeof(*root)) == 0;
+                read_resident(exam, root, je->map + RTREE_ROOT, ROOT_COUNT * sizeof(*root)) == 0;
     for (size_t i = 0; i < exam->vmas_count && done; i++) {
         const struct vma *vma = &exam->vmas[i];
         if (is_unclaimed(vma)) {

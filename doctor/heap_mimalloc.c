@@ -100,7 +100,9 @@ static void segment_take(struct mimalloc *mi, uint64_t addr)
 static void segment_try(struct mimalloc *mi, uint64_t addr)
 {
     const struct segment *s = mi->segment;
-    if (!in_anonymous(mi->exam, addr, sizeof(*s)) ||
+    uint64_t memory;
+    if (exam_peek(mi->exam, &memory, addr, sizeof(memory)) != 0 ||
+        !in_anonymous(mi->exam, addr, sizeof(*s)) ||
         exam_read(mi->exam, mi->segment, addr, sizeof(*s)) != 0 || s->cookie == 0) {
         return;
     }

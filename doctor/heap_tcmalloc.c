@@ -204,7 +204,7 @@ static void vma_take(struct tcmalloc *tc, const uint64_t *root, const struct vma
         if (page - chunk >= held) {
             chunk = page;
             held = min_u64(stop - page, CHUNK_COUNT);
-            if (exam_read(tc->exam, entries, leaf + page % LEAF_COUNT * 8, held * 8) != 0) {
+            if (read_resident(tc->exam, entries, leaf + page % LEAF_COUNT * 8, held * 8) != 0) {
                 return;
             }
         }
@@ -230,8 +230,9 @@ static bool spans_take(struct tcmalloc *tc)
     const struct exam *exam = tc->exam;
     uint64_t *root = malloc(ROOT_COUNT * sizeof(*root));
     tc->blocks = calloc(BLOCKS_COUNT, sizeof(*tc->blocks));
-    bool done = root != NULL && tc->blocks != NULL &&
-                exam_read(exam, root, tc->stats - STATS_FROM_MAP, ROOT_COUNT * sizeof(*root)) == 0;
+    bool done =
+        root != NULL && tc->blocks != NULL &&
+        read_resident(exam, root, tc->stats - STATS_FROM_MAP, ROOT_COUNT * sizeof(*root)) == 0;
     for (size_t i = 0; i < exam->vmas_count && done; i++) {
         const struct vma *vma = &exam->vmas[i];
         if (is_unclaimed(vma)) {

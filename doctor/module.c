@@ -4,6 +4,7 @@
 // the process's memory.
 //
 // Go  none.
+#include <errno.h>
 #include <fcntl.h>
 #include <gelf.h>
 #include <limits.h>
@@ -40,11 +41,45 @@ void module_find(const struct exam *exam, const char *path, struct module *modul
     }
 }
 
+struct piece {
+    const struct exam *exam;
+    unsigned char *to;
+    uint64_t addr, end;
+    long error;
+};
+
+static void piece_visit(void *arg, uint64_t start, uint64_t end, unsigned flags)
+{
+    struct piece *piece = arg;
+    (void)flags;
+    start = max_u64(start, piece->addr);
+    end = min_u64(end, piece->end);
+    if (piece->error == 0 && start < end) {
+        piece->error =
+            exam_read(piece->exam, piece->to + (start - piece->addr), start, end - start);
+    }
+}
+
+long read_resident(const struct exam *exam, void *to, uint64_t addr, size_t bytes)
+{
+    uint64_t page = max_u64(exam->facts->kernel.page_bytes, 1);
+    struct residency residency = exam->residency;
+    struct piece piece = {exam, to, addr, addr + bytes, 0};
+    if (!exam->scans || piece.end < addr || piece.end > UINT64_MAX - page) {
+        return -EBADF;
+    }
+    memset(to, 0, bytes);
+    residency.files = false;
+    long error = residency_scan(&residency, addr / page * page,
+                                (piece.end + page - 1) / page * page, piece_visit, &piece);
+    return error != 0 ? error : piece.error;
+}
+
 uint64_t *module_copy(const struct exam *exam, const struct range *range, size_t *words_count)
 {
     uint64_t bytes = range->end - range->start;
     uint64_t *words = bytes > MODULE_BYTES_MAX ? NULL : malloc(bytes);
-    if (words != NULL && exam_read(exam, words, range->start, bytes) != 0) {
+    if (words != NULL && read_resident(exam, words, range->start, bytes) != 0) {
         free(words);
         words = NULL;
     }

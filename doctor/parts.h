@@ -101,6 +101,9 @@ bool file_symbols(const struct exam *exam, const char *file, symbol_visit *visit
 // module_symbol returns the address of a symbol, 0 if there is none.
 uint64_t module_symbol(const struct exam *exam, const struct module *module, const char *name);
 
+// read_resident copies memory as exam_read does, but what is not resident is zeros and stays alone:
+// reading it would give the process a page table, or a huge page of zeros.
+long read_resident(const struct exam *exam, void *to, uint64_t addr, size_t bytes);
 // read_u64 and read_u32 are 0 where nothing can be read.
 uint64_t read_u64(const struct exam *exam, uint64_t addr);
 uint32_t read_u32(const struct exam *exam, uint64_t addr);

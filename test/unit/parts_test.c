@@ -29,6 +29,7 @@ static void begin(struct exam *exam)
     exam->deadline_ns = clock_now_ns() + NS_PER_S;
     facts.kernel.page_bytes = 4096;
     evidence_maps(exam);
+    evidence_pagemap(exam);
     cr_assert_gt(exam->vmas_count, 5);
 }
 
@@ -114,7 +115,6 @@ Test(parts, resident_pages_are_put_down_to_their_kind)
     parts->small_bytes = 5000;
     parts->cached_bytes = 1000;
     parts_claim(&exam, parts, index);
-    evidence_pagemap(&exam);
     evidence_pages(&exam);
     cr_expect_eq(facts.heaps[index].resident_bytes, 6 * 4096);
     const uint64_t *bytes = parts->resident_bytes;
@@ -180,7 +180,6 @@ static void garbage(bool (*find)(struct exam *, const struct module *, size_t, c
             facts.sources[SOURCE_JEMALLOC].state = SOURCE_READ;
             facts.sources[SOURCE_MIMALLOC].state = SOURCE_READ;
             facts.sources[SOURCE_TCMALLOC].state = SOURCE_READ;
-            evidence_pagemap(&exam);
             evidence_pages(&exam);
             evidence_allocators_divide(&exam);
             const struct facts_heap *heap = &facts.heaps[index];
