@@ -200,7 +200,8 @@ static void leaf_take(struct jemalloc *je, uint64_t leaf, uint64_t page, uint64_
     while (page < end) {
         size_t count = (size_t)min_u64(end - page, CHUNK_COUNT);
         uint64_t at = leaf + page % LEAF_COUNT * sizeof(entries[0]);
-        if (read_resident(je->exam, entries, at, count * sizeof(entries[0])) != 0) {
+        if (!exam_affords(je->exam, 0) ||
+            read_resident(je->exam, entries, at, count * sizeof(entries[0])) != 0) {
             return;
         }
         for (size_t i = 0; i < count; i++) {

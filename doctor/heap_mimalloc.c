@@ -107,7 +107,10 @@ static void segment_try(struct mimalloc *mi, uint64_t addr)
         return;
     }
     bool first = mi->segments_count == 0;
-    if (!segment_check(s) || (!first && (s->cookie ^ addr) != mi->secret)) {
+    if (!segment_check(s)) {
+        return; // somebody else's: glibc's arenas begin at such addresses too
+    }
+    if (!first && (s->cookie ^ addr) != mi->secret) {
         mi->refused_count++;
         return;
     }

@@ -204,7 +204,8 @@ static void vma_take(struct tcmalloc *tc, const uint64_t *root, const struct vma
         if (page - chunk >= held) {
             chunk = page;
             held = min_u64(stop - page, CHUNK_COUNT);
-            if (read_resident(tc->exam, entries, leaf + page % LEAF_COUNT * 8, held * 8) != 0) {
+            if (!exam_affords(tc->exam, 0) ||
+                read_resident(tc->exam, entries, leaf + page % LEAF_COUNT * 8, held * 8) != 0) {
                 return;
             }
         }
