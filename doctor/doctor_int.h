@@ -46,6 +46,7 @@ struct exam {
     void *scan_buf;
     struct page_sample anonymous, huge; // resident pages, spread evenly; by evidence_pages
     struct go_state *go;                // between evidence_go and its division; or NULL
+    struct parts *parts;                // of heaps that other allocators have made: parts.h
     struct glibc_heap *glibc;           // between evidence_glibc and its division; or NULL
     enum doctor_error error;            // the process cannot be examined any further
 };
