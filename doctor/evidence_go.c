@@ -198,8 +198,7 @@ uint64_t go_bias(const struct exam *exam, const struct go_file *file)
 
 static uint64_t dwarf_budget(const struct exam *exam)
 {
-    uint64_t now = clock_now_ns();
-    uint64_t spent = now + PAGES_COST_NS;
+    uint64_t spent = clock_thread_cpu_ns() + PAGES_COST_NS;
     uint64_t left = exam->deadline_ns > spent ? exam->deadline_ns - spent : 0;
     return exam->options->exact ? DWARF_BYTES_MAX
                                 : min_u64(DWARF_BYTES_MAX, left / NS_PER_US * DWARF_BYTES_PER_US);
