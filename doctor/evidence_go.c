@@ -50,6 +50,7 @@ struct go_state {
     struct go_file file;
     uint64_t bias;
     struct go_layout layout;
+    struct go_pcln pcln;
     uint64_t heap_meta_bytes;
     size_t ranges_count;
     struct go_range ranges[GO_ARENAS_MAX];
@@ -224,17 +225,28 @@ static void memory_read(struct exam *exam, struct go_state *state, uint64_t begu
     }
 }
 
+// What is known of the version costs little; DWARF tells of other versions too.
+static bool layout_find(const struct exam *exam, struct go_state *state, const char **first,
+                        const char **why)
+{
+    return go_known_layout(exam, &state->file, &state->pcln, &state->layout, first) ||
+           go_layout_make(&state->file, state->bias, dwarf_budget(exam), &state->layout, why);
+}
+
 static void look(struct exam *exam, struct go_state *state)
 {
     uint64_t begun = source_begin();
     struct facts_go *go = &exam->facts->go;
+    const char *first = "";
     const char *why = "";
     state->bias = go_bias(exam, &state->file);
     state->layout.minor = go->minor;
-    if (!go_layout_make(&state->file, state->bias, dwarf_budget(exam), &state->layout, &why)) {
-        source_end(exam, SOURCE_GO, begun, SOURCE_ABSENT, "%s", why);
+    go_pcln_file(&state->pcln, &state->file, state->bias, exam);
+    if (!layout_find(exam, state, &first, &why)) {
+        source_end(exam, SOURCE_GO, begun, SOURCE_ABSENT, "%s; %s", first, why);
         return;
     }
+    go_pcln_module(&state->pcln, exam, &state->layout);
     memory_read(exam, state, begun);
     if (go->memory_known && exam->error == DOCTOR_OK) {
         go_sample_keep(exam->facts->pid, &state->layout);
@@ -265,6 +277,7 @@ void evidence_go(struct exam *exam)
 void go_free(struct exam *exam)
 {
     if (exam->go != NULL) {
+        go_pcln_close(&exam->go->pcln);
         go_file_close(&exam->go->file);
         free(exam->go);
         exam->go = NULL;
@@ -364,8 +377,6 @@ void evidence_go_divide(struct exam *exam)
     // A few tables are not in Sys, among them the list of arenas.
     tables_claim(exam, index, room + MIB - min_u64(room, named));
     go_divide(go, &facts->pages, arenas, exam->go->heap_meta_bytes, heap);
-    struct go_pcln pcln;
-    go_pcln_file(&pcln, &exam->go->file, exam->go->bias);
-    go_routines_read(exam, &exam->go->layout, &pcln);
-    go_profile_read(exam, &exam->go->layout, &pcln);
+    go_routines_read(exam, &exam->go->layout, &exam->go->pcln);
+    go_profile_read(exam, &exam->go->layout, &exam->go->pcln);
 }

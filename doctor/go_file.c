@@ -137,10 +137,15 @@ uint64_t go_section_size(const struct go_file *file, const char *name)
     return section == NULL ? 0 : full_size(section, &head, old);
 }
 
-uint64_t go_section_addr(const struct go_file *file, const char *name)
+bool go_section_place(const struct go_file *file, const char *name, struct go_place *out)
 {
     GElf_Shdr head;
-    return section_named(file, name, &head) == NULL ? 0 : head.sh_addr;
+    if (section_named(file, name, &head) == NULL || head.sh_offset > file->bytes ||
+        head.sh_size > file->bytes - head.sh_offset) {
+        return false;
+    }
+    *out = (struct go_place){head.sh_offset, head.sh_addr, head.sh_size};
+    return true;
 }
 
 bool go_section(const struct go_file *file, const char *name, size_t cap, struct go_bytes *out)
@@ -187,6 +192,24 @@ bool go_file_read(const struct go_file *file, uint64_t addr, void *to, size_t by
             bytes <= part.p_filesz - (addr - part.p_vaddr)) {
             uint64_t at = part.p_offset + (addr - part.p_vaddr);
             return at <= file->bytes && pread(file->fd, to, bytes, (off_t)at) == (ssize_t)bytes;
+        }
+    }
+    return false;
+}
+
+bool go_segments_hold(const struct go_file *file, uint64_t addr, enum go_segment kind)
+{
+    size_t count;
+    GElf_Word wanted = kind == GO_SEGMENT_CODE ? PF_X : PF_W;
+    if (elf_getphdrnum(file->elf, &count) != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < count; i++) {
+        GElf_Phdr part;
+        if (gelf_getphdr(file->elf, (int)i, &part) != NULL && part.p_type == PT_LOAD &&
+            (part.p_flags & wanted) != 0 && addr >= part.p_vaddr &&
+            addr - part.p_vaddr < part.p_memsz) {
+            return true;
         }
     }
     return false;

@@ -66,6 +66,7 @@ static const char *const paths[GO_FIELD_COUNT][PATHS_MAX] = {
     [GO_NGSYS] = {"runtime.sched.ngsys"},
     [GO_SCHED_FREE] = {"runtime.sched.gFree.n", "runtime.sched.gFree.stack.size"},
     [GO_SCHED_FREE_STACKLESS] = {"runtime.sched.gFree.noStack.size"}, // from 1.25
+    [GO_P_ID] = {"runtime.p.id"},
     [GO_P_FREE] = {"runtime.p.gFree.n", "runtime.p.gFree.size"},
     [GO_G_STATUS] = {"runtime.g.atomicstatus"},
     [GO_G_REASON] = {"runtime.g.waitreason"},
@@ -96,23 +97,35 @@ static const char *const paths[GO_FIELD_COUNT][PATHS_MAX] = {
     [GO_RECORD_FREES] = {"runtime.memRecord.active.frees"},
     [GO_RECORD_ALLOC_BYTES] = {"runtime.memRecord.active.alloc_bytes"},
     [GO_RECORD_FREE_BYTES] = {"runtime.memRecord.active.free_bytes"},
+    [GO_MODULE_TABLE] = {"runtime.firstmoduledata.pcHeader", // from 1.16
+                         "runtime.firstmoduledata.pclntable.array"},
+    [GO_MODULE_TEXT] = {"runtime.firstmoduledata.text"},
+    [GO_MODULE_FUNCS] = {"runtime.firstmoduledata.gofunc"}, // from 1.18
 };
 
-static const char *const variables[] = {
-    "runtime.memstats", "runtime.gcController",
-    "runtime.mheap_",   "runtime.class_to_size",
-    "runtime.debug",    "runtime.gcpercent",
-    "runtime.iscgo",    "runtime.allgs",
-    "runtime.allp",     "runtime.sched",
-    "runtime.mbuckets", "runtime.MemProfileRate",
-    "runtime.timers",   "runtime.waitReasonStrings",
+static const char *const roots_names[GO_ROOTS] = {
+    [GO_ROOT_MEMSTATS] = "runtime.memstats",
+    [GO_ROOT_CONTROLLER] = "runtime.gcController",
+    [GO_ROOT_MHEAP] = "runtime.mheap_",
+    [GO_ROOT_CLASS_SIZES] = "runtime.class_to_size",
+    [GO_ROOT_DEBUG] = "runtime.debug",
+    [GO_ROOT_PERCENT] = "runtime.gcpercent",
+    [GO_ROOT_IS_CGO] = "runtime.iscgo",
+    [GO_ROOT_ALLGS] = "runtime.allgs",
+    [GO_ROOT_ALLP] = "runtime.allp",
+    [GO_ROOT_SCHED] = "runtime.sched",
+    [GO_ROOT_BUCKETS] = "runtime.mbuckets",
+    [GO_ROOT_RATE] = "runtime.MemProfileRate",
+    [GO_ROOT_TIMERS] = "runtime.timers",
+    [GO_ROOT_REASONS] = "runtime.waitReasonStrings",
+    [GO_ROOT_MODULE] = "runtime.firstmoduledata",
+    [GO_ROOT_P] = "runtime.p",
+    [GO_ROOT_MCACHE] = "runtime.mcache",
+    [GO_ROOT_MSPAN] = "runtime.mspan",
+    [GO_ROOT_G] = "runtime.g",
+    [GO_ROOT_BUCKET] = "runtime.bucket",
+    [GO_ROOT_RECORD] = "runtime.memRecord",
 };
-static const char *const types[] = {
-    "runtime.p", "runtime.mcache", "runtime.mspan",
-    "runtime.g", "runtime.bucket", "runtime.memRecord",
-};
-#define VARIABLES ARRAY_COUNT(variables)
-#define ROOTS (VARIABLES + ARRAY_COUNT(types))
 #define ABBREVS_BYTES_MAX (KIB * 256)
 #define STRINGS_BYTES_MAX (32 * MIB)
 
@@ -125,50 +138,49 @@ static const char *path_behind(const char *path, const char *root)
 }
 
 static bool path_find(struct go_dwarf *dwarf, const struct go_root *roots, const char *path,
-                      uint64_t bias, struct go_value *out)
+                      struct go_part *out)
 {
-    for (size_t i = 0; i < ROOTS; i++) {
+    for (uint8_t i = 0; i < GO_ROOTS; i++) {
         const struct go_root *root = &roots[i];
         const char *behind = path_behind(path, root->name);
-        if (behind == NULL || (!root->is_type && root->addr == 0)) {
-            continue;
-        }
         uint64_t offset = 0;
         uint64_t size = 0;
-        bool typed = dwarf != NULL && root->type != 0 &&
-                     go_dwarf_path(dwarf, root->type, behind, &offset, &size);
-        if (typed || (behind[0] == '\0' && !root->is_type)) {
-            *out = (struct go_value){offset, size, true};
-            out->at += root->is_type ? 0 : root->addr + bias;
+        if (behind != NULL && root->type != 0 &&
+            go_dwarf_path(dwarf, root->type, behind, &offset, &size) && offset <= UINT32_MAX &&
+            size <= UINT32_MAX) {
+            *out = (struct go_part){i, (uint32_t)offset, (uint32_t)size};
             return true;
         }
     }
     return false;
 }
 
-static void fields_find(struct go_dwarf *dwarf, const struct go_root *roots, uint64_t bias,
-                        struct go_layout *layout)
+static void parts_find(struct go_dwarf *dwarf, const struct go_root *roots, struct go_shape *shape)
 {
     for (size_t i = 0; i < GO_FIELD_COUNT; i++) {
+        shape->parts[i] = (struct go_part){.root = GO_ROOT_NONE};
         for (size_t k = 0; k < PATHS_MAX && paths[i][k] != NULL; k++) {
-            if (path_find(dwarf, roots, paths[i][k], bias, &layout->fields[i])) {
+            if (path_find(dwarf, roots, paths[i][k], &shape->parts[i])) {
                 break;
             }
         }
     }
 }
 
-static void roots_init(const struct go_file *file, struct go_root *roots)
+const char *const *go_root_names(void)
 {
-    uint64_t addrs[VARIABLES];
-    go_symbols(file, variables, addrs, VARIABLES);
-    for (size_t i = 0; i < ROOTS; i++) {
-        bool is_type = i >= VARIABLES;
-        roots[i] = (struct go_root){
-            .name = is_type ? types[i - VARIABLES] : variables[i],
-            .is_type = is_type,
-            .addr = is_type ? 0 : addrs[i],
-        };
+    return roots_names;
+}
+
+void go_layout_join(struct go_layout *layout, const struct go_shape *shape, const uint64_t *addrs,
+                    uint64_t bias)
+{
+    for (size_t i = 0; i < GO_FIELD_COUNT; i++) {
+        const struct go_part *part = &shape->parts[i];
+        bool is_type = part->root >= GO_VARIABLES;
+        bool known = part->root < GO_ROOTS && (is_type || addrs[part->root] != 0);
+        uint64_t base = known && !is_type ? addrs[part->root] + bias : 0;
+        layout->fields[i] = (struct go_value){base + part->offset, part->size, known};
     }
 }
 
@@ -197,29 +209,40 @@ static bool dwarf_load(const struct go_file *file, uint64_t budget_bytes, struct
     return true;
 }
 
-bool go_layout_make(const struct go_file *file, uint64_t bias, uint64_t budget_bytes,
-                    struct go_layout *layout, const char **why)
+bool go_shape_dwarf(const struct go_file *file, uint64_t budget_bytes, struct go_shape *shape,
+                    uint64_t *addrs, const char **why)
 {
-    struct go_root roots[ROOTS];
+    struct go_root roots[GO_ROOTS];
     struct go_dwarf dwarf = {0};
-    int minor = layout->minor;
-    *layout = (struct go_layout){.minor = minor};
     if (!dwarf_load(file, budget_bytes, &dwarf, why)) {
         go_dwarf_close(&dwarf);
         return false;
     }
-    roots_init(file, roots);
-    // Addresses from DWARF serve where the symbol table was dropped alone.
-    uint64_t symbols[VARIABLES];
-    for (size_t i = 0; i < VARIABLES; i++) {
-        symbols[i] = roots[i].addr;
+    for (size_t i = 0; i < GO_ROOTS; i++) {
+        roots[i] = (struct go_root){.name = roots_names[i], .is_type = i >= GO_VARIABLES};
     }
-    go_dwarf_roots(&dwarf, roots, ROOTS);
-    for (size_t i = 0; i < VARIABLES; i++) {
-        roots[i].addr = symbols[i] != 0 ? symbols[i] : roots[i].addr;
-    }
-    fields_find(&dwarf, roots, bias, layout);
+    go_dwarf_roots(&dwarf, roots, GO_ROOTS);
+    parts_find(&dwarf, roots, shape);
     go_dwarf_close(&dwarf);
+    // Since 1.25 addresses are in a section of their own; the symbols have them too.
+    go_symbols(file, roots_names, addrs, GO_VARIABLES);
+    for (size_t i = 0; i < GO_VARIABLES; i++) {
+        addrs[i] = addrs[i] != 0 ? addrs[i] : roots[i].addr;
+    }
+    return true;
+}
+
+bool go_layout_make(const struct go_file *file, uint64_t bias, uint64_t budget_bytes,
+                    struct go_layout *layout, const char **why)
+{
+    struct go_shape shape;
+    uint64_t addrs[GO_VARIABLES];
+    int minor = layout->minor;
+    *layout = (struct go_layout){.minor = minor};
+    if (!go_shape_dwarf(file, budget_bytes, &shape, addrs, why)) {
+        return false;
+    }
+    go_layout_join(layout, &shape, addrs, bias);
     bool enough = layout->fields[GO_HEAP_INUSE].known && layout->fields[GO_HEAP_RELEASED].known;
     if (!enough) {
         *why = "the runtime's counters are not where a known version has them";

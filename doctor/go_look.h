@@ -35,6 +35,11 @@ struct go_bytes {
     size_t len;
 };
 
+// Where a section lies.
+struct go_place {
+    uint64_t offset, addr, bytes;
+};
+
 // go_file_open opens a 64-bit ELF file; takes the descriptor over, also where it fails.
 bool go_file_open(struct go_file *file, int fd);
 void go_file_close(struct go_file *file);
@@ -44,8 +49,12 @@ void go_file_close(struct go_file *file);
 bool go_section(const struct go_file *file, const char *name, size_t cap, struct go_bytes *out);
 // go_section_size is what go_section would have to hold; 0: there is none.
 uint64_t go_section_size(const struct go_file *file, const char *name);
-// go_section_addr is its address in the program; 0: there is none, or it is not loaded.
-uint64_t go_section_addr(const struct go_file *file, const char *name);
+// go_section_place tells where a section lies, in the file and in the program; false if there is
+// none such.
+bool go_section_place(const struct go_file *file, const char *name, struct go_place *out);
+// go_segments_hold tells whether an address is in a segment that can be written, or executed.
+enum go_segment { GO_SEGMENT_WRITTEN, GO_SEGMENT_CODE };
+bool go_segments_hold(const struct go_file *file, uint64_t addr, enum go_segment kind);
 
 // go_file_read copies bytes at an address of the program, as far as the file has them.
 bool go_file_read(const struct go_file *file, uint64_t addr, void *to, size_t bytes);
@@ -157,6 +166,7 @@ enum go_field {
     GO_SCHED_FREE,
     GO_SCHED_FREE_STACKLESS,
     GO_P_FREE,
+    GO_P_ID,
     GO_G_STATUS,
     GO_G_REASON,
     GO_G_SINCE,
@@ -186,6 +196,9 @@ enum go_field {
     GO_RECORD_FREES,
     GO_RECORD_ALLOC_BYTES,
     GO_RECORD_FREE_BYTES,
+    GO_MODULE_TABLE,
+    GO_MODULE_TEXT,
+    GO_MODULE_FUNCS,
     GO_FIELD_COUNT,
 };
 
@@ -200,8 +213,54 @@ struct go_layout {
     int minor;
 };
 
-// go_layout_make reads a layout. budget_bytes bounds the DWARF that is inflated and walked. False
-// if the file has not enough; why then is a clause that says what is missing.
+// What the fields are members of: variables first, then types.
+enum go_root_index {
+    GO_ROOT_MEMSTATS,
+    GO_ROOT_CONTROLLER,
+    GO_ROOT_MHEAP,
+    GO_ROOT_CLASS_SIZES,
+    GO_ROOT_DEBUG,
+    GO_ROOT_PERCENT,
+    GO_ROOT_IS_CGO,
+    GO_ROOT_ALLGS,
+    GO_ROOT_ALLP,
+    GO_ROOT_SCHED,
+    GO_ROOT_BUCKETS,
+    GO_ROOT_RATE,
+    GO_ROOT_TIMERS,
+    GO_ROOT_REASONS,
+    GO_ROOT_MODULE,
+    GO_VARIABLES, // from here on types
+    GO_ROOT_P = GO_VARIABLES,
+    GO_ROOT_MCACHE,
+    GO_ROOT_MSPAN,
+    GO_ROOT_G,
+    GO_ROOT_BUCKET,
+    GO_ROOT_RECORD,
+    GO_ROOTS,
+    GO_ROOT_NONE = UINT8_MAX,
+};
+const char *const *go_root_names(void); // GO_ROOTS of them
+
+// A field by what it is a member of: the same in every program of one version.
+struct go_part {
+    uint8_t root; // GO_ROOT_NONE: this version has no such field
+    uint32_t offset, size;
+};
+struct go_shape {
+    struct go_part parts[GO_FIELD_COUNT];
+};
+
+// go_shape_dwarf reads a shape, and the addresses of variables, without bias. budget_bytes bounds
+// the DWARF that is inflated and walked. False if there is none; why then is a clause.
+bool go_shape_dwarf(const struct go_file *file, uint64_t budget_bytes, struct go_shape *shape,
+                    uint64_t *addrs, const char **why);
+// go_layout_join makes a layout of a shape and the addresses of variables; 0: not known.
+void go_layout_join(struct go_layout *layout, const struct go_shape *shape, const uint64_t *addrs,
+                    uint64_t bias);
+
+// go_layout_make reads a layout from DWARF and symbols. False if the file has not enough; why then
+// is a clause that says what is missing.
 bool go_layout_make(const struct go_file *file, uint64_t bias, uint64_t budget_bytes,
                     struct go_layout *layout, const char **why);
 
@@ -225,13 +284,26 @@ struct go_pcln {
     int age;                                         // 0: up to 1.15; 1: 1.16; 2: 1.18; 3: 1.20
     uint64_t base;                                   // where entries of `functions` point from
     const struct go_file *file; // for what lies outside of the table; NULL: nothing
+    uint64_t addr;              // of the table
     uint64_t inlines;           // address of the trees of inlined calls; 0: not known
+    struct go_chunks *chunks;   // what of the table has been read; NULL: all
 };
 
 // go_pcln_open reads the head; the bytes stay the caller's. False if they make no sense.
 bool go_pcln_open(struct go_pcln *pcln, struct go_bytes bytes, uint64_t bias);
-// go_pcln_file reads the table of a file, which must stay open.
-bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bias);
+// go_pcln_file reads the table of a file, which must stay open. exam may be NULL: then the
+// position-independent ones up to 1.17 have none, because it is filled in at start.
+bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bias,
+                  const struct exam *exam);
+void go_pcln_close(struct go_pcln *pcln);
+// go_pcln_module takes from the runtime where code and inlined calls are, if the layout tells.
+void go_pcln_module(struct go_pcln *pcln, const struct exam *exam, const struct go_layout *layout);
+// go_pcln_function is the index-th function, by address; addresses are those of the file.
+struct go_function {
+    const char *name;
+    uint64_t addr, bytes;
+};
+bool go_pcln_function(const struct go_pcln *pcln, uint64_t index, struct go_function *out);
 // go_pcln_name is the function whose code is at pc, or NULL.
 const char *go_pcln_name(const struct go_pcln *pcln, uint64_t pc);
 // go_pcln_frame_bytes is how far the return address of the function at pc lies above its stack
@@ -244,6 +316,39 @@ uint64_t go_pcln_own(const struct go_pcln *pcln, uint64_t pc);
 void go_pcln_text(const struct go_pcln *pcln, uint64_t pc, char *text, size_t cap);
 // go_is_runtime tells functions of the runtime, and what waits on its behalf (sync, internal).
 bool go_is_runtime(const char *name);
+
+// ---- known layouts (go_known.c, go_check.c) -----------------------------------------------------
+
+// A function of the runtime whose code refers to a variable, so far from its start.
+struct go_witness {
+    uint8_t root;
+    uint32_t offset;
+    const char *function; // without "runtime."
+};
+
+// go_known_shape is the shape of a minor version on this machine; NULL: it is not known.
+const struct go_shape *go_known_shape(int minor);
+// go_known_find finds the addresses of variables without symbols, by the code of functions that
+// refer to them. Returns how many it found; addresses of others are 0.
+size_t go_known_find(const struct exam *exam, const struct go_file *file,
+                     const struct go_pcln *pcln, int minor, uint64_t *addrs);
+// go_known_layout makes a layout out of what is known of the version. Parts that do not hold in the
+// memory of this process are left out. False if the counters are among these; why is a clause.
+bool go_known_layout(const struct exam *exam, const struct go_file *file, struct go_pcln *pcln,
+                     struct go_layout *layout, const char **why);
+// go_references lists what the code of a function at addr refers to, as far as it can be written;
+// how many.
+size_t go_references(const struct go_file *file, const uint8_t *code, size_t len, uint64_t addr,
+                     uint64_t *found, size_t cap);
+// go_vote gives the address that most witnesses of a root name, where no other has as many; 0.
+struct go_told {
+    size_t count;
+    uint64_t *addrs; // what the function of the witness of the same index refers to
+};
+uint64_t go_vote(const struct go_witness *witnesses, const struct go_told *told, size_t count,
+                 uint8_t root);
+// go_layout_check forgets fields that contradict memory. False if the counters do.
+bool go_layout_check(const struct exam *exam, struct go_layout *layout);
 
 // ---- readers ------------------------------------------------------------------------------------
 

@@ -5,12 +5,17 @@
 //
 // A pc may be in code that was inlined, several deep: the innermost function is named, and its
 // line. Before 1.18 the function that holds the code is named instead.
-// Every offset comes from the file and is bounded by the table.
+// Every offset comes from the file and is bounded by the table. Of a table of tens of megabytes
+// only the chunks that are asked for are read. In position-independent programs up to 1.17 the
+// addresses in it are filled in at start: there it is read from the process.
 //
 // Go  src/runtime/symtab.go, src/debug/gosym/pclntab.go.
 #include <gelf.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "go_look.h"
 
@@ -19,6 +24,8 @@
 #define MAGIC_118 0xfffffff0u
 #define MAGIC_120 0xfffffff1u
 #define TABLE_BYTES_MAX (256 * MIB)
+#define PIECE_BYTES (16 * KIB)
+#define TEXT_BYTES_MAX (4 * KIB) // of a name
 // A function has as many steps as it has lines, about.
 #define STEPS_MAX 100000
 // Inlined into one another.
@@ -26,10 +33,44 @@
 #define INLINE_INDEX 2 // PCDATA_InlTreeIndex
 #define INLINE_TREE 3  // FUNCDATA_InlTree
 
+struct go_chunks {
+    const struct go_file *file;
+    const struct exam *exam; // NULL: the file has it
+    uint64_t offset, addr;   // in the file, in the process
+    uint8_t *copy;           // of all, as far as it was read
+    uint8_t have[TABLE_BYTES_MAX / PIECE_BYTES];
+};
+
+static bool chunk_read(struct go_chunks *chunks, size_t at, size_t bytes)
+{
+    if (chunks->exam != NULL) {
+        return exam_read(chunks->exam, chunks->copy + at, chunks->addr + at, bytes) == 0;
+    }
+    return pread(chunks->file->fd, chunks->copy + at, bytes, (off_t)(chunks->offset + at)) ==
+           (ssize_t)bytes;
+}
+
+// present sees to it that bytes of the table, which lie in it, can be looked at.
+static bool present(const struct go_pcln *pcln, uint64_t at, size_t bytes)
+{
+    struct go_chunks *chunks = pcln->chunks;
+    size_t last = ((size_t)at + bytes - 1) / PIECE_BYTES;
+    for (size_t i = (size_t)at / PIECE_BYTES; chunks != NULL && bytes != 0 && i <= last; i++) {
+        size_t start = i * PIECE_BYTES;
+        if (chunks->have[i] == 0) {
+            if (!chunk_read(chunks, start, min_size(PIECE_BYTES, pcln->bytes.len - start))) {
+                return false;
+            }
+            chunks->have[i] = 1;
+        }
+    }
+    return true;
+}
+
 static uint64_t number_at(const struct go_pcln *pcln, uint64_t at, size_t bytes)
 {
     uint64_t value = 0;
-    if (at <= pcln->bytes.len && pcln->bytes.len - at >= bytes) {
+    if (at <= pcln->bytes.len && pcln->bytes.len - at >= bytes && present(pcln, at, bytes)) {
         memcpy(&value, pcln->bytes.at + at, bytes);
     }
     return value;
@@ -37,8 +78,9 @@ static uint64_t number_at(const struct go_pcln *pcln, uint64_t at, size_t bytes)
 
 static const char *text_at(const struct go_pcln *pcln, uint64_t at)
 {
-    if (at >= pcln->bytes.len ||
-        memchr(pcln->bytes.at + at, '\0', pcln->bytes.len - (size_t)at) == NULL) {
+    size_t most = at >= pcln->bytes.len ? 0 : min_size(pcln->bytes.len - (size_t)at, TEXT_BYTES_MAX);
+    if (most == 0 || !present(pcln, at, most) ||
+        memchr(pcln->bytes.at + at, '\0', most) == NULL) {
         return NULL;
     }
     return (const char *)pcln->bytes.at + at;
@@ -74,15 +116,13 @@ static bool head_read(struct go_pcln *pcln)
            pcln->files < len && pcln->values < len && pcln->functions < len;
 }
 
-bool go_pcln_open(struct go_pcln *pcln, struct go_bytes bytes, uint64_t bias)
+static bool head_any(struct go_pcln *pcln)
 {
-    *pcln = (struct go_pcln){.bytes = bytes, .bias = bias};
-    uint64_t magic = number_at(pcln, 0, 4);
     pcln->quantum = number_at(pcln, 6, 1);
-    if (bytes.len < 80 || number_at(pcln, 7, 1) != 8) {
+    if (pcln->bytes.len < 80 || number_at(pcln, 7, 1) != 8) {
         return false;
     }
-    switch (magic) {
+    switch (number_at(pcln, 0, 4)) {
     case MAGIC_12:
         return head_read_old(pcln);
     case MAGIC_116:
@@ -99,30 +139,83 @@ bool go_pcln_open(struct go_pcln *pcln, struct go_bytes bytes, uint64_t bias)
     }
 }
 
-bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bias)
+bool go_pcln_open(struct go_pcln *pcln, struct go_bytes bytes, uint64_t bias)
 {
-    static const char *const names[] = {"runtime.text", "go:func.*", "go.func.*"};
-    uint64_t addrs[ARRAY_COUNT(names)];
-    struct go_bytes bytes;
-    *pcln = (struct go_pcln){0};
-    if (!go_section(file, ".gopclntab", TABLE_BYTES_MAX, &bytes) &&
-        !go_section(file, ".data.rel.ro.gopclntab", TABLE_BYTES_MAX, &bytes)) {
+    *pcln = (struct go_pcln){.bytes = bytes, .bias = bias};
+    return head_any(pcln);
+}
+
+static bool chunks_make(struct go_pcln *pcln, const struct go_file *file,
+                        const struct go_place *place)
+{
+    struct go_chunks *chunks = place->bytes > TABLE_BYTES_MAX ? NULL : calloc(1, sizeof(*chunks));
+    void *copy = chunks == NULL ? MAP_FAILED
+                                : mmap(NULL, (size_t)place->bytes, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (copy == MAP_FAILED) {
+        free(chunks);
         return false;
     }
-    if (!go_pcln_open(pcln, bytes, bias)) {
+    *chunks = (struct go_chunks){
+        .file = file, .offset = place->offset, .addr = place->addr + pcln->bias, .copy = copy};
+    pcln->chunks = chunks;
+    pcln->bytes = (struct go_bytes){copy, (size_t)place->bytes};
+    return true;
+}
+
+bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bias,
+                  const struct exam *exam)
+{
+    struct go_place place;
+    struct go_place text = {0};
+    *pcln = (struct go_pcln){.file = file, .bias = bias};
+    if ((!go_section_place(file, ".gopclntab", &place) &&
+         !go_section_place(file, ".data.rel.ro.gopclntab", &place)) ||
+        place.bytes == 0 || !chunks_make(pcln, file, &place)) {
         return false;
     }
-    if (pcln->age < 2) {
-        return true;
+    pcln->addr = place.addr;
+    bool good = head_any(pcln);
+    if (good && pcln->age < 2 && file->is_pie) {
+        // Whole addresses, so with the bias.
+        memset(pcln->chunks->have, 0, sizeof(pcln->chunks->have));
+        pcln->chunks->exam = exam;
+        pcln->text = 0 - bias;
+        good = exam != NULL && head_any(pcln);
+        pcln->text = 0 - bias;
     }
-    go_symbols(file, names, addrs, ARRAY_COUNT(names));
-    pcln->file = file;
-    pcln->inlines = addrs[1] != 0 ? addrs[1] : addrs[2];
-    if (pcln->text == 0) {
+    if (!good) {
+        go_pcln_close(pcln);
+        return false;
+    }
+    if (pcln->age >= 2 && pcln->text == 0 && go_section_place(file, ".text", &text)) {
         // Filled in at start, or, in the newest, by nobody.
-        pcln->text = addrs[0] != 0 ? addrs[0] : go_section_addr(file, ".text");
+        pcln->text = text.addr;
     }
     return true;
+}
+
+void go_pcln_module(struct go_pcln *pcln, const struct exam *exam, const struct go_layout *layout)
+{
+    uint64_t text;
+    uint64_t functions;
+    if (pcln->age < 2 || !go_value_read(exam, layout, GO_MODULE_TEXT, &text) ||
+        !go_segments_hold(pcln->file, text - pcln->bias, GO_SEGMENT_CODE)) {
+        return;
+    }
+    pcln->text = text - pcln->bias;
+    if (go_value_read(exam, layout, GO_MODULE_FUNCS, &functions)) {
+        pcln->inlines = functions - pcln->bias;
+    }
+}
+
+void go_pcln_close(struct go_pcln *pcln)
+{
+    if (pcln->chunks != NULL) {
+        munmap(pcln->chunks->copy, pcln->bytes.len);
+        free(pcln->chunks);
+    }
+    *pcln = (struct go_pcln){0};
 }
 
 // ---- lookup -------------------------------------------------------------------------------------
@@ -159,6 +252,20 @@ static bool function_find(const struct go_pcln *pcln, uint64_t pc, uint64_t *rec
     *entry = entry_at(pcln, low);
     *record = pcln->base + number_at(pcln, pcln->functions + low * 2 * word + word, word);
     return *record < pcln->bytes.len;
+}
+
+bool go_pcln_function(const struct go_pcln *pcln, uint64_t index, struct go_function *out)
+{
+    size_t word = word_bytes(pcln);
+    if (index >= pcln->functions_count) {
+        return false;
+    }
+    uint64_t record =
+        pcln->base + number_at(pcln, pcln->functions + index * 2 * word + word, word);
+    out->name = text_at(pcln, pcln->names + number_at(pcln, record + word, 4));
+    out->addr = entry_at(pcln, index);
+    out->bytes = entry_at(pcln, index + 1) - out->addr;
+    return out->name != NULL;
 }
 
 static uint64_t varint_take(const struct go_pcln *pcln, uint64_t *at)

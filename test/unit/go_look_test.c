@@ -285,7 +285,7 @@ Test(go_pcln, lines)
     char text[64];
     file_make(&bytes);
     cr_assert(go_file_open(&file, file_of(bytes.at, bytes.len)));
-    cr_assert(go_pcln_file(&pcln, &file, 0x10000));
+    cr_assert(go_pcln_file(&pcln, &file, 0x10000, NULL));
     go_pcln_text(&pcln, 0x11008, text, sizeof(text));
     cr_assert_str_eq(text, "main.leak (leak.go:29)");
     go_pcln_text(&pcln, 0x11010, text, sizeof(text));
@@ -408,7 +408,7 @@ static void read_all(const uint8_t *bytes, size_t len)
     }
     go_version_read(&file, text, sizeof(text));
     go_layout_make(&file, 0, MIB, &layout, &why);
-    if (go_pcln_file(&pcln, &file, 0)) {
+    if (go_pcln_file(&pcln, &file, 0, NULL)) {
         for (uint64_t pc = 0xff0; pc < 0x1110; pc += 7) {
             go_pcln_text(&pcln, pc, text, sizeof(text));
         }
@@ -485,7 +485,7 @@ Test(go_readers, garbage)
     uint64_t count;
     file_make(&bytes);
     cr_assert(go_file_open(&file, file_of(bytes.at, bytes.len)));
-    cr_assert(go_pcln_file(&pcln, &file, 0));
+    cr_assert(go_pcln_file(&pcln, &file, 0, NULL));
     for (size_t i = 0; i < 300; i++) {
         memset(&facts, 0, sizeof(facts));
         layout_chance(&layout, garbage);

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, whether a layout of a known version holds in the memory of a process.
+//
+// Each part has something that hardly any wrong address or offset satisfies: sizes of classes, ids
+// of Ps, powers of two as stacks of goroutines, arenas that are mapped, and counters that add up to
+// what the heap grows by. The process runs on, and counters are changed one after the other: they
+// are looked at a few times.
+//
+// Go  src/runtime/mheap.go grow, stack.go, proc.go, mprof.go.
+#include <string.h>
+
+#include "go_look.h"
+
+// From 1.12 on heaps grow by whole arenas or by pieces of them that are multiples of this.
+#define GROWTH_BYTES (4 * MIB)
+#define GO_PAGE_BYTES (8 * KIB)
+#define GO_ARENA_BYTES (64 * MIB)
+#if defined(__x86_64__)
+#define GO_ARENA_BASE UINT64_C(0xffff800000000000)
+#else
+#define GO_ARENA_BASE UINT64_C(0)
+#endif
+#define TRIES 4
+#define LOOKED_AT 32
+#define CLASSES_MAX 256
+#define LARGEST_SMALL 32768
+#define STATUS_MAX 10
+#define STATUS_SCAN UINT64_C(0x1000)
+#define STATUS_WAITING 4
+#define STACK_BYTES_MIN UINT64_C(2048)
+#define TYPE_MEMORY 1
+#define DEPTH_MAX 1024
+#define TIMERS_MAX (UINT64_C(1) << 32)
+
+static void forget(struct go_layout *layout, enum go_field first, enum go_field last)
+{
+    for (size_t i = first; i <= last; i++) {
+        layout->fields[i].known = false;
+    }
+}
+
+static bool word_read(const struct exam *exam, uint64_t addr, uint64_t *value)
+{
+    return exam_read(exam, value, addr, sizeof(*value)) == 0;
+}
+
+// A member of a structure in memory; false if it is not known or not readable.
+static bool member_read(const struct exam *exam, const struct go_layout *layout,
+                        enum go_field field, uint64_t base, uint64_t *value)
+{
+    const struct go_value *at = &layout->fields[field];
+    *value = 0;
+    return at->known && at->size <= sizeof(*value) &&
+           exam_read(exam, value, base + at->at, (size_t)at->size) == 0;
+}
+
+// ---- counters -----------------------------------------------------------------------------------
+
+static bool sizes_hold(const struct facts_go *go, uint64_t meta_bytes, uint64_t live_bytes)
+{
+    uint64_t whole = go->heap_sys_bytes + go->stacks_bytes + meta_bytes;
+    return go->heap_inuse_bytes != 0 && go->heap_inuse_bytes % GO_PAGE_BYTES == 0 &&
+           go->heap_idle_bytes % GO_PAGE_BYTES == 0 && go->heap_released_bytes % 4096 == 0 &&
+           go->heap_released_bytes <= go->heap_idle_bytes && go->stacks_bytes % 4096 == 0 &&
+           live_bytes <= go->heap_inuse_bytes + MIB && whole % GROWTH_BYTES == 0;
+}
+
+static bool counters_hold(const struct exam *exam, const struct go_layout *layout)
+{
+    for (size_t i = 0; i < TRIES; i++) {
+        struct facts_go go = {0};
+        uint64_t live;
+        if (go_stats_read(exam, layout, &go) && go_live_read(exam, layout, &live) &&
+            sizes_hold(&go, go_heap_meta_read(exam, layout), live)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool classes_hold(const struct exam *exam, const struct go_layout *layout)
+{
+    const struct go_value *value = &layout->fields[GO_CLASS_SIZES];
+    uint16_t sizes[CLASSES_MAX];
+    size_t count = (size_t)min_u64(value->size / sizeof(*sizes), CLASSES_MAX);
+    if (!value->known || count < 2 ||
+        exam_read(exam, sizes, value->at, count * sizeof(*sizes)) != 0) {
+        return false;
+    }
+    for (size_t i = 1; i < count; i++) {
+        if (sizes[i] <= sizes[i - 1]) {
+            return false;
+        }
+    }
+    return sizes[0] == 0 && sizes[1] == 8 && sizes[count - 1] == LARGEST_SMALL;
+}
+
+static bool arenas_hold(const struct exam *exam, const struct go_layout *layout)
+{
+    uint64_t array;
+    uint64_t count;
+    if (!go_value_read(exam, layout, GO_ARENAS, &array) ||
+        !go_value_read(exam, layout, GO_ARENAS_LEN, &count) || count == 0 || count > UINT32_MAX) {
+        return false;
+    }
+    for (uint64_t i = 0; i < min_u64(count, LOOKED_AT); i++) {
+        uint64_t index;
+        if (!word_read(exam, array + i * sizeof(index), &index) ||
+            vma_at(exam, index * GO_ARENA_BYTES + GO_ARENA_BASE) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// Spans that Ps have taken hold blocks of one class each.
+static bool spans_hold(const struct exam *exam, const struct go_layout *layout, uint64_t p)
+{
+    uint64_t cache;
+    uint64_t spans[4];
+    const struct go_value *alloc = &layout->fields[GO_MCACHE_ALLOC];
+    if (!member_read(exam, layout, GO_P_MCACHE, p, &cache) || !alloc->known) {
+        return false;
+    }
+    if (cache == 0) {
+        return true;
+    }
+    if (exam_read(exam, spans, cache + alloc->at, sizeof(spans)) != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(spans); i++) {
+        uint64_t room;
+        uint64_t size;
+        if (!member_read(exam, layout, GO_SPAN_NELEMS, spans[i], &room) ||
+            !member_read(exam, layout, GO_SPAN_ELEM_SIZE, spans[i], &size) ||
+            size > LARGEST_SMALL || size % 8 != 0 || room * size > MIB) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// ---- the others ---------------------------------------------------------------------------------
+
+static bool ps_hold(const struct exam *exam, const struct go_layout *layout)
+{
+    uint64_t ps[GO_P_MAX];
+    size_t count = go_p_list(exam, layout, ps, GO_P_MAX);
+    for (size_t i = 0; i < min_size(count, LOOKED_AT); i++) {
+        uint64_t id;
+        if (!member_read(exam, layout, GO_P_ID, ps[i], &id) || id != i ||
+            !spans_hold(exam, layout, ps[i])) {
+            return false;
+        }
+    }
+    return count != 0;
+}
+
+static bool g_holds(const struct exam *exam, const struct go_layout *layout, uint64_t g,
+                    bool *stacked)
+{
+    uint64_t status;
+    uint64_t lo;
+    uint64_t hi;
+    uint64_t sp;
+    if (!member_read(exam, layout, GO_G_STATUS, g, &status) ||
+        !member_read(exam, layout, GO_G_STACK_LO, g, &lo) ||
+        !member_read(exam, layout, GO_G_STACK_HI, g, &hi) ||
+        !member_read(exam, layout, GO_G_SP, g, &sp)) {
+        return false;
+    }
+    uint64_t size = hi - lo;
+    bool stack = size >= STACK_BYTES_MIN && size <= GIB && (size & (size - 1)) == 0;
+    *stacked = *stacked || stack;
+    return (status & ~STATUS_SCAN) <= STATUS_MAX && (stack || (lo == 0 && hi == 0)) &&
+           (status != STATUS_WAITING || (sp >= lo && sp <= hi));
+}
+
+static bool routines_hold(const struct exam *exam, const struct go_layout *layout)
+{
+    uint64_t array;
+    uint64_t count;
+    bool stacked = false;
+    if (!go_value_read(exam, layout, GO_ALLGS, &array) ||
+        !go_value_read(exam, layout, GO_ALLGS_LEN, &count) || count == 0 || count > UINT32_MAX) {
+        return false;
+    }
+    for (uint64_t i = 0; i < min_u64(count, LOOKED_AT); i++) {
+        uint64_t g;
+        // One may be between two states just now, or its stack be moved.
+        if (!word_read(exam, array + i * sizeof(g), &g) ||
+            (!g_holds(exam, layout, g, &stacked) && !g_holds(exam, layout, g, &stacked))) {
+            return false;
+        }
+    }
+    return stacked;
+}
+
+static bool scheduler_holds(const struct exam *exam, const struct go_layout *layout)
+{
+    uint64_t all;
+    uint64_t own;
+    uint64_t free_count;
+    uint64_t count;
+    return go_value_read(exam, layout, GO_ALLGS_LEN, &all) &&
+           go_value_read(exam, layout, GO_NGSYS, &own) &&
+           go_value_read(exam, layout, GO_SCHED_FREE, &free_count) && own <= all &&
+           free_count <= all && go_count_read(exam, layout, &count) && count <= all;
+}
+
+static bool profile_holds(const struct exam *exam, const struct go_layout *layout)
+{
+    uint64_t rate;
+    uint64_t bucket;
+    if (!go_value_read(exam, layout, GO_PROFILE_RATE, &rate) || rate > INT32_MAX ||
+        !go_value_read(exam, layout, GO_BUCKETS, &bucket)) {
+        return false;
+    }
+    for (size_t i = 0; i < LOOKED_AT && bucket != 0; i++) {
+        uint64_t type;
+        uint64_t depth;
+        if (!member_read(exam, layout, GO_BUCKET_TYPE, bucket, &type) || type != TYPE_MEMORY ||
+            !member_read(exam, layout, GO_BUCKET_DEPTH, bucket, &depth) || depth > DEPTH_MAX ||
+            !member_read(exam, layout, GO_BUCKET_NEXT, bucket, &bucket)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool reasons_hold(const struct exam *exam, const struct go_layout *layout)
+{
+    const struct go_value *all = &layout->fields[GO_REASONS];
+    for (uint64_t i = 0; i < min_u64(all->size / 16, 8) && all->known; i++) {
+        uint64_t len;
+        if (!word_read(exam, all->at + i * 16 + 8, &len) || len > 64) {
+            return false;
+        }
+    }
+    return all->known;
+}
+
+bool go_layout_check(const struct exam *exam, struct go_layout *layout)
+{
+    uint64_t count;
+    if (!classes_hold(exam, layout) || !arenas_hold(exam, layout) || !ps_hold(exam, layout) ||
+        !counters_hold(exam, layout)) {
+        return false;
+    }
+    if (!routines_hold(exam, layout)) {
+        forget(layout, GO_ALLGS, GO_ALLGS_LEN);
+        forget(layout, GO_G_STATUS, GO_G_SYSCALL_SP);
+    }
+    if (!scheduler_holds(exam, layout)) {
+        forget(layout, GO_NGSYS, GO_P_FREE);
+    }
+    if (!reasons_hold(exam, layout)) {
+        forget(layout, GO_REASONS, GO_REASONS);
+    }
+    if (!go_timers_read(exam, layout, &count) || count > TIMERS_MAX) {
+        forget(layout, GO_P_TIMERS, GO_TIMERS_LEN);
+    }
+    if (!profile_holds(exam, layout)) {
+        forget(layout, GO_BUCKETS, GO_RECORD_FREE_BYTES);
+    }
+    return true;
+}
