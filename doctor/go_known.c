@@ -14,7 +14,10 @@
 
 #include "go_look.h"
 
-#define NONE {GO_ROOT_NONE, 0, 0}
+#define NONE                                                                                       \
+    {                                                                                              \
+        GO_ROOT_NONE, 0, 0                                                                         \
+    }
 struct known {
     int minor;
     const struct go_shape *shape;
@@ -236,8 +239,7 @@ static void witnesses_hear(const struct exam *exam, const struct go_file *file,
         if (i % CHECK_EVERY == 0 && !exam_affords(exam, FIND_COST_NS)) {
             return;
         }
-        if (!go_pcln_function(pcln, i, &function) ||
-            strncmp(function.name, "runtime.", 8) != 0) {
+        if (!go_pcln_function(pcln, i, &function) || strncmp(function.name, "runtime.", 8) != 0) {
             continue;
         }
         size_t first = witness_find(known, function.name + 8);

@@ -78,9 +78,9 @@ static uint64_t number_at(const struct go_pcln *pcln, uint64_t at, size_t bytes)
 
 static const char *text_at(const struct go_pcln *pcln, uint64_t at)
 {
-    size_t most = at >= pcln->bytes.len ? 0 : min_size(pcln->bytes.len - (size_t)at, TEXT_BYTES_MAX);
-    if (most == 0 || !present(pcln, at, most) ||
-        memchr(pcln->bytes.at + at, '\0', most) == NULL) {
+    size_t most =
+        at >= pcln->bytes.len ? 0 : min_size(pcln->bytes.len - (size_t)at, TEXT_BYTES_MAX);
+    if (most == 0 || !present(pcln, at, most) || memchr(pcln->bytes.at + at, '\0', most) == NULL) {
         return NULL;
     }
     return (const char *)pcln->bytes.at + at;
@@ -260,8 +260,7 @@ bool go_pcln_function(const struct go_pcln *pcln, uint64_t index, struct go_func
     if (index >= pcln->functions_count) {
         return false;
     }
-    uint64_t record =
-        pcln->base + number_at(pcln, pcln->functions + index * 2 * word + word, word);
+    uint64_t record = pcln->base + number_at(pcln, pcln->functions + index * 2 * word + word, word);
     out->name = text_at(pcln, pcln->names + number_at(pcln, record + word, 4));
     out->addr = entry_at(pcln, index);
     out->bytes = entry_at(pcln, index + 1) - out->addr;
