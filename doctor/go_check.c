@@ -21,7 +21,7 @@
 #else
 #define GO_ARENA_BASE UINT64_C(0)
 #endif
-#define TRIES 4
+#define TRIES 64
 #define LOOKED_AT 32
 #define CLASSES_MAX 256
 #define LARGEST_SMALL 32768
@@ -57,26 +57,39 @@ static bool member_read(const struct exam *exam, const struct go_layout *layout,
 
 // ---- counters -----------------------------------------------------------------------------------
 
-static bool sizes_hold(const struct facts_go *go, uint64_t meta_bytes, uint64_t live_bytes)
+// sums_hold: up to 1.15 what is idle has a counter of its own, and work buffers are not to be told
+// from other memory of the collector; since then all that is taken from the heap is counted.
+static bool sums_hold(const struct exam *exam, const struct go_layout *layout,
+                      const struct facts_go *go)
 {
-    uint64_t whole = go->heap_sys_bytes + go->stacks_bytes + meta_bytes;
+    uint64_t idle;
+    if (layout->fields[GO_HEAP_IDLE].known) {
+        return go_value_read(exam, layout, GO_HEAP_IDLE, &idle) &&
+               go->heap_sys_bytes == idle + go->heap_inuse_bytes;
+    }
+    uint64_t whole = go->heap_sys_bytes + go->stacks_bytes + go_heap_meta_read(exam, layout);
+    return whole % GROWTH_BYTES == 0;
+}
+
+static bool sizes_hold(const struct facts_go *go)
+{
     return go->heap_inuse_bytes != 0 && go->heap_inuse_bytes % GO_PAGE_BYTES == 0 &&
            go->heap_idle_bytes % GO_PAGE_BYTES == 0 && go->heap_released_bytes % 4096 == 0 &&
            go->heap_released_bytes <= go->heap_idle_bytes && go->stacks_bytes % 4096 == 0 &&
-           live_bytes <= go->heap_inuse_bytes + MIB && whole % GROWTH_BYTES == 0;
+           go->heap_sys_bytes < UINT64_C(1) << 47;
 }
 
 static bool counters_hold(const struct exam *exam, const struct go_layout *layout)
 {
-    for (size_t i = 0; i < TRIES; i++) {
-        struct facts_go go = {0};
-        uint64_t live;
-        if (go_stats_read(exam, layout, &go) && go_live_read(exam, layout, &live) &&
-            sizes_hold(&go, go_heap_meta_read(exam, layout), live)) {
-            return true;
-        }
+    struct facts_go go = {0};
+    uint64_t live;
+    bool hold = false;
+    for (size_t i = 0; i < TRIES && !hold; i++) {
+        hold = go_sizes_read(exam, layout, &go) && sizes_hold(&go, go_heap_meta_read(exam, layout));
     }
-    return false;
+    // A little later the heap may have grown.
+    return hold && go_live_read(exam, layout, &live) &&
+           live <= 2 * go.heap_inuse_bytes + GROWTH_BYTES;
 }
 
 // From 1.25 on they belong to another package, and nothing here needs them.

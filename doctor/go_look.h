@@ -360,6 +360,8 @@ size_t go_p_list(const struct exam *exam, const struct go_layout *layout, uint64
 
 // go_stats.c: false if the essential ones cannot be read.
 bool go_stats_read(const struct exam *exam, const struct go_layout *layout, struct facts_go *go);
+// The part of it that costs a dozen reads: sizes of the heap and of stacks.
+bool go_sizes_read(const struct exam *exam, const struct go_layout *layout, struct facts_go *go);
 // Bytes in use by objects, as runtime.ReadMemStats would say: HeapAlloc.
 bool go_live_read(const struct exam *exam, const struct go_layout *layout, uint64_t *bytes);
 // What the runtime took from its heap for itself: work buffers, bits.

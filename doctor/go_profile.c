@@ -22,6 +22,8 @@
 #define CHECK_EVERY 1024
 #define CHECK_COST_NS (UINT64_C(1) * NS_PER_MS)
 #define TYPE_MEMORY 1
+#define COUNT_MAX (UINT64_C(1) << 24) // of samples
+#define BLOCK_BYTES_MAX (UINT64_C(1) << 38)
 
 struct site {
     uint64_t pc, caller; // return addresses; pc 0: a free slot
@@ -145,7 +147,14 @@ static uint64_t bucket_read(struct profile *p, uint64_t addr)
         uint64_t frees = go_member(l, GO_RECORD_FREES, record, sizeof(record));
         uint64_t made = go_member(l, GO_RECORD_ALLOC_BYTES, record, sizeof(record));
         uint64_t freed = go_member(l, GO_RECORD_FREE_BYTES, record, sizeof(record));
-        bucket_add(p, pcs, frames, made - min_u64(made, freed), allocs - min_u64(allocs, frees));
+        uint64_t count = allocs - min_u64(allocs, frees);
+        uint64_t bytes = made - min_u64(made, freed);
+        if (!l->fields[GO_RECORD_ALLOC_BYTES].known) {
+            // From 1.27 on: all blocks of a bucket have its size.
+            uint64_t size = go_member(l, GO_BUCKET_SIZE, head, len);
+            bytes = count <= COUNT_MAX && size <= BLOCK_BYTES_MAX ? count * size : 0;
+        }
+        bucket_add(p, pcs, frames, bytes, count);
     }
     return next;
 }

@@ -271,7 +271,7 @@ static void pacing_read(const struct exam *exam, const struct go_layout *layout,
     go->memory_limit_bytes = limited ? value : UINT64_MAX;
 }
 
-bool go_stats_read(const struct exam *exam, const struct go_layout *layout, struct facts_go *go)
+bool go_sizes_read(const struct exam *exam, const struct go_layout *layout, struct facts_go *go)
 {
     uint64_t value;
     if (!go_value_read(exam, layout, GO_HEAP_INUSE, &go->heap_inuse_bytes) ||
@@ -290,7 +290,12 @@ bool go_stats_read(const struct exam *exam, const struct go_layout *layout, stru
     if (!slots_sum(exam, layout, GO_STATS_STACKS, 0, &go->stacks_bytes)) {
         go->stacks_bytes = value_or_zero(exam, layout, GO_STACKS_INUSE);
     }
-    if (!go_live_read(exam, layout, &go->heap_live_bytes)) {
+    return true;
+}
+
+bool go_stats_read(const struct exam *exam, const struct go_layout *layout, struct facts_go *go)
+{
+    if (!go_sizes_read(exam, layout, go) || !go_live_read(exam, layout, &go->heap_live_bytes)) {
         return false;
     }
     // Read a moment apart: a heap that grows may have more in use than it had.
