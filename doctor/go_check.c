@@ -85,7 +85,7 @@ static bool counters_hold(const struct exam *exam, const struct go_layout *layou
     uint64_t live;
     bool hold = false;
     for (size_t i = 0; i < TRIES && !hold; i++) {
-        hold = go_sizes_read(exam, layout, &go) && sizes_hold(&go, go_heap_meta_read(exam, layout));
+        hold = go_sizes_read(exam, layout, &go) && sizes_hold(&go) && sums_hold(exam, layout, &go);
     }
     // A little later the heap may have grown.
     return hold && go_live_read(exam, layout, &live) &&
