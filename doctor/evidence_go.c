@@ -225,12 +225,20 @@ static void memory_read(struct exam *exam, struct go_state *state, uint64_t begu
     }
 }
 
-// What is known of the version costs little; DWARF tells of other versions too.
+// What is known of the version costs little; DWARF tells of other versions too, and of those that
+// say to be one of these.
 static bool layout_find(const struct exam *exam, struct go_state *state, const char **first,
                         const char **why)
 {
-    return go_known_layout(exam, &state->file, &state->pcln, &state->layout, first) ||
-           go_layout_make(&state->file, state->bias, dwarf_budget(exam), &state->layout, why);
+    static struct go_layout known;
+    known.minor = state->layout.minor;
+    enum go_trust trust = go_known_layout(exam, &state->file, &state->pcln, &known, first);
+    if (trust != GO_TRUST_ALL &&
+        go_layout_make(&state->file, state->bias, dwarf_budget(exam), &state->layout, why)) {
+        return true;
+    }
+    state->layout = known;
+    return trust != GO_TRUST_NONE;
 }
 
 static void look(struct exam *exam, struct go_state *state)

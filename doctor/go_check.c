@@ -27,11 +27,21 @@
 #define LARGEST_SMALL 32768
 #define STATUS_MAX 10
 #define STATUS_SCAN UINT64_C(0x1000)
+#define STATUS_IDLE 0
 #define STATUS_WAITING 4
+#define STATUS_DEAD 6
+#define REASONS_MAX 128
 #define STACK_BYTES_MIN UINT64_C(2048)
 #define TYPE_MEMORY 1
 #define DEPTH_MAX 1024
 #define TIMERS_MAX (UINT64_C(1) << 32)
+
+struct check {
+    const struct exam *exam;
+    const struct go_layout *layout;
+    const struct go_file *file;
+    uint64_t bias;
+};
 
 static void forget(struct go_layout *layout, enum go_field first, enum go_field last)
 {
@@ -173,44 +183,59 @@ static bool ps_hold(const struct exam *exam, const struct go_layout *layout)
     return count != 0;
 }
 
-static bool g_holds(const struct exam *exam, const struct go_layout *layout, uint64_t g,
-                    bool *stacked)
+static bool in_code(const struct check *check, uint64_t pc)
 {
-    uint64_t status;
-    uint64_t lo;
-    uint64_t hi;
-    uint64_t sp;
-    if (!member_read(exam, layout, GO_G_STATUS, g, &status) ||
-        !member_read(exam, layout, GO_G_STACK_LO, g, &lo) ||
-        !member_read(exam, layout, GO_G_STACK_HI, g, &hi) ||
-        !member_read(exam, layout, GO_G_SP, g, &sp)) {
-        return false;
-    }
-    uint64_t size = hi - lo;
-    bool stack = size >= STACK_BYTES_MIN && size <= GIB && (size & (size - 1)) == 0;
-    *stacked = *stacked || stack;
-    return (status & ~STATUS_SCAN) <= STATUS_MAX && (stack || (lo == 0 && hi == 0)) &&
-           (status != STATUS_WAITING || (sp >= lo && sp <= hi));
+    return go_segments_hold(check->file, pc - check->bias, GO_SEGMENT_CODE);
 }
 
-static bool routines_hold(const struct exam *exam, const struct go_layout *layout)
+// g_holds looks at one goroutine; live counts those that have not ended.
+static bool g_holds(const struct check *check, uint64_t g, size_t *live)
+{
+    static const enum go_field fields[] = {GO_G_STATUS, GO_G_STACK_LO, GO_G_STACK_HI, GO_G_SP,
+                                           GO_G_PC,     GO_G_STARTPC,  GO_G_REASON};
+    enum { STATUS, LO, HI, SP, PC, START, REASON };
+    uint64_t has[ARRAY_COUNT(fields)];
+    for (size_t i = 0; i < ARRAY_COUNT(fields); i++) {
+        if (!member_read(check->exam, check->layout, fields[i], g, &has[i])) {
+            return false;
+        }
+    }
+    uint64_t status = has[STATUS] & ~STATUS_SCAN;
+    uint64_t size = has[HI] - has[LO];
+    bool stack = size >= STACK_BYTES_MIN && size <= GIB && (size & (size - 1)) == 0;
+    if (status > STATUS_MAX || !(stack || (has[LO] == 0 && has[HI] == 0))) {
+        return false;
+    }
+    if (status == STATUS_IDLE || status == STATUS_DEAD) {
+        return true;
+    }
+    ++*live;
+    bool waits = status == STATUS_WAITING;
+    return stack && in_code(check, has[START]) &&
+           (!waits || (has[SP] >= has[LO] && has[SP] <= has[HI] && in_code(check, has[PC]) &&
+                       has[REASON] <= REASONS_MAX));
+}
+
+// The runtime has goroutines of its own, which never end, among the first.
+static bool routines_hold(const struct check *check)
 {
     uint64_t array;
     uint64_t count;
-    bool stacked = false;
-    if (!go_value_read(exam, layout, GO_ALLGS, &array) ||
-        !go_value_read(exam, layout, GO_ALLGS_LEN, &count) || count == 0 || count > UINT32_MAX) {
+    size_t live = 0;
+    if (!go_value_read(check->exam, check->layout, GO_ALLGS, &array) ||
+        !go_value_read(check->exam, check->layout, GO_ALLGS_LEN, &count) || count == 0 ||
+        count > UINT32_MAX) {
         return false;
     }
     for (uint64_t i = 0; i < min_u64(count, LOOKED_AT); i++) {
         uint64_t g;
         // One may be between two states just now, or its stack be moved.
-        if (!word_read(exam, array + i * sizeof(g), &g) ||
-            (!g_holds(exam, layout, g, &stacked) && !g_holds(exam, layout, g, &stacked))) {
+        if (!word_read(check->exam, array + i * sizeof(g), &g) ||
+            (!g_holds(check, g, &live) && !g_holds(check, g, &live))) {
             return false;
         }
     }
-    return stacked;
+    return live != 0;
 }
 
 static bool scheduler_holds(const struct exam *exam, const struct go_layout *layout)
@@ -257,28 +282,43 @@ static bool reasons_hold(const struct exam *exam, const struct go_layout *layout
     return all->known;
 }
 
-bool go_layout_check(const struct exam *exam, struct go_layout *layout)
+static bool heap_holds(const struct exam *exam, const struct go_layout *layout)
 {
+    return classes_hold(exam, layout) && arenas_hold(exam, layout) && ps_hold(exam, layout) &&
+           counters_hold(exam, layout);
+}
+
+enum go_trust go_layout_check(const struct exam *exam, const struct go_file *file, uint64_t bias,
+                              struct go_layout *layout)
+{
+    const struct check check = {exam, layout, file, bias};
     uint64_t count;
-    if (!classes_hold(exam, layout) || !arenas_hold(exam, layout) || !ps_hold(exam, layout) ||
-        !counters_hold(exam, layout)) {
-        return false;
+    enum go_trust trust = GO_TRUST_ALL;
+    // Once more: arrays are moved when they grow.
+    if (!heap_holds(exam, layout) && !heap_holds(exam, layout)) {
+        return GO_TRUST_NONE;
     }
-    if (!routines_hold(exam, layout)) {
+    if (!routines_hold(&check)) {
         forget(layout, GO_ALLGS, GO_ALLGS_LEN);
         forget(layout, GO_G_STATUS, GO_G_SYSCALL_SP);
+        trust = GO_TRUST_SOME;
     }
     if (!scheduler_holds(exam, layout)) {
         forget(layout, GO_NGSYS, GO_P_FREE);
+        trust = GO_TRUST_SOME;
     }
     if (!reasons_hold(exam, layout)) {
         forget(layout, GO_REASONS, GO_REASONS);
-    }
-    if (!go_timers_read(exam, layout, &count) || count > TIMERS_MAX) {
-        forget(layout, GO_P_TIMERS, GO_TIMERS_LEN);
+        trust = GO_TRUST_SOME;
     }
     if (!profile_holds(exam, layout)) {
         forget(layout, GO_BUCKETS, GO_RECORD_FREE_BYTES);
+        trust = GO_TRUST_SOME;
     }
-    return true;
+    // A count of timers may be any: it is not better than the others.
+    if (trust != GO_TRUST_ALL || !go_timers_read(exam, layout, &count) || count > TIMERS_MAX) {
+        forget(layout, GO_P_TIMERS, GO_TIMERS_LEN);
+        trust = GO_TRUST_SOME;
+    }
+    return trust;
 }

@@ -302,15 +302,15 @@ static uint64_t module_find(const struct exam *exam, const struct go_file *file,
     return 0;
 }
 
-bool go_known_layout(const struct exam *exam, const struct go_file *file, struct go_pcln *pcln,
-                     struct go_layout *layout, const char **why)
+enum go_trust go_known_layout(const struct exam *exam, const struct go_file *file,
+                              struct go_pcln *pcln, struct go_layout *layout, const char **why)
 {
     const struct go_shape *shape = go_known_shape(layout->minor);
     uint64_t addrs[GO_VARIABLES] = {0};
     if (shape == NULL || pcln->bytes.len == 0) {
         *why = shape == NULL ? "the layout of this version is not known"
                              : "its table of functions makes no sense";
-        return false;
+        return GO_TRUST_NONE;
     }
     uint64_t symbols_bytes = go_section_size(file, ".symtab");
     if (symbols_bytes != 0 && symbols_bytes <= SYMBOLS_BYTES_MAX) {
@@ -329,11 +329,11 @@ bool go_known_layout(const struct exam *exam, const struct go_file *file, struct
     }
     if (!layout->fields[GO_HEAP_INUSE].known || !layout->fields[GO_HEAP_RELEASED].known) {
         *why = "the code of its runtime is not that of a known version";
-        return false;
+        return GO_TRUST_NONE;
     }
-    if (!go_layout_check(exam, layout)) {
+    enum go_trust trust = go_layout_check(exam, file, pcln->bias, layout);
+    if (trust == GO_TRUST_NONE) {
         *why = "its counters contradict what is known of its version";
-        return false;
     }
-    return true;
+    return trust;
 }

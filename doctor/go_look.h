@@ -333,8 +333,13 @@ const struct go_shape *go_known_shape(int minor);
 size_t go_known_find(const struct exam *exam, const struct go_file *file,
                      const struct go_pcln *pcln, int minor, uint64_t *addrs);
 // go_known_layout makes a layout out of what is known of the version. Parts that do not hold in the
-// memory of this process are left out. False if the counters are among these; why is a clause.
-bool go_known_layout(const struct exam *exam, const struct go_file *file, struct go_pcln *pcln,
+// memory of this process are left out; nothing holds if the counters do not: why is a clause.
+enum go_trust {
+    GO_TRUST_NONE,
+    GO_TRUST_SOME,
+    GO_TRUST_ALL,
+};
+enum go_trust go_known_layout(const struct exam *exam, const struct go_file *file, struct go_pcln *pcln,
                      struct go_layout *layout, const char **why);
 // go_references lists what the code of a function at addr refers to, as far as it can be written;
 // how many.
@@ -347,8 +352,9 @@ struct go_told {
 };
 uint64_t go_vote(const struct go_witness *witnesses, const struct go_told *told, size_t count,
                  uint8_t root);
-// go_layout_check forgets fields that contradict memory. False if the counters do.
-bool go_layout_check(const struct exam *exam, struct go_layout *layout);
+// go_layout_check forgets fields that contradict memory.
+enum go_trust go_layout_check(const struct exam *exam, const struct go_file *file, uint64_t bias,
+                              struct go_layout *layout);
 
 // ---- readers ------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@
 
 For each toolchain that this machine can have: the numbers of runtime.ReadMemStats, asked before and
 after the look; goroutines by state, line and creator; timers; the sites that hold memory. Then the
-same program linked in other ways: position-independent, without its file, without symbols.
+same program linked in other ways: position-independent, without its file, without DWARF, without
+symbols; as another version than it is; and a large one.
 """
 import os
 import shutil
@@ -19,6 +20,7 @@ SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'prog', 'gosel
 BLOCKED, TIMERS, KEPT = 700, 40, 40000 * 1024
 SIZES = ('HeapSys', 'HeapIdle', 'HeapInuse', 'HeapReleased', 'HeapAlloc', 'NextGC')
 COST_S_MAX = 0.1
+LARGE_COST_MS_MAX = 20
 
 
 def start(tool, label, program):
@@ -91,14 +93,41 @@ def check_whole(case):
            report['go']['goroutines_count'], report['cost_ns'] / 1e6, go / 1e6))
 
 
-def check_stripped(case):
+def check_careful(case):
+    """Of a neighbour's layout some may hold. Then it is right; the rest is absent."""
     before, report, after = look(case)
-    del before, after
-    memory = report['sources']['Go memory']
-    case.require(memory['state'] == 'absent' and 'without DWARF' in memory['why'], '%s', memory)
-    case.require(report['go']['version'].startswith('go1.'), '%s', report['go'])
-    heap = doctorutil.heap(report, 'Go')
-    case.require(not heap['divided'] and heap['resident_bytes'] > KEPT, '%s', heap)
+    memory, go = report['sources']['Go memory'], report['go']
+    if memory['state'] == 'read':
+        check_numbers(case, before, report, after)
+    else:
+        case.require(memory['state'] == 'absent' and 'known' in memory['why']
+                     and 'without DWARF' in memory['why'] and go.get('HeapInuse') is None,
+                     '%s', memory)
+        heap = doctorutil.heap(report, 'Go')
+        case.require(not heap['divided'] and heap['resident_bytes'] > KEPT, '%s', heap)
+    case.require(go.get('goroutines_count') in (None, before['goroutines']), '%s goroutines',
+                 go.get('goroutines_count'))
+    timers = go.get('timers_count')
+    case.require(timers is None or TIMERS <= timers <= TIMERS + 4, '%s timers', timers)
+    if report['sites']:
+        check_sites(case, report)
+    return memory['state'] == 'read'
+
+
+def disguised(tool, program, minor):
+    """A copy of a program that says to be of another minor version."""
+    copy = os.path.join(sysutil.tempdir(), 'goself')
+    own = int(tool.version.split('.')[1])
+    with open(program, 'rb') as file:
+        data = file.read()
+    full = ('go' + tool.full).encode()
+    other = full.replace(b'1.%d' % own, b'1.%d' % minor, 1)
+    if full not in data or len(other) != len(full):
+        raise Fail('%s has no %s to replace' % (program, full))
+    with open(copy, 'wb') as file:
+        file.write(data.replace(full, other))
+    os.chmod(copy, 0o755)
+    return copy
 
 
 def check_lazily(tool, program):
@@ -131,25 +160,25 @@ def versions(args):
         check_lazily(tool, program)
 
 
+LINKS = (
+    ('pie', (), {'GOFLAGS': '-buildmode=pie'}),
+    ('no DWARF', ('-w',), {}),
+    ('stripped', ('-s', '-w'), {}),
+    ('pie stripped', ('-s', '-w'), {'GOFLAGS': '-buildmode=pie'}),
+)
+
+
 def links(args):
     del args
     have, _ = gotool.find_all()
     if not have:
         raise Skip('no Go toolchain at all')
     for tool in have.values():
-        pie = start(tool, 'pie', gotool.build(tool, SOURCE, env={'GOFLAGS': '-buildmode=pie'}))
-        # Up to 1.17 the table of functions of such a program is filled in when it starts.
-        if int(tool.version.split('.')[1]) >= 18:
-            check_whole(pie)
-        else:
-            before, report, after = look(pie)
-            check_numbers(pie, before, report, after)
-        pie.close()
-        stripped = start(tool, 'stripped', gotool.build(tool, SOURCE, ldflags=['-s', '-w']))
-        check_stripped(stripped)
-        stripped.close()
-        folder = sysutil.tempdir()
-        copy = os.path.join(folder, 'goself')
+        for label, flags, env in LINKS:
+            case = start(tool, label, gotool.build(tool, SOURCE, ldflags=flags, env=env))
+            check_whole(case)
+            case.close()
+        copy = os.path.join(sysutil.tempdir(), 'goself')
         shutil.copy(gotool.build(tool, SOURCE), copy)
         gone = start(tool, 'file removed', copy)
         os.unlink(copy)
@@ -157,10 +186,74 @@ def links(args):
         gone.close()
 
 
+def strangers(args):
+    """Versions that are not what they say: DWARF where there is some, else nothing."""
+    del args
+    have, _ = gotool.find_all()
+    if not have:
+        raise Skip('no Go toolchain at all')
+    for tool in have.values():
+        whole = gotool.build(tool, SOURCE)
+        stripped = gotool.build(tool, SOURCE, ldflags=['-s', '-w'])
+        bare = gotool.build(tool, SOURCE, ldflags=['-w'])
+        for minor in (99, 15, 19, 22, 26):
+            if tool.version == '1.%d' % minor:
+                continue
+            case = start(tool, 'as 1.%d, with DWARF' % minor, disguised(tool, whole, minor))
+            check_whole(case)
+            case.close()
+            held = []
+            for program in (stripped, bare):
+                case = start(tool, 'as 1.%d, without' % minor, disguised(tool, program, minor))
+                held.append(check_careful(case))
+                case.close()
+            say('%s as 1.%d: %s' % (tool.version, minor, ['partly' if h else 'refused'
+                                                         for h in held]))
+            if minor in (15, 99) and any(held):
+                raise Fail('%s passes for 1.%d' % (tool.version, minor))
+
+
+def large(args):
+    """Go's own compiler, as it is installed: 15 to 25 MiB, stripped. It waits for its input."""
+    del args
+    have, _ = gotool.find_all()
+    looked = 0
+    for tool in have.values():
+        machine = {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(os.uname().machine, '')
+        program = os.path.join(tool.goroot, 'pkg', 'tool', 'linux_' + machine, 'compile')
+        if not os.access(program, os.X_OK):
+            say('Go %s: no %s' % (tool.version, program))
+            continue
+        fifo = os.path.join(sysutil.tempdir(), 'input.go')
+        os.mkfifo(fifo)
+        process = sysutil.spawn(GLIBC, [program, '-p', 'x', '-o', fifo + '.o', fifo])
+        case = 'Go %s compile' % tool.version
+        sysutil.wait_for(lambda p=process: doctorutil.ask(p.pid)['go'].get('goroutines_count'),
+                         10, case + ': goroutines', process)
+        reports = [doctorutil.ask(process.pid) for _ in range(5)]
+        cost_ms = min(r['sources']['Go memory']['cost_ns'] for r in reports) / 1e6
+        report = reports[-1]
+        rss = report['account']['rss_bytes']
+        sizes = [report['go'][name] for name in ('HeapAlloc', 'HeapInuse', 'HeapSys')]
+        groups = [g['creator'] + g['site'] for g in report['go']['goroutines']]
+        say('%s of %.0f MiB: Go memory %.1f ms; %s' % (case, os.path.getsize(program) / MIB,
+                                                       cost_ms, groups))
+        if not 0 < sizes[0] <= sizes[1] <= sizes[2] or sizes[0] > rss:
+            raise Fail('%s: %s, resident %d' % (case, sizes, rss))
+        if cost_ms > LARGE_COST_MS_MAX:
+            raise Fail('%s: %.1f ms' % (case, cost_ms))
+        if not any('cmd/compile/' in text for text in groups):
+            raise Fail('%s: %s' % (case, groups))
+        sysutil.kill(process)
+        looked += 1
+    if not looked:
+        raise Skip('no compiler of Go')
+
+
 def test(args):
-    parts = {'versions': versions, 'links': links}
+    parts = {'versions': versions, 'links': links, 'strangers': strangers, 'large': large}
     if args.name and args.name not in parts:
-        raise Fail('no part %s: versions, links' % args.name)
+        raise Fail('no part %s: %s' % (args.name, ', '.join(parts)))
     for name in [args.name] if args.name else parts:
         parts[name](args)
 
