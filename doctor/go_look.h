@@ -6,9 +6,11 @@
 // Model
 //   A file is the program's ELF file, read through /proc/PID/exe: also a deleted one, also one of
 //   another mount namespace. A layout is where the runtime's variables are and at which offsets the
-//   members of its structures lie. It comes from the file's DWARF and symbols, because every minor
-//   version has another. With a layout, counters, goroutines and profile buckets are read from the
-//   memory of the process, while it runs on: every number is bounded before it is used.
+//   members of its structures lie: every minor version has another. Of known versions the offsets
+//   are in a table, and addresses come from symbols or, without these, from code that refers to
+//   them; what memory does not confirm is not used. Else a layout comes from the file's DWARF. With
+//   a layout, counters, goroutines and profile buckets are read from the memory of the process,
+//   while it runs on: every number is bounded before it is used.
 //
 // Go  none: gops reads the version alone, and asks an agent for the rest.
 #ifndef EBB_DOCTOR_GO_LOOK_H
@@ -339,8 +341,8 @@ enum go_trust {
     GO_TRUST_SOME,
     GO_TRUST_ALL,
 };
-enum go_trust go_known_layout(const struct exam *exam, const struct go_file *file, struct go_pcln *pcln,
-                     struct go_layout *layout, const char **why);
+enum go_trust go_known_layout(const struct exam *exam, const struct go_file *file,
+                              struct go_pcln *pcln, struct go_layout *layout, const char **why);
 // go_references lists what the code of a function at addr refers to, as far as it can be written;
 // how many.
 size_t go_references(const struct go_file *file, const uint8_t *code, size_t len, uint64_t addr,

@@ -180,7 +180,6 @@ bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bia
         // Whole addresses, so with the bias.
         memset(pcln->chunks->have, 0, sizeof(pcln->chunks->have));
         pcln->chunks->exam = exam;
-        pcln->text = 0 - bias;
         good = exam != NULL && head_any(pcln);
         pcln->text = 0 - bias;
     }

@@ -296,6 +296,13 @@ Test(go_pcln, lines)
     cr_assert_str_eq(text, "0x11100");
     go_pcln_text(&pcln, 0x10fff, text, sizeof(text));
     cr_assert_str_eq(text, "0x10fff");
+    struct go_function function;
+    cr_assert(go_pcln_function(&pcln, 0, &function));
+    cr_assert_str_eq(function.name, "main.leak");
+    cr_assert_eq(function.addr, 0x1000);
+    cr_assert_eq(function.bytes, 0x100);
+    cr_assert_not(go_pcln_function(&pcln, 1, &function));
+    go_pcln_close(&pcln);
     go_file_close(&file);
 }
 
@@ -399,6 +406,9 @@ Test(go_divide, never_more_than_resident)
 static void read_all(const uint8_t *bytes, size_t len)
 {
     static struct go_layout layout;
+    static struct facts facts;
+    const struct doctor_options options = {.exact = true};
+    const struct exam exam = {.facts = &facts, .options = &options, .reader = {.pid = getpid()}};
     struct go_file file;
     struct go_pcln pcln;
     char text[GO_TEXT_BYTES];
@@ -412,6 +422,9 @@ static void read_all(const uint8_t *bytes, size_t len)
         for (uint64_t pc = 0xff0; pc < 0x1110; pc += 7) {
             go_pcln_text(&pcln, pc, text, sizeof(text));
         }
+        layout.minor = 19;
+        cr_assert_eq(go_known_layout(&exam, &file, &pcln, &layout, &why), GO_TRUST_NONE);
+        go_pcln_close(&pcln);
     }
     go_file_close(&file);
 }
@@ -494,8 +507,10 @@ Test(go_readers, garbage)
         go_timers_read(&exam, &layout, &count);
         go_routines_read(&exam, &layout, &pcln);
         go_profile_read(&exam, &layout, &pcln);
+        go_layout_check(&exam, &file, 0, &layout);
         cr_assert_leq(facts.go.groups_count, GO_GROUPS_MAX);
         cr_assert_leq(facts.sites_count, SITES_MAX);
     }
+    go_pcln_close(&pcln);
     go_file_close(&file);
 }
