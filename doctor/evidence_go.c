@@ -50,6 +50,7 @@ struct go_state {
     struct go_file file;
     uint64_t bias;
     struct go_layout layout;
+    bool partly; // the layout has less than its version should have
     struct go_pcln pcln;
     uint64_t heap_meta_bytes;
     size_t ranges_count;
@@ -219,7 +220,10 @@ static void memory_read(struct exam *exam, struct go_state *state, uint64_t begu
     go->memory_known = go_stats_read(exam, &state->layout, go);
     state->heap_meta_bytes = go_heap_meta_read(exam, &state->layout);
     if (go->memory_known) {
-        source_end(exam, SOURCE_GO, begun, SOURCE_READ, NULL);
+        source_end(exam, SOURCE_GO, begun, SOURCE_READ,
+                   state->partly
+                       ? "in part: memory contradicts some of what is known of its version"
+                       : NULL);
     } else {
         source_end(exam, SOURCE_GO, begun, SOURCE_BROKEN, "its counters contradict each other");
     }
@@ -238,6 +242,7 @@ static bool layout_find(const struct exam *exam, struct go_state *state, const c
         return true;
     }
     state->layout = known;
+    state->partly = trust == GO_TRUST_SOME;
     return trust != GO_TRUST_NONE;
 }
 

@@ -21,7 +21,7 @@
 #else
 #define GO_ARENA_BASE UINT64_C(0)
 #endif
-#define TRIES 64
+#define TRIES 200
 #define LOOKED_AT 32
 #define CLASSES_MAX 256
 #define LARGEST_SMALL 32768

@@ -98,6 +98,7 @@ def check_careful(case):
     before, report, after = look(case)
     memory, go = report['sources']['Go memory'], report['go']
     if memory['state'] == 'read':
+        case.require('in part' in memory['why'], '%s', memory)
         check_numbers(case, before, report, after)
     else:
         case.require(memory['state'] == 'absent' and 'known' in memory['why']
