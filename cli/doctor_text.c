@@ -49,13 +49,16 @@ static void row_print(const struct report *r, const char *title, uint64_t bytes,
     double share = a->rss_bytes == 0 ? 0 : 100.0 * (double)bytes / (double)a->rss_bytes;
     fputs("  ", r->term.out);
     term_text(&r->term, style, title, TITLE_COLUMNS);
-    snprintf(cell, sizeof(cell), "%*s %6.1f %%  ", BYTES_COLUMNS,
+    snprintf(cell, sizeof(cell), "%*s %6.1f %%", BYTES_COLUMNS,
              size_text(bytes, size, sizeof(size)), share);
     term_text(&r->term, style, cell, 0);
     if (most != 0 && room > 4) {
         term_bar(bar, sizeof(bar), bytes, most, room < BAR_COLUMNS_MAX ? room : BAR_COLUMNS_MAX);
     }
-    term_text(&r->term, style, bar, 0);
+    if (bar[0] != '\0') {
+        fputs("  ", r->term.out);
+        term_text(&r->term, style, bar, 0);
+    }
     fputc('\n', r->term.out);
 }
 
@@ -77,7 +80,7 @@ static void account_print(const struct report *r)
     }
     int64_t rest = a->unexplained_bytes;
     uint64_t size_of_rest = (uint64_t)(rest < 0 ? -rest : rest);
-    row_print(r, rest < 0 ? "counted beyond RSS" : "unexplained", size_of_rest, 0, TERM_PLAIN);
+    row_print(r, rest < 0 ? "unexplained, beyond RSS" : "unexplained", size_of_rest, 0, TERM_PLAIN);
     row_print(r, "RSS, by the kernel", a->rss_bytes, 0, TERM_BOLD);
     uint64_t swap = r->e->facts.process.swap_bytes;
     if (swap != 0) {
