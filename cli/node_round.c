@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: MIT
+//
+// A round of ebb node: the cheap pass over every process, then looks at those that matter.
+//
+// Go  none.
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "look.h"
+#include "node.h"
+#include "os/cgroup.h"
+#include "os/clock.h"
+#include "os/procfs.h"
+
+#define TEXT_BYTES 4096
+// A look that gets less than this tells little: better none.
+#define LOOK_NS_MIN (2 * NS_PER_MS)
+// A process that takes long is told of on a terminal from here on.
+#define PROGRESS_NS NS_PER_S
+
+static _Noreturn void out_of_memory(void)
+{
+    cli_fail("node", "out of memory");
+    exit(DOCTOR_FAILED);
+}
+
+static void *grow(void *items, size_t count, size_t *cap, size_t bytes)
+{
+    if (count < *cap) {
+        return items;
+    }
+    *cap = *cap * 2 + 64;
+    items = reallocarray(items, *cap, bytes);
+    if (items == NULL) {
+        out_of_memory();
+    }
+    memset((char *)items + count * bytes, 0, (*cap - count) * bytes);
+    return items;
+}
+
+// ---- cgroups ------------------------------------------------------------------------------------
+
+static void group_read(struct node_group *group)
+{
+    struct cgroup place = {.version = group->version};
+    struct cgroup_memory memory;
+    snprintf(place.path, sizeof(place.path), "%s", group->path);
+    group->usage_bytes = 0;
+    group->limit_bytes = UINT64_MAX;
+    if (group->path[0] == '\0' || !cgroup_memory_read(&place, &memory)) {
+        return;
+    }
+    group->usage_bytes = memory.usage_bytes;
+    group->limit_bytes = cgroup_memory_limit(&memory);
+    group->anon_bytes = memory.anon_bytes;
+    group->shmem_bytes = memory.shmem_bytes;
+    group->cache_bytes = memory.cache_bytes - min_u64(memory.cache_bytes, memory.shmem_bytes);
+}
+
+static void group_name(struct node_group *group, const char *text, size_t len, int pid)
+{
+    struct container container;
+    struct container_names names;
+    if (container_parse(text, len, &container)) {
+        container_names(NULL, &container, pid, &names);
+        const char *name =
+            names.source != NULL && names.name[0] != '\0' ? names.name : container.id;
+        snprintf(group->container, sizeof(group->container), "%.64s",
+                 name == container.id && strlen(name) == 64 ? "" : name);
+        if (name == container.id && group->container[0] == '\0') {
+            snprintf(group->container, sizeof(group->container), "%.12s", container.id);
+        }
+        snprintf(group->pod, sizeof(group->pod), "%s",
+                 names.pod[0] != '\0' && strcmp(names.source, "environment") != 0
+                     ? names.pod
+                     : container.pod_uid);
+    }
+}
+
+// The index of the cgroup of a process, added where it is new.
+static size_t group_of(struct node *node, int pid, const struct cgroup *own)
+{
+    char path[64];
+    char text[TEXT_BYTES];
+    char name[1024] = "";
+    struct cgroup place;
+    snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+    long len = procfs_file_read(path, text, sizeof(text));
+    if (len <= 0 || own->version == 0 ||
+        !cgroup_self_parse(text, (size_t)len, own->version, name, sizeof(name))) {
+        name[0] = '\0';
+    }
+    name[NODE_NAME_BYTES - 1] = '\0';
+    for (size_t i = 0; i < node->groups_count; i++) {
+        if (strcmp(node->groups[i].name, name) == 0) {
+            return i;
+        }
+    }
+    node->groups = grow(node->groups, node->groups_count, &node->groups_cap, sizeof(*node->groups));
+    struct node_group *group = &node->groups[node->groups_count];
+    *group = (struct node_group){.limit_bytes = UINT64_MAX};
+    snprintf(group->name, sizeof(group->name), "%s", name);
+    if (name[0] != '\0' && cgroup_find_of("", pid, &place)) {
+        group->version = place.version;
+        group->root = strlen(place.path) <= place.mount_len;
+        snprintf(group->path, sizeof(group->path), "%s", place.path);
+        group_name(group, text, (size_t)len, pid);
+    }
+    return node->groups_count++;
+}
+
+// Groups whose last process has gone are forgotten; the indices of the others change.
+static void groups_forget(struct node *node)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < node->groups_count; i++) {
+        if (node->groups[i].seen_round != node->round) {
+            continue;
+        }
+        for (size_t k = 0; k < node->count && kept != i; k++) {
+            node->processes[k].group =
+                node->processes[k].group == i ? kept : node->processes[k].group;
+        }
+        node->groups[kept++] = node->groups[i];
+    }
+    node->groups_count = kept;
+}
+
+// ---- the cheap pass -----------------------------------------------------------------------------
+
+static void process_free(struct node_process *process)
+{
+    free(process->facts);
+    free(process->samples);
+}
+
+static uint64_t start_ticks(int pid)
+{
+    char path[64];
+    char text[1024];
+    unsigned long long ticks;
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    long len = procfs_file_read(path, text, sizeof(text));
+    const char *end = len > 0 ? strrchr(text, ')') : NULL;
+    // Field 22; the first behind the name is field 3.
+    if (end == NULL || sscanf(end + 1,
+                              " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
+                              "%*d %*d %*d %llu",
+                              &ticks) != 1) {
+        return 0;
+    }
+    return ticks;
+}
+
+static void status_name(const char *text, char *name, size_t cap)
+{
+    int len = 0;
+    if (strncmp(text, "Name:\t", 6) == 0) {
+        len = (int)strcspn(text + 6, "\n");
+        snprintf(name, cap, "%.*s", len, text + 6);
+    }
+    for (char *c = name; *c != '\0'; c++) {
+        *c = isprint((unsigned char)*c) ? *c : '?';
+    }
+}
+
+static struct node_process *process_get(struct node *node, int pid, uint64_t ticks)
+{
+    for (size_t i = 0; i < node->count; i++) {
+        struct node_process *process = &node->processes[i];
+        if (process->pid == pid && process->start_ticks == ticks) {
+            return process;
+        }
+    }
+    node->processes = grow(node->processes, node->count, &node->cap, sizeof(*node->processes));
+    struct node_process *process = &node->processes[node->count++];
+    *process = (struct node_process){
+        .pid = pid, .start_ticks = ticks, .limit_bytes = UINT64_MAX, .state = NODE_SMALL};
+    look_command(pid, process->command, sizeof(process->command));
+    return process;
+}
+
+static void process_read(struct node *node, int pid, const struct cgroup *own)
+{
+    char path[64];
+    char text[TEXT_BYTES];
+    struct procfs_memory memory;
+    uint64_t uid = 0;
+    snprintf(path, sizeof(path), "/proc/%d/status", pid);
+    long len = procfs_file_read(path, text, sizeof(text));
+    if (len <= 0 || !procfs_status_parse(text, (size_t)len, &memory) || memory.vm_size_bytes == 0) {
+        return; // ended, a zombie, or a thread of the kernel
+    }
+    uint64_t ticks = start_ticks(pid);
+    struct node_process *process = process_get(node, pid, ticks);
+    (void)procfs_field_u64(text, (size_t)len, "Uid:", &uid);
+    status_name(text, process->name, sizeof(process->name));
+    process->uid = (uint32_t)uid;
+    process->rss_bytes = memory.rss_bytes;
+    process->swap_bytes = memory.swap_bytes;
+    process->seen_round = node->round;
+    process->state = NODE_SMALL;
+    process->group = group_of(node, pid, own);
+    struct node_group *group = &node->groups[process->group];
+    if (group->seen_round != node->round) {
+        group->seen_round = node->round;
+        group->processes_count = 0;
+        group->first_pid = pid;
+        group_read(group);
+    }
+    group->processes_count++;
+}
+
+static int size_compare(const void *a, const void *b)
+{
+    const struct node_process *pa = a;
+    const struct node_process *pb = b;
+    return (pa->rss_bytes < pb->rss_bytes) - (pa->rss_bytes > pb->rss_bytes);
+}
+
+static bool found_read(struct node *node)
+{
+    const char *name = node->options->whom_name;
+    switch (node->options->whom) {
+    case NODE_CGROUP:
+        return find_cgroup(NULL, name, &node->found);
+    case NODE_CONTAINER:
+        return find_container(NULL, name, &node->found);
+    case NODE_POD:
+        return find_pod(NULL, name, &node->found);
+    default:
+        return find_all(NULL, &node->found);
+    }
+}
+
+static bool cheap_pass(struct node *node)
+{
+    struct cgroup own = {0};
+    size_t kept = 0;
+    bool found = found_read(node);
+    if (!cgroup_find("", &own)) {
+        own.version = 0;
+    }
+    for (size_t i = 0; found && i < node->found.count; i++) {
+        process_read(node, node->found.pids[i], &own);
+    }
+    for (size_t i = 0; i < node->count; i++) {
+        if (node->processes[i].seen_round == node->round) {
+            node->processes[kept++] = node->processes[i];
+        } else {
+            process_free(&node->processes[i]);
+        }
+    }
+    node->count = kept;
+    groups_forget(node);
+    if (kept != 0) {
+        qsort(node->processes, kept, sizeof(*node->processes), size_compare);
+    }
+    return found;
+}
+
+// ---- looks --------------------------------------------------------------------------------------
+
+static void sample_add(struct node_process *process)
+{
+    static struct facts light; // of one that was not looked at yet: its number is enough
+    struct sample sample;
+    light = (struct facts){.pid = process->pid};
+    if (process->samples == NULL) {
+        process->samples = calloc(NODE_SAMPLES, sizeof(*process->samples));
+        if (process->samples == NULL) {
+            out_of_memory();
+        }
+    }
+    if (doctor_sample(process->facts != NULL ? process->facts : &light, &sample) == DOCTOR_OK) {
+        process->samples[process->samples_count++ % NODE_SAMPLES] = sample;
+    }
+}
+
+// The samples in order of time. The first one, taken before anything was known of the process, may
+// lack what the others have: it is left out then.
+static size_t samples_in_order(const struct node_process *process, struct sample *out)
+{
+    size_t count = min_size(process->samples_count, NODE_SAMPLES);
+    size_t from = process->samples_count - count;
+    for (size_t i = 0; i < count; i++) {
+        out[i] = process->samples[(from + i) % NODE_SAMPLES];
+    }
+    if (count > 1 && out[0].live_bytes == UINT64_MAX && out[1].live_bytes != UINT64_MAX) {
+        memmove(out, out + 1, --count * sizeof(*out));
+    }
+    return count;
+}
+
+static void diagnosis_take(struct node_process *process, const struct diagnosis *d)
+{
+    const struct facts *facts = process->facts;
+    process->verdicts_count = min_size(d->count, NODE_VERDICTS);
+    for (size_t i = 0; i < process->verdicts_count; i++) {
+        process->verdicts[i] = (struct node_verdict){d->verdicts[i].id, d->verdicts[i].confidence,
+                                                     d->verdicts[i].bytes};
+    }
+    process->finding = d->finding;
+    process->refused = !d->finding && facts->sources[SOURCE_MAPS].state == SOURCE_REFUSED;
+    if (process->refused) {
+        // A clean bill needs more than the sizes in status.
+        process->verdicts[0] = (struct node_verdict){VERDICT_UNKNOWN, CONFIDENCE_HIGH, 0};
+        process->verdicts_count = 1;
+    }
+    process->rss_bytes = facts->process.rss_bytes;
+    process->on_ebb = facts->ebb.in_use;
+    process->limit_bytes =
+        facts->ebb.in_use && facts->ebb.limit_bytes != 0 ? facts->ebb.limit_bytes : UINT64_MAX;
+    snprintf(process->sentence, sizeof(process->sentence), "%s", d->verdicts[0].sentence);
+    if (process->refused) {
+        snprintf(process->sentence, sizeof(process->sentence),
+                 "%s (PID %d) holds memory that may not be looked into: %s.", process->name,
+                 process->pid, facts->sources[SOURCE_MAPS].why);
+    }
+    snprintf(process->type, sizeof(process->type), "%s", d->verdicts[0].command);
+}
+
+static void process_look(struct node *node, struct node_process *process, uint64_t left_ns)
+{
+    static struct diagnosis diagnosis;
+    struct sample samples[NODE_SAMPLES];
+    const struct doctor_options how = {.budget_ns = min_u64(left_ns, DOCTOR_BUDGET_NS)};
+    if (process->facts == NULL) {
+        process->facts = calloc(1, sizeof(*process->facts));
+        if (process->facts == NULL) {
+            out_of_memory();
+        }
+    }
+    process->trend = (struct trend){0};
+    if (doctor_look(process->pid, &how, process->facts) != DOCTOR_OK) {
+        process->state = NODE_ENDED;
+        return;
+    }
+    process->cost_ns = process->facts->cost_ns;
+    size_t count = samples_in_order(process, samples);
+    bool series = count >= NODE_SAMPLES_MIN;
+    if (series) {
+        process->trend = trend_of(samples, count);
+    }
+    verdicts_of(process->facts, series ? &process->trend : NULL, &diagnosis);
+    diagnosis_take(process, &diagnosis);
+    process->state = NODE_LOOKED;
+    process->looked_round = node->round;
+    node->looked_count++;
+    node->refused_count += process->refused;
+}
+
+static void progress(const struct node *node, uint64_t begun_ns, bool *shown)
+{
+    uint64_t passed = clock_now_ns() - begun_ns;
+    if (node->options->listens || passed < PROGRESS_NS || isatty(STDERR_FILENO) != 1) {
+        return;
+    }
+    fprintf(stderr, "\r\033[Klooked at %llu processes, %.1f of at most %.1f s",
+            (unsigned long long)node->looked_count, (double)passed / (double)NS_PER_S,
+            (double)node->options->budget_ns / (double)NS_PER_S);
+    *shown = true;
+}
+
+// Looks at what matters as long as there is time; left_before: only at what was left out the last
+// time.
+static void looks(struct node *node, bool left_before, uint64_t begun_ns, bool *shown)
+{
+    for (size_t i = 0; i < node->count; i++) {
+        struct node_process *process = &node->processes[i];
+        bool done = process->state != NODE_SMALL;
+        bool was_left = process->looked_round + 1 < node->round && process->samples_count > 1;
+        if (process->rss_bytes < node->options->min_bytes || done || (left_before && !was_left)) {
+            continue;
+        }
+        uint64_t passed = clock_now_ns() - begun_ns;
+        uint64_t left = node->options->budget_ns - min_u64(passed, node->options->budget_ns);
+        if (left < LOOK_NS_MIN) {
+            process->state = NODE_LEFT;
+            node->left_count++;
+            continue;
+        }
+        process_look(node, process, left);
+        progress(node, begun_ns, shown);
+    }
+}
+
+bool node_round(struct node *node)
+{
+    bool shown = false;
+    uint64_t begun = clock_now_ns();
+    node->round++;
+    node->looked_count = node->left_count = node->refused_count = 0;
+    node->small_count = node->small_bytes = 0;
+    bool found = cheap_pass(node);
+    for (size_t i = 0; i < node->count; i++) {
+        struct node_process *process = &node->processes[i];
+        if (process->rss_bytes < node->options->min_bytes) {
+            node->small_count++;
+            node->small_bytes += process->rss_bytes;
+        } else {
+            sample_add(process);
+        }
+    }
+    node->first_ns = clock_now_ns() - begun;
+    looks(node, true, begun, &shown);
+    looks(node, false, begun, &shown);
+    if (shown) {
+        fputs("\r\033[K", stderr);
+    }
+    node->look_ns = clock_now_ns() - begun - node->first_ns;
+    return found;
+}
+
+void node_free(struct node *node)
+{
+    for (size_t i = 0; i < node->count; i++) {
+        process_free(&node->processes[i]);
+    }
+    free(node->processes);
+    free(node->groups);
+    found_free(&node->found);
+}
+
+// ---- questions ----------------------------------------------------------------------------------
+
+enum verdict_id node_verdict_of(const struct node_process *process)
+{
+    return process->verdicts_count != 0 ? process->verdicts[0].id : VERDICT_UNKNOWN;
+}
+
+const char *node_verdict_name(const struct node_process *process)
+{
+    if (process->verdicts_count == 0) {
+        return process->state == NODE_LEFT ? "left" : "small";
+    }
+    return verdict_name(process->verdicts[0].id);
+}
+
+const struct node_process *node_group_worst(const struct node *node, const struct node_group *group)
+{
+    const struct node_process *worst = NULL;
+    for (size_t i = 0; i < node->count; i++) {
+        const struct node_process *p = &node->processes[i];
+        if (p->group != (size_t)(group - node->groups) || p->verdicts_count == 0) {
+            continue;
+        }
+        bool better = worst == NULL || (p->finding && !worst->finding) ||
+                      (p->finding && p->verdicts[0].bytes > worst->verdicts[0].bytes);
+        worst = better ? p : worst;
+    }
+    return worst;
+}
+
+uint64_t node_limit_of(const struct node *node, const struct node_process *process,
+                       uint64_t *used_bytes)
+{
+    const struct node_group *group = &node->groups[process->group];
+    uint64_t limit = group->root ? UINT64_MAX : group->limit_bytes;
+    *used_bytes = group->usage_bytes;
+    if (process->limit_bytes < limit) {
+        limit = process->limit_bytes;
+        *used_bytes = process->rss_bytes;
+    }
+    return limit;
+}
