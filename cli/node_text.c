@@ -15,7 +15,6 @@
 #define LINE_BYTES 1024
 // From here on there is room for the share of the limit.
 #define WIDE_COLUMNS 96
-#define COMMAND_COLUMNS_MIN 12
 
 // All processes with one verdict.
 struct tally {
@@ -96,7 +95,7 @@ static void row_print(const struct node *node, const struct term *term,
     }
     snprintf(line + len, sizeof(line) - (size_t)len, " %s%s",
              p->state == NODE_LEFT ? "(of before) " : "", p->command);
-    if (isatty(fileno(term->out)) == 1 && term->width >= len + COMMAND_COLUMNS_MIN) {
+    if (isatty(fileno(term->out)) == 1 && term->width > 3) {
         term_cut(line, term->width);
     }
     term_text(term, p->finding ? TERM_PLAIN : TERM_FAINT, line, 0);
@@ -106,14 +105,14 @@ static void row_print(const struct node *node, const struct term *term,
 static void group_print(const struct node *node, const struct term *term, const struct tally *tally)
 {
     char text[160];
-    snprintf(text, sizeof(text), "%s: %zu process%s, %s", verdict_title(tally->id), tally->count,
-             tally->count == 1 ? "" : "es", SIZE(tally->rss_bytes));
+    snprintf(text, sizeof(text), "%s: %zu process%s, %s%s%s%s", verdict_title(tally->id),
+             tally->count, tally->count == 1 ? "" : "es", SIZE(tally->rss_bytes),
+             tally->finding ? ", " : "", tally->finding ? SIZE(tally->explained_bytes) : "",
+             tally->finding ? " of it explained" : "");
     fputc('\n', term->out);
-    term_text(term, tally->finding ? TERM_NOTE : TERM_BOLD, text, 0);
-    if (tally->finding) {
-        fprintf(term->out, ", %s of it explained", SIZE(tally->explained_bytes));
-    }
-    fputc('\n', term->out);
+    term_style_on(term, tally->finding ? TERM_NOTE : TERM_BOLD);
+    term_wrap(term, text, 2);
+    term_style_off(term, tally->finding ? TERM_NOTE : TERM_BOLD);
     for (size_t i = 0; i < node->count; i++) {
         const struct node_process *p = &node->processes[i];
         if (is_shown(node, p) && p->verdicts[0].id == tally->id && !p->refused) {
