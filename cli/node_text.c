@@ -120,8 +120,8 @@ static void group_print(const struct node *node, const struct term *term, const 
         }
     }
     if (tally->refused_count != 0) {
-        snprintf(text, sizeof(text),
-                 "%zu of them with %s are %s.", tally->refused_count, SIZE(tally->refused_bytes),
+        snprintf(text, sizeof(text), "%zu of them with %s are %s.", tally->refused_count,
+                 SIZE(tally->refused_bytes),
                  geteuid() == 0 ? "protected: CAP_SYS_PTRACE is missing, or a security module "
                                   "or namespace is in the way"
                                 : "other users', or protected: only root may look into them");
