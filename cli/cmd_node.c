@@ -205,8 +205,8 @@ const struct argp cmd_node_argp = {
     NULL,
     "Say of every process why its memory is as it is, in one table by verdict: what ebb doctor "
     "says of one. All processes are counted; those from --min on are looked at, the largest first, "
-    "until the budget is used up. Nothing stops, nothing is asked of them. With --listen it stays, looks "
-    "each minute and serves what it has seen to Prometheus; then it knows growth too."
+    "until the budget is used up. Nothing stops, nothing is asked of them. With --listen it stays, "
+    "looks each minute and serves what it has seen to Prometheus; then it knows growth too."
     "\vExamples:\n"
     "  ebb node\n"
     "  ebb node --json | jq -r '.processes[] | select(.finding) | .sentence'\n"

@@ -38,6 +38,7 @@
 #define NODE_SAMPLES_MIN 6
 #define NODE_VERDICTS 4
 #define NODE_NAME_BYTES 256
+#define NODE_GROUP_BYTES 512
 
 enum node_state {
     NODE_SMALL,  // below the size that matters: not looked at
@@ -86,7 +87,7 @@ struct node_process {
 
 // A memory cgroup with processes of the list in it.
 struct node_group {
-    char name[NODE_NAME_BYTES]; // as in /proc/PID/cgroup
+    char name[NODE_GROUP_BYTES]; // as in /proc/PID/cgroup
     char container[NODE_NAME_BYTES], pod[NODE_NAME_BYTES];
     char path[1024]; // "" if it is not mounted here
     int version;
@@ -95,8 +96,16 @@ struct node_group {
     uint64_t anon_bytes, cache_bytes, shmem_bytes;
     uint64_t processes_count;
     bool root;
-    int first_pid;
+    size_t mount_len; // of path: limits above it are not seen
     struct node_crossing crossing;
+};
+
+// The hierarchy with the memory controller, and where in it the names of /proc/PID/cgroup begin.
+struct node_hierarchy {
+    int version; // 0: there is none
+    char mount[512];
+    bool translates;  // we are in a namespace whose place is known
+    char inside[512]; // that place, below the mount
 };
 
 struct node_options {
@@ -115,6 +124,7 @@ struct node_options {
 
 struct node {
     const struct node_options *options;
+    struct node_hierarchy hierarchy;
     struct found found;
     struct node_process *processes; // most resident bytes first, after a round
     size_t count, cap;
@@ -144,6 +154,15 @@ const struct node_process *node_group_worst(const struct node *node,
 // node_limit_of is the tightest limit that holds for a process, and what counts against it.
 uint64_t node_limit_of(const struct node *node, const struct node_process *process,
                        uint64_t *used_bytes);
+
+// node_group.c, for a round: once, for each process, for each group, and at its end.
+void node_groups_open(struct node *node);
+size_t node_group_of(struct node *node, int pid);
+void node_group_read(struct node_group *group);
+void node_groups_forget(struct node *node);
+
+// node_grow makes room for one more element than count; ends ebb where there is no memory.
+void *node_grow(void *items, size_t count, size_t *cap, size_t bytes);
 
 // node_text.c
 void node_text_print(const struct node *node);

@@ -11,13 +11,14 @@
 
 #include "look.h"
 #include "node.h"
-#include "os/cgroup.h"
 #include "os/clock.h"
 #include "os/procfs.h"
 
 #define TEXT_BYTES 4096
 // A look that gets less than this tells little: better none.
 #define LOOK_NS_MIN (2 * NS_PER_MS)
+// What a second look may take, where the first one has left something out.
+#define SECOND_NS (500 * NS_PER_MS)
 // A process that takes long is told of on a terminal from here on.
 #define PROGRESS_NS NS_PER_S
 
@@ -27,7 +28,7 @@ static _Noreturn void out_of_memory(void)
     exit(DOCTOR_FAILED);
 }
 
-static void *grow(void *items, size_t count, size_t *cap, size_t bytes)
+void *node_grow(void *items, size_t count, size_t *cap, size_t bytes)
 {
     if (count < *cap) {
         return items;
@@ -39,94 +40,6 @@ static void *grow(void *items, size_t count, size_t *cap, size_t bytes)
     }
     memset((char *)items + count * bytes, 0, (*cap - count) * bytes);
     return items;
-}
-
-// ---- cgroups ------------------------------------------------------------------------------------
-
-static void group_read(struct node_group *group)
-{
-    struct cgroup place = {.version = group->version};
-    struct cgroup_memory memory;
-    snprintf(place.path, sizeof(place.path), "%s", group->path);
-    group->usage_bytes = 0;
-    group->limit_bytes = UINT64_MAX;
-    if (group->path[0] == '\0' || !cgroup_memory_read(&place, &memory)) {
-        return;
-    }
-    group->usage_bytes = memory.usage_bytes;
-    group->limit_bytes = cgroup_memory_limit(&memory);
-    group->anon_bytes = memory.anon_bytes;
-    group->shmem_bytes = memory.shmem_bytes;
-    group->cache_bytes = memory.cache_bytes - min_u64(memory.cache_bytes, memory.shmem_bytes);
-}
-
-static void group_name(struct node_group *group, const char *text, size_t len, int pid)
-{
-    struct container container;
-    struct container_names names;
-    if (container_parse(text, len, &container)) {
-        container_names(NULL, &container, pid, &names);
-        const char *name =
-            names.source != NULL && names.name[0] != '\0' ? names.name : container.id;
-        snprintf(group->container, sizeof(group->container), "%.64s",
-                 name == container.id && strlen(name) == 64 ? "" : name);
-        if (name == container.id && group->container[0] == '\0') {
-            snprintf(group->container, sizeof(group->container), "%.12s", container.id);
-        }
-        snprintf(group->pod, sizeof(group->pod), "%s",
-                 names.pod[0] != '\0' && strcmp(names.source, "environment") != 0
-                     ? names.pod
-                     : container.pod_uid);
-    }
-}
-
-// The index of the cgroup of a process, added where it is new.
-static size_t group_of(struct node *node, int pid, const struct cgroup *own)
-{
-    char path[64];
-    char text[TEXT_BYTES];
-    char name[1024] = "";
-    struct cgroup place;
-    snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
-    long len = procfs_file_read(path, text, sizeof(text));
-    if (len <= 0 || own->version == 0 ||
-        !cgroup_self_parse(text, (size_t)len, own->version, name, sizeof(name))) {
-        name[0] = '\0';
-    }
-    name[NODE_NAME_BYTES - 1] = '\0';
-    for (size_t i = 0; i < node->groups_count; i++) {
-        if (strcmp(node->groups[i].name, name) == 0) {
-            return i;
-        }
-    }
-    node->groups = grow(node->groups, node->groups_count, &node->groups_cap, sizeof(*node->groups));
-    struct node_group *group = &node->groups[node->groups_count];
-    *group = (struct node_group){.limit_bytes = UINT64_MAX};
-    snprintf(group->name, sizeof(group->name), "%s", name);
-    if (name[0] != '\0' && cgroup_find_of("", pid, &place)) {
-        group->version = place.version;
-        group->root = strlen(place.path) <= place.mount_len;
-        snprintf(group->path, sizeof(group->path), "%s", place.path);
-        group_name(group, text, (size_t)len, pid);
-    }
-    return node->groups_count++;
-}
-
-// Groups whose last process has gone are forgotten; the indices of the others change.
-static void groups_forget(struct node *node)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < node->groups_count; i++) {
-        if (node->groups[i].seen_round != node->round) {
-            continue;
-        }
-        for (size_t k = 0; k < node->count && kept != i; k++) {
-            node->processes[k].group =
-                node->processes[k].group == i ? kept : node->processes[k].group;
-        }
-        node->groups[kept++] = node->groups[i];
-    }
-    node->groups_count = kept;
 }
 
 // ---- the cheap pass -----------------------------------------------------------------------------
@@ -175,7 +88,7 @@ static struct node_process *process_get(struct node *node, int pid, uint64_t tic
             return process;
         }
     }
-    node->processes = grow(node->processes, node->count, &node->cap, sizeof(*node->processes));
+    node->processes = node_grow(node->processes, node->count, &node->cap, sizeof(*node->processes));
     struct node_process *process = &node->processes[node->count++];
     *process = (struct node_process){
         .pid = pid, .start_ticks = ticks, .limit_bytes = UINT64_MAX, .state = NODE_SMALL};
@@ -183,7 +96,7 @@ static struct node_process *process_get(struct node *node, int pid, uint64_t tic
     return process;
 }
 
-static void process_read(struct node *node, int pid, const struct cgroup *own)
+static void process_read(struct node *node, int pid)
 {
     char path[64];
     char text[TEXT_BYTES];
@@ -203,13 +116,12 @@ static void process_read(struct node *node, int pid, const struct cgroup *own)
     process->swap_bytes = memory.swap_bytes;
     process->seen_round = node->round;
     process->state = NODE_SMALL;
-    process->group = group_of(node, pid, own);
+    process->group = node_group_of(node, pid);
     struct node_group *group = &node->groups[process->group];
     if (group->seen_round != node->round) {
         group->seen_round = node->round;
         group->processes_count = 0;
-        group->first_pid = pid;
-        group_read(group);
+        node_group_read(group);
     }
     group->processes_count++;
 }
@@ -238,14 +150,13 @@ static bool found_read(struct node *node)
 
 static bool cheap_pass(struct node *node)
 {
-    struct cgroup own = {0};
     size_t kept = 0;
     bool found = found_read(node);
-    if (!cgroup_find("", &own)) {
-        own.version = 0;
+    if (node->round == 1) {
+        node_groups_open(node);
     }
     for (size_t i = 0; found && i < node->found.count; i++) {
-        process_read(node, node->found.pids[i], &own);
+        process_read(node, node->found.pids[i]);
     }
     for (size_t i = 0; i < node->count; i++) {
         if (node->processes[i].seen_round == node->round) {
@@ -255,7 +166,7 @@ static bool cheap_pass(struct node *node)
         }
     }
     node->count = kept;
-    groups_forget(node);
+    node_groups_forget(node);
     if (kept != 0) {
         qsort(node->processes, kept, sizeof(*node->processes), size_compare);
     }
@@ -323,11 +234,11 @@ static void diagnosis_take(struct node_process *process, const struct diagnosis 
     snprintf(process->type, sizeof(process->type), "%s", d->verdicts[0].command);
 }
 
-static void process_look(struct node *node, struct node_process *process, uint64_t left_ns)
+static void process_look(struct node *node, struct node_process *process, uint64_t budget_ns)
 {
     static struct diagnosis diagnosis;
     struct sample samples[NODE_SAMPLES];
-    const struct doctor_options how = {.budget_ns = min_u64(left_ns, DOCTOR_BUDGET_NS)};
+    const struct doctor_options how = {.budget_ns = budget_ns};
     if (process->facts == NULL) {
         process->facts = calloc(1, sizeof(*process->facts));
         if (process->facts == NULL) {
@@ -349,8 +260,22 @@ static void process_look(struct node *node, struct node_process *process, uint64
     diagnosis_take(process, &diagnosis);
     process->state = NODE_LOOKED;
     process->looked_round = node->round;
-    node->looked_count++;
-    node->refused_count += process->refused;
+}
+
+static uint64_t left_ns(const struct node *node, uint64_t begun_ns)
+{
+    uint64_t passed = clock_now_ns() - begun_ns;
+    return node->options->budget_ns - min_u64(passed, node->options->budget_ns);
+}
+
+static bool left_something(const struct node_process *process)
+{
+    for (size_t i = 0; i < SOURCE_COUNT; i++) {
+        if (process->facts->sources[i].state == SOURCE_LEFT) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void progress(const struct node *node, uint64_t begun_ns, bool *shown)
@@ -376,15 +301,30 @@ static void looks(struct node *node, bool left_before, uint64_t begun_ns, bool *
         if (process->rss_bytes < node->options->min_bytes || done || (left_before && !was_left)) {
             continue;
         }
-        uint64_t passed = clock_now_ns() - begun_ns;
-        uint64_t left = node->options->budget_ns - min_u64(passed, node->options->budget_ns);
+        uint64_t left = left_ns(node, begun_ns);
         if (left < LOOK_NS_MIN) {
             process->state = NODE_LEFT;
             node->left_count++;
             continue;
         }
-        process_look(node, process, left);
+        process_look(node, process, min_u64(left, DOCTOR_BUDGET_NS));
+        node->looked_count += process->state == NODE_LOOKED;
         progress(node, begun_ns, shown);
+    }
+}
+
+// What all others have left of the budget goes to those of which nothing could be told for lack of
+// time.
+static void second_looks(struct node *node, uint64_t begun_ns, bool *shown)
+{
+    for (size_t i = 0; i < node->count; i++) {
+        struct node_process *process = &node->processes[i];
+        uint64_t left = left_ns(node, begun_ns);
+        if (process->state == NODE_LOOKED && node_verdict_of(process) == VERDICT_UNKNOWN &&
+            !process->refused && left > DOCTOR_BUDGET_NS && left_something(process)) {
+            process_look(node, process, min_u64(left, SECOND_NS));
+            progress(node, begun_ns, shown);
+        }
     }
 }
 
@@ -408,6 +348,11 @@ bool node_round(struct node *node)
     node->first_ns = clock_now_ns() - begun;
     looks(node, true, begun, &shown);
     looks(node, false, begun, &shown);
+    second_looks(node, begun, &shown);
+    for (size_t i = 0; i < node->count; i++) {
+        const struct node_process *process = &node->processes[i];
+        node->refused_count += process->state == NODE_LOOKED && process->refused;
+    }
     if (shown) {
         fputs("\r\033[K", stderr);
     }
@@ -438,32 +383,4 @@ const char *node_verdict_name(const struct node_process *process)
         return process->state == NODE_LEFT ? "left" : "small";
     }
     return verdict_name(process->verdicts[0].id);
-}
-
-const struct node_process *node_group_worst(const struct node *node, const struct node_group *group)
-{
-    const struct node_process *worst = NULL;
-    for (size_t i = 0; i < node->count; i++) {
-        const struct node_process *p = &node->processes[i];
-        if (p->group != (size_t)(group - node->groups) || p->verdicts_count == 0) {
-            continue;
-        }
-        bool better = worst == NULL || (p->finding && !worst->finding) ||
-                      (p->finding && p->verdicts[0].bytes > worst->verdicts[0].bytes);
-        worst = better ? p : worst;
-    }
-    return worst;
-}
-
-uint64_t node_limit_of(const struct node *node, const struct node_process *process,
-                       uint64_t *used_bytes)
-{
-    const struct node_group *group = &node->groups[process->group];
-    uint64_t limit = group->root ? UINT64_MAX : group->limit_bytes;
-    *used_bytes = group->usage_bytes;
-    if (process->limit_bytes < limit) {
-        limit = process->limit_bytes;
-        *used_bytes = process->rss_bytes;
-    }
-    return limit;
 }

@@ -80,6 +80,14 @@ static void share_text(const struct node *node, const struct node_process *p, ch
     }
 }
 
+// The command line without the folders of the program.
+static const char *command_start(const char *command)
+{
+    size_t word = strcspn(command, " ");
+    const char *slash = memrchr(command, '/', word);
+    return slash != NULL && slash[1] != '\0' && command[0] != '[' ? slash + 1 : command;
+}
+
 static void row_print(const struct node *node, const struct term *term,
                       const struct node_process *p)
 {
@@ -94,12 +102,16 @@ static void row_print(const struct node *node, const struct term *term,
         len += snprintf(line + len, sizeof(line) - (size_t)len, "%6s  ", share);
     }
     snprintf(line + len, sizeof(line) - (size_t)len, " %s%s",
-             p->state == NODE_LEFT ? "(of before) " : "", p->command);
+             p->state == NODE_LEFT ? "(of before) " : "", command_start(p->command));
     if (isatty(fileno(term->out)) == 1 && term->width > 3) {
         term_cut(line, term->width);
     }
     term_text(term, p->finding ? TERM_PLAIN : TERM_FAINT, line, 0);
     fputc('\n', term->out);
+    if (v->id == VERDICT_UNKNOWN) {
+        fputs("        ", term->out);
+        term_wrap(term, p->sentence, 8);
+    }
 }
 
 static void group_print(const struct node *node, const struct term *term, const struct tally *tally)
