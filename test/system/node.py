@@ -267,6 +267,16 @@ def test_capture(args):
 
 # ---- an ordinary user ---------------------------------------------------------------------------
 
+MAPPED = """
+import mmap, signal, sys
+with open(sys.argv[1], 'rb') as file:
+    pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+sum(pages[i] for i in range(0, len(pages), 4096))
+print('ready', flush=True)
+signal.pause()
+"""
+
+
 def test_users(args):
     sysutil.need_root('another user is played')
     sysutil.publish()
@@ -275,11 +285,18 @@ def test_users(args):
     theirs = sysutil.spawn(GLIBC, [sysutil.prog('glibcheap'), 'kept', '40'], before=become(user),
                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     require(theirs.stdout.readline().startswith(b'ready'), 'glibcheap')
+    # Most of this one is a mapped file: its sizes alone would look healthy.
+    path = os.path.join(sysutil.tempdir(), 'file')
+    with open(path, 'wb') as file:
+        file.write(bytes(60 * MIB))
+    mapped = sysutil.spawn(GLIBC, ['python3', '-c', MAPPED, path], stdout=subprocess.PIPE)
+    require(mapped.stdout.readline() == b'ready\n', 'the mapped file')
     done = sysutil.run(GLIBC, [sysutil.CMD, 'node', '--json'], before=become(user), check=False)
     require(not done.stderr, 'it says %s' % done.stderr)
     root = json.loads(done.stdout)
     row = row_of(root, ours)
     require(row['verdict'] == 'unknown' and row['refused'], 'of root: %s' % row)
+    require(row_of(root, mapped)['verdict'] == 'unknown', 'a file: %s' % row_of(root, mapped))
     require(row['rss_bytes'] > 40 * MIB, 'its size can be known: %s' % row)
     require('may not be looked into' in row['sentence'], row['sentence'])
     require(root['refused_count'] >= 1, 'the count: %s' % root)

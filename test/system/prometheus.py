@@ -51,8 +51,8 @@ def alerts():
 
 
 class Prometheus:
-    """The server, with a folder of its own; user: whose it is, None: ours. rules: instead of those of
-    the guide."""
+    """The server, with a folder of its own; user: whose it is, None: ours; rules: instead of those
+    of the guide."""
 
     def __init__(self, where, user, rules=None):
         self.folder = sysutil.tempdir(0o755)

@@ -19,6 +19,7 @@
 
 #define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define ID2 "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
+#define ID3 "00000000000000001111111111111111222222222222222233333333333333ff"
 #define POD_UID "12345678-90ab-cdef-1234-567890abcdef"
 #define POD_UID_ "12345678_90ab_cdef_1234_567890abcdef"
 
@@ -201,8 +202,12 @@ Test(find, by_host_name, .init = machine_make, .fini = tree_remove)
     char path[128];
     put("/proc/20/environ", "HOSTNAME=shop-0");
     put("/proc/30/environ", "HOSTNAME=shop-0");
+    // In a container, but with the machine's host name: what it says is not of the container.
+    process_put(40, "0::/system.slice/docker-" ID3 ".scope\n", false);
+    put("/proc/40/environ", "HOSTNAME=machine");
     EXPECT(find_pod(root, "shop-0", &found), &found, 20);
     cr_expect_not_null(strstr(found.how, "HOSTNAME"));
+    expect(find_pod(root, "machine", &found), &found, 0, NULL);
     snprintf(path, sizeof(path), "%s/proc/30/ns/uts", root);
     unlink(path);
     cr_assert_eq(symlink("uts:[8]", path), 0);
