@@ -21,15 +21,22 @@
 
 struct doctor_input {
     const char *pid;
-    bool json, verbose, exact;
+    const char *verify; // a file
+    const char *url;    // NULL: to be found
+    bool asks;          // its pprof server
+    bool json, verbose, exact, apply;
     uint64_t for_ns;
     uint64_t budget_ns;
 };
 
-enum { KEY_FOR = 256, KEY_EXACT, KEY_BUDGET };
+enum { KEY_FOR = 256, KEY_EXACT, KEY_BUDGET, KEY_APPLY, KEY_VERIFY, KEY_URL };
 
 static const struct argp_option options[] = {
     {"for", KEY_FOR, "TIME", 0, "Watch it so long, 30s or 5m: tells slope, wave and plateau", 0},
+    {"url", KEY_URL, "URL", OPTION_ARG_OPTIONAL,
+     "Ask its pprof server too, there or where it is found to listen", 0},
+    {"apply", KEY_APPLY, NULL, 0, "Do what Ebb can do by itself, and look again", 0},
+    {"verify", KEY_VERIFY, "FILE", 0, "Compare with a report that --json has saved", 0},
     {"exact", KEY_EXACT, NULL, 0, "Read what costs more than the budget too", 0},
     {"budget", KEY_BUDGET, "MS", 0, "Look for at most so many milliseconds (80)", 0},
     {"verbose", 'v', NULL, 0, "Show each source with what it cost", 0},
@@ -67,6 +74,16 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_EXACT:
         input->exact = true;
         return 0;
+    case KEY_URL:
+        input->asks = true;
+        input->url = arg;
+        return 0;
+    case KEY_APPLY:
+        input->apply = true;
+        return 0;
+    case KEY_VERIFY:
+        input->verify = arg;
+        return 0;
     case KEY_FOR:
         if (!duration_parse(arg, &input->for_ns)) {
             cli_fail("doctor", "--for=%.40s is no time: 30s, 5m or 2h, at most a day", arg);
@@ -103,6 +120,9 @@ const struct argp cmd_doctor_argp = {
     "\vExamples:\n"
     "  ebb doctor 1234\n"
     "  ebb doctor --for 30s 1234            is it a slope, a wave or a plateau?\n"
+    "  ebb doctor --apply 1234              on Ebb: release, switch the policy, look again\n"
+    "  ebb doctor --json 1234 > before.json\n"
+    "  ebb doctor --verify before.json 5678 after it was restarted: did it help?\n"
     "  ebb doctor --json 1234 | jq '.verdicts[0]'\n"
     "\n"
     "Exit status: 0 healthy, 1 a finding, 2 it cannot be told, 3 nothing could be looked at.\n",
@@ -219,11 +239,24 @@ static void sites_compare(const struct facts *before, struct facts *after)
     }
 }
 
+// look_and_ask looks, and asks the process itself where that is wanted.
+static enum doctor_error look_and_ask(int pid, const struct doctor_input *input,
+                                      struct facts *facts)
+{
+    const struct doctor_options how = {.budget_ns = input->budget_ns, .exact = input->exact};
+    enum doctor_error error = doctor_look(pid, &how, facts);
+    if (error == DOCTOR_OK && input->asks && !doctor_sites(input->url, facts)) {
+        struct source *source = &facts->sources[SOURCE_SITES];
+        source->state = SOURCE_ABSENT;
+        snprintf(source->why, sizeof(source->why), "nothing there answers as pprof");
+    }
+    return error;
+}
+
 static enum doctor_error examine(int pid, const struct doctor_input *input, struct examination *out)
 {
     static struct sample samples[SAMPLES_MAX];
-    const struct doctor_options how = {.budget_ns = input->budget_ns, .exact = input->exact};
-    enum doctor_error error = doctor_look(pid, &how, &out->facts);
+    enum doctor_error error = look_and_ask(pid, input, &out->facts);
     out->for_ns = input->for_ns;
     if (error != DOCTOR_OK || input->for_ns == 0) {
         verdicts_of(&out->facts, NULL, &out->diagnosis);
@@ -235,11 +268,27 @@ static enum doctor_error examine(int pid, const struct doctor_input *input, stru
     if (count == 0) {
         return DOCTOR_ENDED;
     }
-    error = doctor_look(pid, &how, &out->facts);
+    error = look_and_ask(pid, input, &out->facts);
     sites_compare(&before, &out->facts);
     struct trend trend = trend_of(samples, count);
     verdicts_of(&out->facts, &trend, &out->diagnosis);
     return error;
+}
+
+static int report(const struct doctor_input *input, const struct examination *examination)
+{
+    if (!input->json) {
+        doctor_text(examination, input->verbose);
+        return (int)doctor_status_of(&examination->diagnosis);
+    }
+    json_t *root = doctor_json(examination);
+    if (root == NULL) {
+        return fail_error(examination->facts.pid, &examination->facts, DOCTOR_NO_MEMORY);
+    }
+    json_dumpf(root, stdout, JSON_INDENT(2));
+    fputc('\n', stdout);
+    json_decref(root);
+    return (int)doctor_status_of(&examination->diagnosis);
 }
 
 int cmd_doctor(const struct command *self, int argc, char **argv)
@@ -262,16 +311,23 @@ int cmd_doctor(const struct command *self, int argc, char **argv)
     if (error != DOCTOR_OK) {
         return fail_error(pid, &examination.facts, error);
     }
-    if (input.json) {
-        json_t *root = doctor_json(&examination);
-        if (root == NULL) {
-            return fail_error(pid, &examination.facts, DOCTOR_NO_MEMORY);
+    if (input.apply) {
+        static struct examination before;
+        before = examination;
+        enum apply_result result = doctor_apply(&before);
+        if (result == APPLY_FAILED) {
+            return DOCTOR_FAILED;
         }
-        json_dumpf(root, stdout, JSON_INDENT(2));
-        fputc('\n', stdout);
-        json_decref(root);
-    } else {
-        doctor_text(&examination, input.verbose);
+        error = result == APPLY_DONE ? examine(pid, &input, &examination) : DOCTOR_OK;
+        if (error != DOCTOR_OK) {
+            return fail_error(pid, &examination.facts, error);
+        }
+        if (result == APPLY_DONE && !input.json) {
+            doctor_compare(&before, &examination);
+        }
     }
-    return (int)doctor_status_of(&examination.diagnosis);
+    if (input.verify != NULL && !doctor_verify(input.verify, &examination)) {
+        return DOCTOR_FAILED;
+    }
+    return report(&input, &examination);
 }
