@@ -386,8 +386,16 @@ def test_packages(args):
         file.write(ALERT_TEST % (RULES, VERDICT, GROWTH))
     promtool('test', 'rules', path)
     server = Server('--min', '1MiB')
-    said = promtool('check', 'metrics', input=server.metrics().encode())
+    text = server.metrics()
+    said = promtool('check', 'metrics', input=text.encode())
     require(not said, 'promtool: %s' % said)
+    with open(os.path.join(sysutil.REPO, 'docs', 'NODE.md')) as file:
+        written = set(re.findall(r'^\| `(ebb_node_\w+)`', file.read(), re.M))
+    served = set(re.findall(r'^# TYPE (\w+) ', text, re.M))
+    require(written == served, 'docs/NODE.md and /metrics differ by %s' % (written ^ served))
+    with open(RULES) as file:
+        used = set(re.findall(r'\bebb_node_\w+', file.read()))
+    require(used <= served, 'the rules use %s' % (used - served))
     server.stop()
     unit = os.path.join(os.path.dirname(sysutil.CMD), 'packaging', 'ebb-node.service')
     if not os.path.exists(unit) or not shutil.which('systemd-analyze'):
