@@ -288,17 +288,17 @@ static void signals_set(sigset_t *waiting)
     sigdelset(waiting, SIGINT);
 }
 
+// Waits at least for an instant: a round that is late must not keep a signal from coming.
 static void wait_until(uint64_t due_ns, const sigset_t *waiting)
 {
-    uint64_t now = clock_now_ns();
-    while (!quit && now < due_ns) {
-        uint64_t left = due_ns - now;
+    uint64_t left;
+    do {
+        uint64_t now = clock_now_ns();
+        left = due_ns - min_u64(now, due_ns);
         struct timespec time = {(time_t)(left / NS_PER_S), (long)(left % NS_PER_S)};
-        if (ppoll(NULL, 0, &time, waiting) < 0 && errno != EINTR) {
-            return;
-        }
-        now = clock_now_ns();
-    }
+        int ready = ppoll(NULL, 0, &time, waiting);
+        left = ready < 0 && errno == EINTR ? left : 0;
+    } while (left != 0 && !quit);
 }
 
 static int run_listening(struct node *node)

@@ -38,8 +38,8 @@ static void file_write(const char *path, const void *text, size_t len)
 
 static void root_make(void)
 {
-    static const char *const folders[] = {"proc",   "proc/self",     "sys",
-                                          "sys/fs", "sys/fs/cgroup", "sys/fs/cgroup/app"};
+    static const char *const folders[] = {"proc", "proc/self", "sys", "sys/fs", "sys/fs/cgroup",
+                                          "sys/fs/cgroup/app"};
     char path[256];
     // A file system in memory, where there is one: thousands of files a second.
     snprintf(root, sizeof(root), "%s/ebb-fuzz-%d",
@@ -51,10 +51,11 @@ static void root_make(void)
     }
     snprintf(path, sizeof(path), "%s/proc/%d", root, (int)getpid());
     mkdir(path, 0700);
-    static const char mounts[] = "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+    static const char mounts[] =
+        "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
     file_write("proc/self/mountinfo", mounts, sizeof(mounts) - 1);
-    memory =
-        mmap(NULL, 2 * MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memory = mmap(NULL, 2 * MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                  0);
     FUZZ_REQUIRE(memory != MAP_FAILED);
 }
 
@@ -80,7 +81,8 @@ static void maps_write(const char *path)
     int len = snprintf(text, sizeof(text),
                        "%lx-%lx rw-p 00000000 00:00 0 [heap]\n"
                        "%lx-%lx rw-p 00000000 00:01 7 /lib/libc.so.6\n",
-                       start, start + MEMORY_BYTES, start + MEMORY_BYTES, start + 2 * MEMORY_BYTES);
+                       start, start + MEMORY_BYTES, start + MEMORY_BYTES,
+                       start + 2 * MEMORY_BYTES);
     file_write(path, text, (size_t)len);
 }
 
