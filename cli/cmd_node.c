@@ -44,7 +44,7 @@ enum {
 
 static const struct argp_option options[] = {
     {"cgroup", KEY_CGROUP, "PATH", 0, "Only processes of this cgroup and those below it", 0},
-    {"container", KEY_CONTAINER, "NAME", 0, "Only those of this container: name or ID", 0},
+    {"container", KEY_CONTAINER, "NAME", 0, "Only those of this container: [POD/]NAME or ID", 0},
     {"pod", KEY_POD, "NAME", 0, "Only those of this pod of Kubernetes: name or UID", 0},
     {"min", KEY_MIN, "SIZE", 0, "Look at processes as large as this (16MiB)", 0},
     {"budget", KEY_BUDGET, "MS", 0, "Look for at most so many milliseconds (2000)", 0},
@@ -123,7 +123,7 @@ static bool share_take(const char *arg, unsigned *percent)
     return true;
 }
 
-static bool whom_take(struct node_options *o, int whom, const char *name)
+static bool whom_take(struct node_options *o, enum node_whom whom, const char *name)
 {
     if (o->whom_name != NULL) {
         cli_fail("node", "one of --cgroup, --container and --pod, and once");

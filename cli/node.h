@@ -108,8 +108,10 @@ struct node_hierarchy {
     char inside[512]; // that place, below the mount
 };
 
+enum node_whom { NODE_ALL, NODE_CGROUP, NODE_CONTAINER, NODE_POD };
+
 struct node_options {
-    enum { NODE_ALL, NODE_CGROUP, NODE_CONTAINER, NODE_POD } whom;
+    enum node_whom whom;
     const char *whom_name;
     uint64_t min_bytes;
     uint64_t budget_ns;

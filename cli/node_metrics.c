@@ -48,7 +48,7 @@ static void help(FILE *out, const char *name, const char *type, const char *text
 static void single(FILE *out, const char *name, const char *type, const char *text, double value)
 {
     help(out, name, type, text);
-    fprintf(out, "%s %.17g\n", name, value);
+    fprintf(out, "%s %.15g\n", name, value);
 }
 
 // ---- processes ----------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ static void processes_growth(FILE *out, const struct node *node, const struct ch
             bool slope = p->trend.shape == TREND_SLOPE || p->trend.shape == TREND_FALL;
             fputs("ebb_node_process_growth_bytes_per_second", out);
             process_labels(out, node, p);
-            fprintf(out, "} %.17g\n", slope ? p->trend.slope_bytes_per_s : 0.0);
+            fprintf(out, "} %.15g\n", slope ? p->trend.slope_bytes_per_s : 0.0);
         }
     }
 }

@@ -352,7 +352,7 @@ struct found {
 //   find_all        every process but threads of the kernel
 //   find_cgroup     of a cgroup and all below it: its directory, its name as in /proc/PID/cgroup,
 //                   or the last part of that, "nginx.service"
-//   find_container  by name or by the first 6 digits or more of the ID
+//   find_container  by name, POD/NAME, or the first 6 digits or more of the ID
 //   find_pod        of Kubernetes, by name or UID
 bool find_all(const char *root, struct found *out);
 bool find_cgroup(const char *root, const char *path, struct found *out);

@@ -577,6 +577,18 @@ static bool id_matches(const char *id, const char *name)
     return len >= PREFIX_DIGITS_MIN && hex_len(name, len) == len && strncmp(id, name, len) == 0;
 }
 
+// "app" is a container of any pod, "shop-7d9/app" that of one.
+static bool name_matches(const struct container_names *names, const char *name, bool pod)
+{
+    size_t len = strlen(names->pod);
+    if (pod) {
+        return strcmp(names->pod, name) == 0;
+    }
+    return strcmp(names->name, name) == 0 ||
+           (len != 0 && strncmp(names->pod, name, len) == 0 && name[len] == '/' &&
+            strcmp(names->name, name + len + 1) == 0);
+}
+
 static bool container_matches(const char *root, int pid, const struct container *container,
                               struct search *search)
 {
@@ -589,7 +601,7 @@ static bool container_matches(const char *root, int pid, const struct container 
     }
     container_names(root, container, pid, &names);
     search->unnamed |= names.source == NULL;
-    if (names.source == NULL || strcmp(search->pod ? names.pod : names.name, name) != 0) {
+    if (names.source == NULL || !name_matches(&names, name, search->pod)) {
         return false;
     }
     snprintf(search->by, sizeof(search->by), "by its name, from %s%s",

@@ -259,6 +259,15 @@ def test_capture(args):
                     'the ring: %s' % os.listdir(folder))
             check_capture(captures(folder)[third.pid], third)
             sysutil.kill(third)
+        # Ebb's own limit, where the cgroup has none that is near.
+        own = heap(EBB, 'live', 60, options={'limit': '72MiB'})
+        sysutil.wait_for(lambda: server.value('ebb_node_captures_total') == 4, 30, 'a fourth',
+                         server.process)
+        require(server.value('ebb_node_process_limit_bytes', pid=own.pid) == 72 * MIB,
+                "Ebb's limit as a metric")
+        check_capture(captures(folder)[own.pid], own)
+        require('the resident memory of process %d' % own.pid in server.said(), server.said())
+        sysutil.kill(own)
         require(not [name for name in os.listdir(folder) if name.startswith('.')], 'a half file')
         server.stop()
         sysutil.kill(process)

@@ -171,6 +171,10 @@ Test(find, containers, .init = machine_make, .fini = tree_remove)
     cr_expect_not_null(strstr(found.how, "docker"));
     EXPECT(find_container(root, "012345", &found), &found, 10, 11);
     EXPECT(find_container(root, "app", &found), &found, 20);
+    EXPECT(find_container(root, "shop-7d9/app", &found), &found, 20);
+    expect(find_container(root, "shop-7d/app", &found), &found, 0, NULL);
+    expect(find_container(root, "shop-7d9/web", &found), &found, 0, NULL);
+    expect(find_container(root, "/web", &found), &found, 0, NULL);
     EXPECT(find_pod(root, "shop-7d9", &found), &found, 20);
     EXPECT(find_pod(root, POD_UID, &found), &found, 20);
     expect(find_container(root, "we", &found), &found, 0, NULL);
