@@ -254,14 +254,12 @@ class NodeTest(cliutil.CliTest):
 
     def test_server(self):
         kept = self.holder(60, 500)
-        server, port = self.serve("--every", "1s", "--top", "2")
+        server, port = self.serve("--every", "1s")
         text = self.metrics(port)
         line = [one for one in text.splitlines()
                 if one.startswith('ebb_node_process_resident_bytes{pid="%d"' % kept.pid)]
         self.assertEqual(len(line), 1, text)
         self.assertRegex(line[0], r'name="holder",cgroup="[^"]*",.*verdict="(kept|pinned)"} \d+$')
-        rows = text.count("\nebb_node_process_resident_bytes{")
-        self.assertLessEqual(rows, 2, "--top bounds the samples")
         self.assertRegex(text, r"\nebb_node_look_seconds \d")
         self.assertRegex(text, r"\nebb_node_budget_seconds 2\n")
         names = re.findall(r"^# TYPE (\S+) (gauge|counter)$", text, re.M)
@@ -285,6 +283,21 @@ class NodeTest(cliutil.CliTest):
         self.assertNotIn('pid="%d"' % kept.pid, self.metrics(port), "the dead are forgotten")
         server.send_signal(signal.SIGTERM)
         self.assertEqual(server.wait(10), 0)
+
+    def test_top_bounds_the_samples(self):
+        kept = self.holder(60, 500)
+        good = [self.holder(80) for _ in range(3)]
+        _, port = self.serve("--every", "60s", "--top", "1", "--min", "40MiB")
+        text = self.metrics(port)
+        rows = re.findall(r"^ebb_node_process_resident_bytes{.*", text, re.M)
+        self.assertEqual(len(rows), 1, text)
+        self.assertNotIn('verdict="healthy"', rows[0], "findings come first")
+        left = int(re.search(r"\nebb_node_processes_unlisted (\d+)", text).group(1))
+        self.assertGreaterEqual(left, len(good))
+        # The sums are over all.
+        healthy = int(re.search(r'ebb_node_verdict_processes{verdict="healthy"} (\d+)', text)[1])
+        self.assertGreaterEqual(healthy, len(good))
+        self.assertIsNone(kept.poll())
 
     def test_loopback_unless_spelled_out(self):
         with socket.socket() as probe:
