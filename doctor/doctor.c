@@ -14,6 +14,7 @@
 #include "doctor_int.h"
 #include "os/clock.h"
 #include "os/procfs.h"
+#include "parts.h"
 
 // Of a word of pagemap, from Documentation/admin-guide/mm/pagemap.rst.
 #define WORD_IS_PRESENT (UINT64_C(1) << 63)
@@ -216,6 +217,8 @@ static void exam_free(struct exam *exam)
     free(exam->scan_buf);
     free(exam->anonymous.addrs);
     free(exam->huge.addrs);
+    go_free(exam);
+    parts_free(exam);
     glibc_free(exam);
     vmas_free(exam);
 }
