@@ -132,8 +132,13 @@ static void group_print(const struct node *node, const struct term *term, const 
         }
     }
     if (tally->refused_count != 0) {
-        snprintf(text, sizeof(text), "%zu of them with %s are %s.", tally->refused_count,
-                 SIZE(tally->refused_bytes),
+        char some[64];
+        snprintf(some, sizeof(some), "%zu of them, with %s, are", tally->refused_count,
+                 SIZE(tally->refused_bytes));
+        snprintf(text, sizeof(text), "%s %s.",
+                 tally->refused_count < tally->count ? some
+                 : tally->count == 1                 ? "It is"
+                                                     : "All are",
                  geteuid() == 0 ? "protected: CAP_SYS_PTRACE is missing, or a security module "
                                   "or namespace is in the way"
                                 : "other users', or protected: only root may look into them");
@@ -175,13 +180,19 @@ static void footer_print(const struct node *node, const struct term *term, bool 
     char text[LINE_BYTES];
     const struct node_options *o = node->options;
     uint64_t left_bytes = 0;
+    size_t ended = 0;
     for (size_t i = 0; i < node->count; i++) {
         left_bytes += node->processes[i].state == NODE_LEFT ? node->processes[i].rss_bytes : 0;
+        ended += node->processes[i].state == NODE_ENDED;
     }
     fputc('\n', term->out);
     if (node->small_count != 0) {
         fprintf(term->out, "%llu other%s below %s: %s.\n", (unsigned long long)node->small_count,
                 node->small_count == 1 ? "" : "s", SIZE(o->min_bytes), SIZE(node->small_bytes));
+    }
+    if (ended != 0) {
+        fprintf(term->out, "%zu ended before or while %s looked at.\n", ended,
+                ended == 1 ? "it was" : "they were");
     }
     if (node->left_count != 0) {
         snprintf(text, sizeof(text),
