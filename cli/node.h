@@ -13,7 +13,8 @@
 //
 // Locking
 //   One thread makes the rounds. The server's thread sees finished text only, under a lock of
-//   node_serve.c. Captures are made by a child process: what goes wrong there is its end alone.
+//   node_serve.c. Looks, samples and captures are made by child processes (node_child.c): what goes
+//   wrong there is their end alone.
 //
 // Flow
 //   cmd_node -> node_round -> node_text_print or node_json_print.
@@ -72,6 +73,7 @@ struct node_process {
     uint64_t looked_round; // the last one; 0: never
     uint64_t cost_ns;      // of the last look
     bool finding, refused;
+    bool failed;                                 // a look has ended its child: said once
     struct node_verdict verdicts[NODE_VERDICTS]; // most bytes first
     size_t verdicts_count;                       // 0: never looked at
     char sentence[VERDICT_LINE_BYTES];
@@ -136,6 +138,7 @@ struct node {
     // What this round has cost and left.
     uint64_t first_ns, look_ns; // the cheap pass, and the looks
     uint64_t looked_count, left_count, refused_count, small_count, small_bytes;
+    uint64_t failures_count; // looks that ended their child, ever
     uint64_t captures_count, capture_failures_count;
     uint64_t captured_at_s; // seconds since 1970; 0: never
 };
@@ -165,6 +168,12 @@ void node_groups_forget(struct node *node);
 
 // node_grow makes room for one more element than count; ends ebb where there is no memory.
 void *node_grow(void *items, size_t count, size_t *cap, size_t bytes);
+
+// node_child.c. child_run runs work(arg) in a child, for at most so many seconds; true if it came to
+// its end. What it is to leave behind has to be in memory of child_memory, which both share.
+bool child_run(void (*work)(void *arg), void *arg, unsigned seconds);
+void *child_memory(size_t bytes);
+void child_memory_free(void *memory, size_t bytes);
 
 // node_text.c
 void node_text_print(const struct node *node);

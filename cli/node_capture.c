@@ -12,13 +12,10 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,9 +28,9 @@
 #define CLEAR_PERCENT 5
 #define CLEAR_ROUNDS 5
 #define STEM_BYTES 96
-#define STATUS_PROFILE 1 // of the child: bits of what did not work
-#define STATUS_LEDGER 2
-#define STATUS_REPORT 4
+#define MISSING_PROFILE 1u
+#define MISSING_LEDGER 2u
+#define MISSING_REPORT 4u
 
 bool capture_check(const struct node_options *options)
 {
@@ -177,19 +174,27 @@ static bool profile_write(int pid, const char *dir, const char *stem)
                                       dir, stem, "heap.pb.gz", path);
 }
 
-static _Noreturn void child_run(const struct node_process *process, const char *dir,
-                                const char *stem)
+// What the child and the node share.
+struct capturing {
+    const struct node_process *process;
+    const char *dir;
+    char stem[STEM_BYTES];
+    unsigned missing; // MISSING_*
+};
+
+static void capture_work(void *arg)
 {
-    int status = 0;
-    signal(SIGALRM, SIG_DFL);
-    alarm(CAPTURE_SECONDS);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    status |= report_write(process, dir, stem) ? 0 : STATUS_REPORT;
-    if (process->on_ebb) {
-        status |= ledger_write(process->pid, dir, stem) ? 0 : STATUS_LEDGER;
-        status |= profile_write(process->pid, dir, stem) ? 0 : STATUS_PROFILE;
+    struct capturing *c = arg;
+    const struct node_process *process = c->process;
+    if (report_write(process, c->dir, c->stem)) {
+        c->missing &= ~MISSING_REPORT;
     }
-    _exit(status);
+    if (process->on_ebb && ledger_write(process->pid, c->dir, c->stem)) {
+        c->missing &= ~MISSING_LEDGER;
+    }
+    if (process->on_ebb && profile_write(process->pid, c->dir, c->stem)) {
+        c->missing &= ~MISSING_PROFILE;
+    }
 }
 
 // ---- the ring -----------------------------------------------------------------------------------
@@ -261,31 +266,28 @@ static void capture(struct node *node, const struct node_process *process, const
                     uint64_t used, uint64_t limit)
 {
     const struct node_options *o = node->options;
-    char stem[STEM_BYTES];
+    struct capturing *c = child_memory(sizeof(*c));
     char size[32];
     char size_limit[32];
-    int status = -1;
-    stem_make(process, stem, sizeof(stem));
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        child_run(process, o->capture, stem);
-    }
-    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
+    c->process = process;
+    c->dir = o->capture;
+    c->missing = MISSING_REPORT | (process->on_ebb ? MISSING_LEDGER | MISSING_PROFILE : 0);
+    stem_make(process, c->stem, sizeof(c->stem));
+    child_run(capture_work, c, CAPTURE_SECONDS);
     ring_trim(o->capture, o->capture_keep);
-    int missing = child > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_REPORT;
+    unsigned missing = c->missing;
     cli_warn("node",
              "%s of process %d (%s), verdict %s: %s is %.0f %% of the limit %s; %s %s/%s.*%s%s",
              whose, process->pid, process->name, node_verdict_name(process),
              size_text(used, size, sizeof(size)), 100.0 * (double)used / (double)limit,
              size_text(limit, size_limit, sizeof(size_limit)),
-             missing == 0 ? "captured:" : "captured in part:", o->capture, stem,
-             (missing & STATUS_PROFILE) != 0 ? ", without a profile" : "",
-             (missing & STATUS_LEDGER) != 0 ? ", without a ledger" : "");
-    node->captures_count += (missing & STATUS_REPORT) == 0;
+             missing == 0 ? "captured:" : "captured in part:", o->capture, c->stem,
+             (missing & MISSING_PROFILE) != 0 ? ", without a profile" : "",
+             (missing & MISSING_LEDGER) != 0 ? ", without a ledger" : "");
+    node->captures_count += (missing & MISSING_REPORT) == 0;
     node->capture_failures_count += missing != 0;
     node->captured_at_s = (uint64_t)time(NULL);
+    child_memory_free(c, sizeof(*c));
 }
 
 // Tells whether the share has just been crossed, and lets go when it has been below for long.

@@ -265,6 +265,8 @@ static void itself(FILE *out, const struct node *node, const struct chosen *chos
     single(out, "ebb_node_processes_unlisted", "gauge",
            "Of them: without samples of their own, by --top.",
            (double)(node->count - chosen->processes_count));
+    single(out, "ebb_node_look_failures_total", "counter",
+           "Looks that went wrong: a report of them is welcome.", (double)node->failures_count);
     single(out, "ebb_node_look_seconds", "gauge", "What the last round has cost.",
            (double)cost_ns / (double)NS_PER_S);
     single(out, "ebb_node_budget_seconds", "gauge", "What a round may cost.",

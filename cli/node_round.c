@@ -19,6 +19,8 @@
 #define LOOK_NS_MIN (2 * NS_PER_MS)
 // What a second look may take, where the first one has left something out.
 #define SECOND_NS (500 * NS_PER_MS)
+// A look bounds itself; this is for one that hangs.
+#define LOOK_SECONDS 20
 // A process that takes long is told of on a terminal from here on.
 #define PROGRESS_NS NS_PER_S
 
@@ -175,20 +177,60 @@ static bool cheap_pass(struct node *node)
 
 // ---- looks --------------------------------------------------------------------------------------
 
-static void sample_add(struct node_process *process)
+// What a child that takes samples and its parent share.
+struct sampling {
+    const struct node *node;
+    size_t next; // the process it is at
+    struct {
+        bool taken;
+        struct sample sample;
+    } rows[];
+};
+
+static bool matters_here(const struct node *node, size_t index)
+{
+    return node->processes[index].rss_bytes >= node->options->min_bytes;
+}
+
+static void samples_work(void *arg)
 {
     static struct facts light; // of one that was not looked at yet: its number is enough
-    struct sample sample;
-    light = (struct facts){.pid = process->pid};
+    struct sampling *s = arg;
+    for (; s->next < s->node->count; s->next++) {
+        const struct node_process *process = &s->node->processes[s->next];
+        light.pid = process->pid;
+        s->rows[s->next].taken = matters_here(s->node, s->next) &&
+                                 doctor_sample(process->facts != NULL ? process->facts : &light,
+                                               &s->rows[s->next].sample) == DOCTOR_OK;
+    }
+}
+
+static void sample_add(struct node_process *process, const struct sample *sample)
+{
     if (process->samples == NULL) {
         process->samples = calloc(NODE_SAMPLES, sizeof(*process->samples));
         if (process->samples == NULL) {
             out_of_memory();
         }
     }
-    if (doctor_sample(process->facts != NULL ? process->facts : &light, &sample) == DOCTOR_OK) {
-        process->samples[process->samples_count++ % NODE_SAMPLES] = sample;
+    process->samples[process->samples_count++ % NODE_SAMPLES] = *sample;
+}
+
+static void samples_take(struct node *node)
+{
+    size_t bytes = sizeof(struct sampling) + node->count * sizeof(((struct sampling *)0)->rows[0]);
+    struct sampling *s = child_memory(bytes);
+    s->node = node;
+    // A process at which the child ends has no sample in this round.
+    while (s->next < node->count && !child_run(samples_work, s, LOOK_SECONDS)) {
+        s->rows[s->next++].taken = false;
     }
+    for (size_t i = 0; i < node->count; i++) {
+        if (s->rows[i].taken) {
+            sample_add(&node->processes[i], &s->rows[i].sample);
+        }
+    }
+    child_memory_free(s, bytes);
 }
 
 // The samples in order of time. The first one, taken before anything was known of the process, may
@@ -234,32 +276,70 @@ static void diagnosis_take(struct node_process *process, const struct diagnosis 
     snprintf(process->type, sizeof(process->type), "%s", d->verdicts[0].command);
 }
 
-static void process_look(struct node *node, struct node_process *process, uint64_t budget_ns)
+// What a child that looks and its parent share.
+struct looking {
+    int pid;
+    struct doctor_options how;
+    enum doctor_error error;
+    struct facts facts;
+};
+
+static void look_work(void *arg)
+{
+    struct looking *l = arg;
+    l->error = doctor_look(l->pid, &l->how, &l->facts);
+}
+
+// Says, once for each process, that a look has ended the child that made it.
+static void look_failed(struct node *node, struct node_process *process)
+{
+    node->failures_count++;
+    if (!process->failed) {
+        cli_warn("node", "a look at process %d (%s) failed: its memory is as no look expects it",
+                 process->pid, process->name);
+    }
+    process->failed = true;
+    process->finding = process->refused = false;
+    process->verdicts[0] = (struct node_verdict){VERDICT_UNKNOWN, CONFIDENCE_HIGH, 0};
+    process->verdicts_count = 1;
+    snprintf(process->sentence, sizeof(process->sentence),
+             "%s (PID %d) could not be looked at: its memory is as no look expects it.",
+             process->name, process->pid);
+}
+
+static void process_diagnose(struct node_process *process)
 {
     static struct diagnosis diagnosis;
     struct sample samples[NODE_SAMPLES];
-    const struct doctor_options how = {.budget_ns = budget_ns};
-    if (process->facts == NULL) {
-        process->facts = calloc(1, sizeof(*process->facts));
-        if (process->facts == NULL) {
-            out_of_memory();
-        }
-    }
-    process->trend = (struct trend){0};
-    if (doctor_look(process->pid, &how, process->facts) != DOCTOR_OK) {
-        process->state = NODE_ENDED;
-        return;
-    }
-    process->cost_ns = process->facts->cost_ns;
     size_t count = samples_in_order(process, samples);
     bool series = count >= NODE_SAMPLES_MIN;
-    if (series) {
-        process->trend = trend_of(samples, count);
-    }
+    process->cost_ns = process->facts->cost_ns;
+    process->trend = series ? trend_of(samples, count) : (struct trend){0};
     verdicts_of(process->facts, series ? &process->trend : NULL, &diagnosis);
     diagnosis_take(process, &diagnosis);
-    process->state = NODE_LOOKED;
+}
+
+static void process_look(struct node *node, struct node_process *process, uint64_t budget_ns)
+{
+    struct looking *l = child_memory(sizeof(*l));
+    l->pid = process->pid;
+    l->how = (struct doctor_options){.budget_ns = budget_ns};
+    bool whole = child_run(look_work, l, LOOK_SECONDS);
+    process->state = whole && l->error != DOCTOR_OK ? NODE_ENDED : NODE_LOOKED;
     process->looked_round = node->round;
+    if (!whole) {
+        look_failed(node, process);
+    } else if (l->error == DOCTOR_OK) {
+        if (process->facts == NULL) {
+            process->facts = malloc(sizeof(*process->facts));
+            if (process->facts == NULL) {
+                out_of_memory();
+            }
+        }
+        *process->facts = l->facts;
+        process_diagnose(process);
+    }
+    child_memory_free(l, sizeof(*l));
 }
 
 static uint64_t left_ns(const struct node *node, uint64_t begun_ns)
@@ -321,7 +401,8 @@ static void second_looks(struct node *node, uint64_t begun_ns, bool *shown)
         struct node_process *process = &node->processes[i];
         uint64_t left = left_ns(node, begun_ns);
         if (process->state == NODE_LOOKED && node_verdict_of(process) == VERDICT_UNKNOWN &&
-            !process->refused && left > DOCTOR_BUDGET_NS && left_something(process)) {
+            process->facts != NULL && !process->refused && !process->failed &&
+            left > DOCTOR_BUDGET_NS && left_something(process)) {
             process_look(node, process, min_u64(left, SECOND_NS));
             progress(node, begun_ns, shown);
         }
@@ -341,10 +422,9 @@ bool node_round(struct node *node)
         if (process->rss_bytes < node->options->min_bytes) {
             node->small_count++;
             node->small_bytes += process->rss_bytes;
-        } else {
-            sample_add(process);
         }
     }
+    samples_take(node);
     node->first_ns = clock_now_ns() - begun;
     looks(node, true, begun, &shown);
     looks(node, false, begun, &shown);

@@ -435,7 +435,11 @@ bool glibc_window(struct exam *exam, const struct glibc_heap *heap, const struct
             window_lost(w, end);
         } else {
             size_t count = pieces_walk(w, found, pieces);
-            pieces_emit(w, pieces, count, end);
+            if (count != 0) {
+                pieces_emit(w, pieces, count, end);
+            } else {
+                window_lost(w, end); // the chain breaks where it begins
+            }
         }
     }
     free(pieces);

@@ -5,6 +5,7 @@
   growth    a leak is seen as growth by Debian's Prometheus, which scrapes; the alert at 80 % of the
             limit carries the verdict
   capture   a program on Ebb near its limit: profile, ledger and report, once; the ring
+  child     a look that goes wrong ends its own process; the node goes on
   users     as an ordinary user: what can be known, and a clear line about the rest
   packages  the rules by promtool, the unit by systemd, the manifest as YAML"""
 import gzip
@@ -274,6 +275,39 @@ def test_capture(args):
     say(server.said().splitlines()[1])
 
 
+# ---- a look that goes wrong ---------------------------------------------------------------------
+
+def test_child(args):
+    process = heap(GLIBC, 'pinned', 150)
+    server = Server('--min', '100MiB')
+    children = '/proc/%d/task/%d/children' % (server.process.pid, server.process.pid)
+    if not os.path.exists(children):
+        raise Skip('this kernel does not list children')
+
+    def failed():
+        with open(children) as file:
+            for child in file.read().split():
+                try:
+                    os.kill(int(child), signal.SIGSEGV)
+                except ProcessLookupError:
+                    pass
+    end = time.monotonic() + 40
+    said = 'a look at process %d (glibcheap) failed' % process.pid
+    while said not in server.said():
+        require(time.monotonic() < end, 'no look was hit: %s' % server.said())
+        failed()
+    require(server.process.poll() is None, 'the node has ended')
+    server.wait_rounds(3)
+    require(server.value('ebb_node_look_failures_total') >= 1, 'it is not counted')
+    require(server.said().count(said) == 1, 'it is said again and again')
+
+    def told():
+        return server.value('ebb_node_process_resident_bytes', pid=process.pid, verdict='pinned')
+    sysutil.wait_for(told, 15, 'a verdict afterwards', server.process)
+    server.stop()
+    sysutil.kill(process)
+
+
 # ---- an ordinary user ---------------------------------------------------------------------------
 
 MAPPED = """
@@ -316,8 +350,8 @@ def test_users(args):
     lines = ' '.join(text.split())
     match = re.search(r'cannot tell: (\d+) process', lines)
     require(match, text)
-    require(re.search(r"(All are|It is|\d+ of them, with \S+ [MG]iB, are) other users', or protected: "
-                      r'only root may look into them', lines), text)
+    require(re.search(r"(All are|It is|\d+ of them, with \S+ [MG]iB, are) other users', or "
+                      r'protected: only root may look into them', lines), text)
     sysutil.kill(theirs)
     done = sysutil.run(GLIBC, [sysutil.CMD, 'node', '--min', '36MiB'], before=become(user),
                        check=False)
@@ -446,7 +480,7 @@ def manifest():
 
 
 TESTS = {'cgroup': test_cgroup, 'growth': test_growth, 'capture': test_capture,
-         'users': test_users, 'packages': test_packages}
+         'child': test_child, 'users': test_users, 'packages': test_packages}
 
 
 def test(args):
