@@ -321,6 +321,7 @@ struct sample {
     uint64_t at_ns;
     uint64_t rss_bytes, anon_bytes, shmem_bytes;
     uint64_t live_bytes;       // UINT64_MAX: the target cannot tell
+    bool collected;            // live_bytes holds garbage until the next collection
     uint64_t goroutines_count; // UINT64_MAX: the same
     uint64_t cgroup_bytes;     // usage; UINT64_MAX: none
     uint64_t cpu_ns;

@@ -445,6 +445,20 @@ EBB_TEST(trend, live_bytes_where_they_are_known)
     cr_assert(t.shape == TREND_PLATEAU && t.last_bytes == 50 * MIB);
 }
 
+EBB_TEST(trend, garbage_is_no_slope)
+{
+    line(200 * MIB, 0, 0, 0);
+    for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
+        samples[i].live_bytes = 50 * MIB + i * MIB / 2;
+        samples[i].collected = true;
+    }
+    cr_assert(trend_of(samples, ARRAY_COUNT(samples)).shape == TREND_WAVE);
+    for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
+        samples[i].anon_bytes += i * MIB / 2;
+    }
+    cr_assert(trend_of(samples, ARRAY_COUNT(samples)).shape == TREND_SLOPE);
+}
+
 EBB_TEST(verdicts, growth)
 {
     process_make("grows");
