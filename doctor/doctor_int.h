@@ -37,8 +37,10 @@ struct exam {
     struct facts *facts;
     const struct doctor_options *options;
     struct ledger_reader reader; // of the process's memory
-    uint64_t deadline_ns; // of this thread's processor time: on a busy machine an answer counts more
-    struct vma *vmas; // by address
+    uint64_t
+        deadline_ns;     // of this thread's processor time: on a busy machine an answer counts more
+    uint64_t reserve_ns; // of it, kept for counting pages until they are counted
+    struct vma *vmas;    // by address
     size_t vmas_count, vmas_cap;
     struct name_block *names;   // memory of the paths
     struct residency residency; // open while `scans`

@@ -346,8 +346,7 @@ static bool walk_all(struct exam *exam, const struct glibc_heap *heap, struct di
     bool readable = true;
     for (size_t i = 0; i < heap->ranges_count && readable; i++) {
         const struct glibc_range *range = &heap->ranges[i];
-        readable =
-            glibc_walk(exam, heap, range, sums_of(division, range));
+        readable = glibc_walk(exam, heap, range, sums_of(division, range));
     }
     return readable;
 }

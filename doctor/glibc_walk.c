@@ -429,17 +429,12 @@ bool glibc_window(struct exam *exam, const struct glibc_heap *heap, const struct
     if (readable) {
         const struct glibc_large *large = large_around(heap, start);
         uint64_t found = large != NULL ? start : chain_find(w);
-        if (large != NULL && large->end >= end) {
-            window_lost(w, end);
-        } else if (found == 0 || found >= end) {
+        bool inside = (large != NULL && large->end >= end) || found == 0 || found >= end;
+        size_t count = inside ? 0 : pieces_walk(w, found, pieces);
+        if (count == 0) {
             window_lost(w, end);
         } else {
-            size_t count = pieces_walk(w, found, pieces);
-            if (count != 0) {
-                pieces_emit(w, pieces, count, end);
-            } else {
-                window_lost(w, end); // the chain breaks where it begins
-            }
+            pieces_emit(w, pieces, count, end);
         }
     }
     free(pieces);
