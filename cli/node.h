@@ -169,8 +169,8 @@ void node_groups_forget(struct node *node);
 // node_grow makes room for one more element than count; ends ebb where there is no memory.
 void *node_grow(void *items, size_t count, size_t *cap, size_t bytes);
 
-// node_child.c. child_run runs work(arg) in a child, for at most so many seconds; true if it came to
-// its end. What it is to leave behind has to be in memory of child_memory, which both share.
+// node_child.c. child_run runs work(arg) in a child, for at most so many seconds; true if it came
+// to its end. What it is to leave behind has to be in memory of child_memory, which both share.
 bool child_run(void (*work)(void *arg), void *arg, unsigned seconds);
 void *child_memory(size_t bytes);
 void child_memory_free(void *memory, size_t bytes);
