@@ -328,6 +328,49 @@ struct sample {
 };
 enum doctor_error doctor_sample(const struct facts *facts, struct sample *sample);
 
+// ---- finding processes
+// ---------------------------------------------------------------------------
+
+#define CONTAINER_ID_BYTES 72
+#define CONTAINER_NAME_BYTES 256
+// What /proc/PID/cgroup tells about a container.
+struct container {
+    char id[CONTAINER_ID_BYTES];      // 12 to 64 hexadecimal digits, or a name; "" if in none
+    char pod_uid[CONTAINER_ID_BYTES]; // of Kubernetes, with dashes; "" if in none
+};
+// container_parse reads the text of /proc/PID/cgroup. Pure; false if it names no container.
+bool container_parse(const char *text, size_t len, struct container *out);
+
+#define FOUND_HOW_BYTES 512
+struct found {
+    int *pids; // in order
+    size_t count, cap;
+    char how[FOUND_HOW_BYTES]; // a clause: by what they were found, or what was tried in vain
+};
+// find_* list processes; those that end meanwhile may still be in the list. root stands in front of
+// /proc, /sys, /var and /run, for tests; NULL: "". false, with `how` set, if none was found or
+// memory is out. The list is found_free's to free, in any case; it may be filled again.
+//   find_all        every process but threads of the kernel
+//   find_cgroup     of a cgroup and all below it: its directory, its name as in /proc/PID/cgroup,
+//                   or the last part of that, "nginx.service"
+//   find_container  by name, POD/NAME, or the first 6 digits or more of the ID
+//   find_pod        of Kubernetes, by name or UID
+bool find_all(const char *root, struct found *out);
+bool find_cgroup(const char *root, const char *path, struct found *out);
+bool find_container(const char *root, const char *name, struct found *out);
+bool find_pod(const char *root, const char *name, struct found *out);
+void found_free(struct found *out);
+
+// container_names looks up what a container is called, in the files of the engine that runs it; pid
+// is a process in it. "" where nobody says.
+struct container_names {
+    char name[CONTAINER_NAME_BYTES];
+    char pod[CONTAINER_NAME_BYTES];
+    const char *source; // "docker", "containerd", "CRI-O", "podman", "environment"; NULL: nobody
+};
+void container_names(const char *root, const struct container *container, int pid,
+                     struct container_names *out);
+
 // ---- account ------------------------------------------------------------------------------------
 
 enum account_row {
