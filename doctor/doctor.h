@@ -299,6 +299,7 @@ const struct facts_heap *facts_heap_const(const struct facts *facts, enum heap_k
 struct doctor_options {
     uint64_t budget_ns; // of processor time; 0: DOCTOR_BUDGET_NS
     bool exact;         // whatever it costs
+    bool asks_cgroup;   // the cgroup was named, so what is in it matters
     const char *root;   // in front of /proc and /sys, for tests; NULL: ""
 };
 
@@ -328,8 +329,7 @@ struct sample {
 };
 enum doctor_error doctor_sample(const struct facts *facts, struct sample *sample);
 
-// ---- finding processes
-// ---------------------------------------------------------------------------
+// ---- finding processes --------------------------------------------------------------------------
 
 #define CONTAINER_ID_BYTES 72
 #define CONTAINER_NAME_BYTES 256
