@@ -21,16 +21,17 @@
 
 struct doctor_input {
     const char *pid;
-    bool json, verbose, exact;
+    bool json, verbose, exact, scan;
     uint64_t for_ns;
     uint64_t budget_ns;
 };
 
-enum { KEY_FOR = 256, KEY_EXACT, KEY_BUDGET };
+enum { KEY_FOR = 256, KEY_EXACT, KEY_SCAN, KEY_BUDGET };
 
 static const struct argp_option options[] = {
     {"for", KEY_FOR, "TIME", 0, "Watch it so long, 30s or 5m: tells slope, wave and plateau", 0},
     {"exact", KEY_EXACT, NULL, 0, "Read what costs more than the budget too", 0},
+    {"scan", KEY_SCAN, NULL, 0, "Look for blocks that no pointer leads to, in a heap of any size", 0},
     {"budget", KEY_BUDGET, "MS", 0, "Look for at most so many milliseconds (80)", 0},
     {"verbose", 'v', NULL, 0, "Show each source with what it cost", 0},
     {"json", 'j', NULL, 0, "Print as JSON", 0},
@@ -66,6 +67,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_EXACT:
         input->exact = true;
+        return 0;
+    case KEY_SCAN:
+        input->scan = true;
         return 0;
     case KEY_FOR:
         if (!duration_parse(arg, &input->for_ns)) {
@@ -222,7 +226,8 @@ static void sites_compare(const struct facts *before, struct facts *after)
 static enum doctor_error examine(int pid, const struct doctor_input *input, struct examination *out)
 {
     static struct sample samples[SAMPLES_MAX];
-    const struct doctor_options how = {.budget_ns = input->budget_ns, .exact = input->exact};
+    const struct doctor_options how = {
+        .budget_ns = input->budget_ns, .exact = input->exact, .scan = input->scan};
     enum doctor_error error = doctor_look(pid, &how, &out->facts);
     out->for_ns = input->for_ns;
     if (error != DOCTOR_OK || input->for_ns == 0) {

@@ -86,6 +86,10 @@ bool vma_cut(struct exam *exam, uint64_t addr);
 // vma_claim gives a vma to a heap.
 void vma_claim(struct exam *exam, struct vma *vma, size_t heap_index);
 void vmas_free(struct exam *exam);
+// maps_gaps visits what is mapped now and can be written, but is in no vma, in order of address. 0
+// or a negative errno.
+typedef void maps_visit(void *arg, uint64_t start, uint64_t end);
+long maps_gaps(const struct exam *exam, maps_visit *visit, void *arg);
 // vma_is_anonymous tells private memory without a file that can be written.
 bool vma_is_anonymous(const struct vma *vma);
 
@@ -117,5 +121,6 @@ void evidence_go_divide(struct exam *exam);
 void evidence_glibc_divide(struct exam *exam);
 void glibc_free(struct exam *exam);
 void evidence_allocators_divide(struct exam *exam);
+void evidence_reach(struct exam *exam);
 
 #endif

@@ -49,6 +49,8 @@ struct walker {
     const struct glibc_heap *heap;
     const struct glibc_range *range;
     struct glibc_sums *sums;
+    glibc_visit *visit; // or NULL
+    void *arg;
     uint64_t start, end; // of the segment
     uint64_t resident[SEGMENT_PAGES / 64];
     char *buf;
@@ -264,6 +266,9 @@ static bool chunks_walk(struct walker *w)
             w->free_from = free ? at : 0;
         }
         w->sums->chunks_count++;
+        if (w->visit != NULL) {
+            w->visit(w->arg, at, size, free);
+        }
         w->next = at + size;
     }
     return true;
@@ -310,25 +315,22 @@ static void segment_walk(struct walker *w)
     }
 }
 
-bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
-                uint64_t start, uint64_t end, struct glibc_sums *sums)
+// Walks [start, end) of the range that w is set up for.
+static bool walk(const struct walker *set_up, uint64_t start, uint64_t end)
 {
-    struct walker *w = calloc(1, sizeof(*w));
+    struct walker *w = malloc(sizeof(*w));
     char *buf = malloc(SEGMENT_BYTES);
     bool readable = w != NULL && buf != NULL;
     if (readable) {
-        *w = (struct walker){.exam = exam,
-                             .heap = heap,
-                             .range = range,
-                             .sums = sums,
-                             .buf = buf,
-                             .remote_left = REMOTE_READS_MAX};
+        *w = *set_up;
+        w->buf = buf;
+        w->remote_left = REMOTE_READS_MAX;
     }
     for (uint64_t at = align_down(start, 4 * KIB); readable && at < end;) {
         uint64_t stop = min_u64(at + SEGMENT_BYTES, align_up(end, 4 * KIB));
         readable = segment_load(w, at, stop);
         if (readable) {
-            if (at < range->start) {
+            if (at < w->range->start) {
                 w->start = at; // the state of the arena lies before its first chunk
             }
             segment_walk(w);
@@ -338,4 +340,24 @@ bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct g
     free(buf);
     free(w);
     return readable;
+}
+
+bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                uint64_t start, uint64_t end, struct glibc_sums *sums)
+{
+    const struct walker w = {.exam = exam, .heap = heap, .range = range, .sums = sums};
+    return walk(&w, start, end);
+}
+
+bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap,
+                  const struct glibc_range *range, glibc_visit *each, void *arg)
+{
+    struct glibc_sums sums = {0};
+    const struct walker w = {.exam = exam,
+                             .heap = heap,
+                             .range = range,
+                             .sums = &sums,
+                             .visit = each,
+                             .arg = arg};
+    return walk(&w, range->start, range->end);
 }
