@@ -86,8 +86,8 @@ bool vma_cut(struct exam *exam, uint64_t addr);
 // vma_claim gives a vma to a heap.
 void vma_claim(struct exam *exam, struct vma *vma, size_t heap_index);
 void vmas_free(struct exam *exam);
-// maps_gaps visits what is mapped now and can be written, but is in no vma, in order of address. 0
-// or a negative errno.
+// maps_gaps visits what can be read and written now but lies in no vma that could, in order of
+// address. 0 or a negative errno.
 typedef void maps_visit(void *arg, uint64_t start, uint64_t end);
 long maps_gaps(const struct exam *exam, maps_visit *visit, void *arg);
 // vma_is_anonymous tells private memory without a file that can be written.

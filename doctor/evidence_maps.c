@@ -297,11 +297,14 @@ long maps_gaps(const struct exam *exam, maps_visit *visit, void *arg)
         const struct vma *last = exam->vmas + exam->vmas_count;
         const struct vma *vma = exam->vmas + vma_behind(exam, m.start);
         for (uint64_t at = m.start; at < m.end; vma++) {
-            uint64_t stop = vma < last ? min_u64(vma->start, m.end) : m.end;
+            // What was closed when it was read, and is open now, is a gap too.
+            bool open = vma < last && vma->perms[0] == 'r' && vma->perms[1] == 'w';
+            uint64_t next = vma < last ? vma->end : m.end;
+            uint64_t stop = min_u64(open ? vma->start : next, m.end);
             if (stop > at) {
                 visit(arg, at, stop);
             }
-            at = vma < last ? max_u64(vma->end, at) : m.end;
+            at = max_u64(next, at);
         }
     }
     close((int)fd);

@@ -87,8 +87,28 @@ static uint64_t read_bytes(const struct exam *exam)
     return bytes;
 }
 
+static void closed_look(void *arg, uint64_t start, uint64_t end, unsigned flags)
+{
+    struct pass *pass = arg;
+    uint64_t word;
+    (void)end;
+    (void)flags;
+    if (pass->error == 0) {
+        pass->error = exam_read(pass->exam, &word, start, sizeof(word));
+    }
+}
+
+// Closed memory with pages may have been opened since the mappings were read: an arena grows so.
+static bool is_closed(struct exam *exam, const struct vma *vma)
+{
+    struct pass pass = {.exam = exam};
+    exam->residency.files = false;
+    return residency_scan(&exam->residency, vma->start, vma->end, closed_look, &pass) != 0 ||
+           pass.error != 0;
+}
+
 // hidden_why says what of the memory cannot be looked at, so that nothing can be called lost.
-static const char *hidden_why(const struct exam *exam)
+static const char *hidden_why(struct exam *exam)
 {
     if (exam->facts->process.swap_bytes != 0) {
         return "part of it is in swap, where pointers are not seen unless it is brought back";
@@ -101,7 +121,7 @@ static const char *hidden_why(const struct exam *exam)
         if (is_huge_file(vma)) {
             return "it has memory of hugetlbfs, which is not read";
         }
-        if (vma->perms[0] != 'r' && root_bytes(vma) != 0) {
+        if (vma->perms[0] != 'r' && root_bytes(vma) != 0 && is_closed(exam, vma)) {
             return "part of its memory is closed to reading";
         }
     }
@@ -233,7 +253,8 @@ static void memory_feed(struct pass *pass)
         const struct vma *vma = &exam->vmas[i];
         // A copy made since the pages were counted is of a page that could be written then, too.
         bool writable = vma->perms[1] == 'w' && vma->perms[3] == 'p';
-        if (root_bytes(vma) == 0 && !(writable && vma->place != PLACE_SPECIAL)) {
+        if ((root_bytes(vma) == 0 && !(writable && vma->place != PLACE_SPECIAL)) ||
+            vma->perms[0] != 'r') {
             continue;
         }
         uint64_t start = vma->start;

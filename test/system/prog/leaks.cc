@@ -33,8 +33,8 @@ struct node {
 };
 
 static const size_t node_bytes = sizeof(node);
-static node *head;
-static void *kept;
+static node *volatile head;
+static void *volatile kept;
 static std::unordered_map<uint64_t, std::string> *table;
 static thread_local node *own;
 static pthread_barrier_t ready;
@@ -142,7 +142,7 @@ static void *grows(void *)
     node **array = static_cast<node **>(calloc(cap, sizeof(*array)));
     for (size_t i = 0; head != nullptr && i < cap; i++) {
         array[i] = head;
-        head = head->next;
+        head = array[i]->next;
         array[i]->next = nullptr;
     }
     for (;; cap += 4096) {
