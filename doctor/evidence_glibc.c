@@ -405,7 +405,7 @@ static void part_add(struct facts_heap *out, const struct glibc_sums *sums, uint
     out->pinned_bytes += scaled(sums->pinned_bytes, seen, resident);
 }
 
-static void division_note(struct exam *exam, const struct glibc_heap *heap,
+static void division_note(struct exam *exam, struct glibc_heap *heap,
                           const struct division *division, struct facts_heap *out)
 {
     uint64_t main = arena_bytes(exam, heap, true);
@@ -427,8 +427,11 @@ static void division_note(struct exam *exam, const struct glibc_heap *heap,
         double half = 1.96 * sqrt((variance > 0 ? variance : 0) / n) + 1 / n;
         out->error_bytes = (uint64_t)(half * (double)(main + others));
     }
+    uint64_t chunks = division->main.chunks_count + division->others.chunks_count;
+    heap->chunks_count =
+        scaled(chunks, division->main.seen_bytes + division->others.seen_bytes, main + others);
     snprintf(out->note, sizeof(out->note), "%llu chunks looked at%s.",
-             (unsigned long long)(division->main.chunks_count + division->others.chunks_count),
+             (unsigned long long)chunks,
              division->windows != 0 ? ", a sample" : "");
 }
 
@@ -463,7 +466,7 @@ void evidence_glibc_divide(struct exam *exam)
                    "no chain of chunks in %llu of %llu KiB", (unsigned long long)(lost / KIB),
                    (unsigned long long)((lost + seen) / KIB));
     } else {
-        division_note(exam, heap, &division, out);
+        division_note(exam, exam->glibc, &division, out);
         source_end(exam, SOURCE_GLIBC, begun, SOURCE_READ, NULL);
     }
 }

@@ -43,8 +43,13 @@
 #define HEAP_BYTES_MIN (16 * MIB)
 #define READ_BYTES_MAX (64 * MIB)
 #define READ_BYTES_MAX_SCAN (8 * GIB)
+// Measured: 0.7 ms for each MiB that is read, twice where it is the heap, and for each block what
+// its pointers cost.
 #define COST_NS_PER_MIB (UINT64_C(700) * NS_PER_US)
+#define COST_NS_PER_CHUNK 150
 #define COST_NS_PER_THREAD (UINT64_C(60) * NS_PER_US)
+// The cost of a piece that is read before the clock is looked at again.
+#define PIECE_COST_NS (UINT64_C(500) * NS_PER_US)
 #define BUF_BYTES (256 * KIB)
 #define PASSES_MAX 3
 #define PAUSE_NS (UINT64_C(100) * NS_PER_MS)
@@ -220,7 +225,10 @@ static void resident_feed(void *arg, uint64_t start, uint64_t end, unsigned flag
     if ((flags & RESIDENT_FILE) != 0 && pass->exam->residency.files) {
         return;
     }
-    for (uint64_t bytes; start < end; start += bytes) {
+    for (uint64_t bytes; start < end && pass->error == 0; start += bytes) {
+        if (!pass->exam->options->scan && !exam_affords(pass->exam, PIECE_COST_NS)) {
+            pass->error = -ETIME;
+        }
         bytes = min_u64(end - start, BUF_BYTES);
         piece_feed(pass, start, bytes);
     }
@@ -355,7 +363,7 @@ static size_t passes_run(struct exam *exam, struct pass *pass, uint64_t begun)
         *pass = (struct pass){.exam = exam, .buf = buf, .first = passes == 0};
         if (!pass_run(pass)) {
             free(lost.all);
-            return 0;
+            return pass->error == -ETIME ? passes : 0;
         }
         if (passes != 0) {
             reach_excuse(&pass->reach, lost.all, lost.count);
@@ -373,12 +381,17 @@ static size_t passes_run(struct exam *exam, struct pass *pass, uint64_t begun)
     return passes;
 }
 
+static uint64_t cost_of(const struct exam *exam, uint64_t bytes)
+{
+    return bytes / MIB * COST_NS_PER_MIB + exam->glibc->chunks_count * COST_NS_PER_CHUNK +
+           exam->facts->process.threads_count * COST_NS_PER_THREAD;
+}
+
 // Whether there is something to look at, and it may be looked at; says why not.
 static bool affordable(struct exam *exam, uint64_t begun, uint64_t bytes)
 {
     const struct facts_heap *heap = facts_heap_const(exam->facts, HEAP_GLIBC);
-    uint64_t cost_ns = bytes / MIB * COST_NS_PER_MIB +
-                       exam->facts->process.threads_count * COST_NS_PER_THREAD;
+    uint64_t cost_ns = cost_of(exam, bytes);
     const char *hidden = hidden_why(exam);
     if (!exam->options->scan && heap->divided && heap->live_bytes < HEAP_BYTES_MIN) {
         return false;
@@ -419,10 +432,12 @@ void evidence_reach(struct exam *exam)
                    passes == 1 ? "pass" : "passes",
                    (unsigned long long)(exam->facts->reach.read_bytes / MIB),
                    passes == 1 && pass.still ? ", while nothing ran" : "");
-    } else if (passes != 0) {
+    } else if (passes != 0 || pass.error == -ETIME) {
         source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT,
-                   "it runs meanwhile, so a second pass is needed, for which there was no time: "
-                   "--scan");
+                   "%s: --scan",
+                   passes != 0 ? "it runs meanwhile, so a second pass is needed, for which there "
+                                 "was no time"
+                               : "it took longer than the budget");
     } else {
         source_error(exam, SOURCE_REACH, begun, pass.buf == NULL ? -ENOMEM : pass.error);
     }

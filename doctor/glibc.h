@@ -49,6 +49,7 @@ struct glibc_heap {
     bool main_known;
     struct glibc_large large[GLIBC_LARGE_MAX];
     size_t large_count;
+    uint64_t chunks_count; // estimated by the division; 0: not known
     bool mangled; // links of free lists are masked with their own address: 2.32 and later
 };
 

@@ -21,9 +21,10 @@
 //   -> reach_excuse -> reach_sum.
 //
 // Why this way
-//   16 bytes for a block, 1 for its state, 4 for the worklist, 4 for each pointer, 4 for each page:
-//   a fifth of the heap at 100 bytes for each block. A copy of the heap would be all of it, and to
-//   read block by block through the kernel costs 1 us for each.
+//   16 bytes for a block, 1 for its state, 4 for the worklist, 4 for each pointer, 16 for each KiB:
+//   a quarter of the heap at 100 bytes for each block. A copy of the heap would be all of it, and to
+//   read block by block through the kernel costs 1 us for each. Cells find a block with two cache
+//   misses where a search among sorted ones has seven.
 //
 // Go       runtime/mgcmark.go (scanobject, greyobject); there the heap itself knows its blocks.
 // Tests    test/unit/reach_test.c  test/system/doctor_leak.py
@@ -50,8 +51,16 @@ struct reach_block {
 
 struct reach_piece {
     uint64_t start, end;
-    size_t page_index;  // of its first page in pages
+    size_t cell_index;  // of its first cell
     size_t block_index; // of its first block
+};
+
+// What begins in one KiB of a piece.
+#define REACH_CELL_BYTES ((uint64_t)1024)
+struct reach_cell {
+    uint64_t bits;  // for each unit: a block begins there
+    uint32_t count; // of blocks that begin before this cell, in all pieces
+    bool resident;
 };
 
 struct reach {
@@ -60,9 +69,8 @@ struct reach {
     size_t count, cap;
     struct reach_piece *pieces;
     size_t pieces_count, pieces_cap;
-    uint32_t *pages; // for each page of the pieces: the last block that begins at or before it
-    uint8_t *resident;
-    size_t pages_count;
+    struct reach_cell *cells;
+    size_t cells_count;
     uint32_t *edges;
     size_t edges_count, edges_cap;
     uint32_t *work;

@@ -42,9 +42,9 @@ void reach_piece_begin(struct reach *reach, uint64_t start, uint64_t end)
     if (start >= end) {
         return;
     }
-    pieces[reach->pieces_count++] = (struct reach_piece){start, end, reach->pages_count, 0};
+    pieces[reach->pieces_count++] = (struct reach_piece){start, end, reach->cells_count, 0};
     pieces[reach->pieces_count - 1].block_index = reach->count;
-    reach->pages_count += (size_t)((end - start) / PAGE_BYTES);
+    reach->cells_count += (size_t)((end - start) / REACH_CELL_BYTES);
 }
 
 void reach_block_add(struct reach *reach, uint64_t start, uint64_t size_bytes, uint8_t flags)
@@ -54,7 +54,8 @@ void reach_block_add(struct reach *reach, uint64_t start, uint64_t size_bytes, u
     const struct reach_piece *piece =
         reach->pieces_count == 0 ? NULL : &reach->pieces[reach->pieces_count - 1];
     if (reach->failed || piece == NULL || start < max_u64(behind, piece->start) ||
-        start + size_bytes > piece->end + REACH_UNIT || size_bytes < REACH_UNIT) {
+        start + size_bytes > piece->end + REACH_UNIT || size_bytes < REACH_UNIT ||
+        start % REACH_UNIT != 0) {
         return;
     }
     size_t cap = reach->cap;
@@ -75,32 +76,32 @@ void reach_block_add(struct reach *reach, uint64_t start, uint64_t size_bytes, u
     states[reach->count++] = flags;
 }
 
-// The last block at or before each page, for one piece; its first where there is none.
-static void pages_fill(struct reach *reach, const struct reach_piece *piece, size_t end_index)
+// Which blocks begin in the cells of a piece; `end_index` is behind its last one.
+static void cells_fill(struct reach *reach, const struct reach_piece *piece, size_t end_index)
 {
     size_t at = piece->block_index;
-    size_t count = (size_t)((piece->end - piece->start) / PAGE_BYTES);
+    size_t count = (size_t)((piece->end - piece->start) / REACH_CELL_BYTES);
     for (size_t i = 0; i < count; i++) {
-        uint64_t addr = piece->start + i * PAGE_BYTES;
-        while (at + 1 < end_index && reach->blocks[at + 1].start <= addr) {
-            at++;
+        struct reach_cell *cell = &reach->cells[piece->cell_index + i];
+        uint64_t start = piece->start + i * REACH_CELL_BYTES;
+        cell->count = (uint32_t)at;
+        for (; at < end_index && reach->blocks[at].start < start + REACH_CELL_BYTES; at++) {
+            cell->bits |= UINT64_C(1) << ((reach->blocks[at].start - start) / REACH_UNIT);
         }
-        reach->pages[piece->page_index + i] = (uint32_t)at;
     }
 }
 
 void reach_index(struct reach *reach)
 {
-    reach->pages = malloc((reach->pages_count + 1) * sizeof(*reach->pages));
-    reach->resident = calloc(reach->pages_count / 8 + 1, 1);
+    reach->cells = calloc(reach->cells_count + 1, sizeof(*reach->cells));
     reach->work = malloc((reach->count + 1) * sizeof(*reach->work));
-    if (reach->failed || reach->pages == NULL || reach->resident == NULL || reach->work == NULL) {
+    if (reach->failed || reach->cells == NULL || reach->work == NULL) {
         reach->failed = true;
         return;
     }
     for (size_t i = 0; i < reach->pieces_count; i++) {
         bool last = i + 1 == reach->pieces_count;
-        pages_fill(reach, &reach->pieces[i],
+        cells_fill(reach, &reach->pieces[i],
                    last ? reach->count : reach->pieces[i + 1].block_index);
     }
     if (reach->pieces_count != 0) {
@@ -136,21 +137,14 @@ uint32_t reach_find(const struct reach *reach, uint64_t addr)
     if (piece == NULL) {
         return REACH_NONE;
     }
-    bool last = piece + 1 == reach->pieces + reach->pieces_count;
-    size_t end = last ? reach->count : piece[1].block_index;
-    size_t page = piece->page_index + (size_t)((addr - piece->start) / PAGE_BYTES);
-    size_t low = reach->pages[page];
-    size_t page_end = piece->page_index + (size_t)((piece->end - piece->start) / PAGE_BYTES);
-    size_t high = page + 1 < page_end ? min_size(reach->pages[page + 1] + 1, end) : end;
-    while (high - low > 1 && low < high) {
-        size_t middle = (low + high) / 2;
-        if (reach->blocks[middle].start <= addr) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    return low < end && holds(&reach->blocks[low], addr) ? (uint32_t)low : REACH_NONE;
+    uint64_t offset = addr - piece->start;
+    const struct reach_cell *cell =
+        &reach->cells[piece->cell_index + (size_t)(offset / REACH_CELL_BYTES)];
+    unsigned unit = (unsigned)(offset % REACH_CELL_BYTES / REACH_UNIT);
+    uint64_t before = cell->bits & (UINT64_MAX >> (63 - unit));
+    size_t behind = cell->count + (size_t)__builtin_popcountll(before);
+    bool within = behind > piece->block_index && holds(&reach->blocks[behind - 1], addr);
+    return within ? (uint32_t)(behind - 1) : REACH_NONE;
 }
 
 // ---- words --------------------------------------------------------------------------------------
@@ -220,9 +214,9 @@ static void resident_set(struct reach *reach, uint64_t addr, uint64_t bytes)
     if (piece == NULL) {
         return;
     }
-    size_t first = piece->page_index + (size_t)((addr - piece->start) / PAGE_BYTES);
-    for (size_t i = first; i < first + bytes / PAGE_BYTES && i < reach->pages_count; i++) {
-        reach->resident[i / 8] |= (uint8_t)(1U << (i % 8));
+    size_t first = piece->cell_index + (size_t)((addr - piece->start) / REACH_CELL_BYTES);
+    for (size_t i = first; i < first + bytes / REACH_CELL_BYTES && i < reach->cells_count; i++) {
+        reach->cells[i].resident = true;
     }
 }
 
@@ -273,8 +267,7 @@ void reach_free(struct reach *reach)
     free(reach->blocks);
     free(reach->flags);
     free(reach->pieces);
-    free(reach->pages);
-    free(reach->resident);
+    free(reach->cells);
     free(reach->edges);
     free(reach->work);
     *reach = (struct reach){0};

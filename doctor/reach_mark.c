@@ -13,7 +13,6 @@
 
 #include "reach.h"
 
-#define PAGE_BYTES (4 * KIB)
 // Sizes below are counted in a table, those above are sorted: 1 MiB and more.
 #define COMMON_UNITS 65536
 
@@ -96,11 +95,6 @@ void reach_excuse(struct reach *reach, const struct reach_key *keys, size_t coun
 
 // ---- sums ---------------------------------------------------------------------------------------
 
-static bool page_resident(const struct reach *reach, size_t page)
-{
-    return page < reach->pages_count && (reach->resident[page / 8] >> (page % 8) & 1) != 0;
-}
-
 // The resident bytes of a block, which lies in the piece.
 static uint64_t resident_bytes(const struct reach *reach, const struct reach_piece *piece,
                                const struct reach_block *block)
@@ -108,9 +102,9 @@ static uint64_t resident_bytes(const struct reach *reach, const struct reach_pie
     uint64_t bytes = 0;
     uint64_t end = min_u64(block->start + block->units * REACH_UNIT, piece->end);
     for (uint64_t at = block->start; at < end;) {
-        uint64_t stop = min_u64(align_down(at, PAGE_BYTES) + PAGE_BYTES, end);
-        size_t page = piece->page_index + (size_t)((at - piece->start) / PAGE_BYTES);
-        bytes += page_resident(reach, page) ? stop - at : 0;
+        uint64_t stop = min_u64(align_down(at, REACH_CELL_BYTES) + REACH_CELL_BYTES, end);
+        size_t cell = piece->cell_index + (size_t)((at - piece->start) / REACH_CELL_BYTES);
+        bytes += reach->cells[cell].resident ? stop - at : 0;
         at = stop;
     }
     return bytes;
