@@ -50,6 +50,10 @@ bool rule_leak(const struct patient *p, struct verdict *v)
              "%s leaks: %s in %llu blocks that no pointer in the process leads to.", p->who,
              SIZE(v->bytes), (unsigned long long)reach->unreachable_count);
     leak_because(reach, v);
+    if (p->trend != NULL && p->trend->shape == TREND_SLOPE) {
+        verdict_because(v, "%s grows by %s each minute.", p->trend->of,
+                        SIZE((uint64_t)(p->trend->slope_bytes_per_s * 60)));
+    }
     v->confidence = CONFIDENCE_MEDIUM;
     if (!matters(v->bytes - reach->held_bytes, p->account->rss_bytes, 5)) {
         v->confidence = CONFIDENCE_LOW;
@@ -111,6 +115,13 @@ bool rule_growth(const struct patient *p, struct verdict *v)
     double age_s = (double)f->process.age_ns / (double)NS_PER_S;
     double since_start = t->slope_bytes_per_s * age_s;
     uint64_t held = rows[ROW_LIVE] + rows[ROW_UNDIVIDED] + rows[ROW_NATIVE] + rows[ROW_SHMEM];
+    // What nothing leads to is a leak, which has a rule of its own.
+    uint64_t lost = f->reach.known ? min_u64(f->reach.unreachable_bytes, held) : 0;
+    held -= lost;
+    since_start -= (double)lost;
+    if (lost != 0 && (since_start <= 0 || !matters(held, p->account->rss_bytes, 5))) {
+        return false;
+    }
     v->bytes = since_start >= (double)held ? held : (uint64_t)since_start;
     v->confidence = t->span_ns >= 30 * NS_PER_S ? CONFIDENCE_HIGH : CONFIDENCE_MEDIUM;
     double minute = t->slope_bytes_per_s * 60;
