@@ -18,20 +18,21 @@
 #define SAMPLES_MAX 600
 #define FOR_MAX_S 86400
 #define BUDGET_MAX_MS 600000
-// Whoever watches a process has the second that a scan of so much memory takes.
-#define SCAN_RSS_BYTES GIB
 
 struct doctor_input {
     const char *pid;
-    bool json, verbose, exact, scan;
+    const char *verify; // a file
+    bool json, verbose, exact, scan, apply;
     uint64_t for_ns;
     uint64_t budget_ns;
 };
 
-enum { KEY_FOR = 256, KEY_EXACT, KEY_SCAN, KEY_BUDGET };
+enum { KEY_FOR = 256, KEY_EXACT, KEY_SCAN, KEY_BUDGET, KEY_APPLY, KEY_VERIFY };
 
 static const struct argp_option options[] = {
     {"for", KEY_FOR, "TIME", 0, "Watch it so long, 30s or 5m: tells slope, wave and plateau", 0},
+    {"apply", KEY_APPLY, NULL, 0, "Do what Ebb can do by itself, and look again", 0},
+    {"verify", KEY_VERIFY, "FILE", 0, "Compare with a report that --json has saved", 0},
     {"exact", KEY_EXACT, NULL, 0, "Read what costs more than the budget too", 0},
     {"scan", KEY_SCAN, NULL, 0, "Look for blocks that no pointer leads to, in a heap of any size", 0},
     {"budget", KEY_BUDGET, "MS", 0, "Look for at most so many milliseconds (80)", 0},
@@ -73,6 +74,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_SCAN:
         input->scan = true;
         return 0;
+    case KEY_APPLY:
+        input->apply = true;
+        return 0;
+    case KEY_VERIFY:
+        input->verify = arg;
+        return 0;
     case KEY_FOR:
         if (!duration_parse(arg, &input->for_ns)) {
             cli_fail("doctor", "--for=%.40s is no time: 30s, 5m or 2h, at most a day", arg);
@@ -109,6 +116,9 @@ const struct argp cmd_doctor_argp = {
     "\vExamples:\n"
     "  ebb doctor 1234\n"
     "  ebb doctor --for 30s 1234            is it a slope, a wave or a plateau?\n"
+    "  ebb doctor --apply 1234              on Ebb: release, switch the policy, look again\n"
+    "  ebb doctor --json 1234 > before.json\n"
+    "  ebb doctor --verify before.json 5678 after it was restarted: did it help?\n"
     "  ebb doctor --json 1234 | jq '.verdicts[0]'\n"
     "\n"
     "Exit status: 0 healthy, 1 a finding, 2 it cannot be told, 3 nothing could be looked at.\n",
@@ -228,8 +238,7 @@ static void sites_compare(const struct facts *before, struct facts *after)
 static enum doctor_error examine(int pid, const struct doctor_input *input, struct examination *out)
 {
     static struct sample samples[SAMPLES_MAX];
-    struct doctor_options how = {
-        .budget_ns = input->budget_ns, .exact = input->exact, .scan = input->scan};
+    const struct doctor_options how = {.budget_ns = input->budget_ns, .exact = input->exact};
     enum doctor_error error = doctor_look(pid, &how, &out->facts);
     out->for_ns = input->for_ns;
     if (error != DOCTOR_OK || input->for_ns == 0) {
@@ -242,12 +251,27 @@ static enum doctor_error examine(int pid, const struct doctor_input *input, stru
     if (count == 0) {
         return DOCTOR_ENDED;
     }
-    how.scan = how.scan || before.process.rss_bytes <= SCAN_RSS_BYTES;
     error = doctor_look(pid, &how, &out->facts);
     sites_compare(&before, &out->facts);
     struct trend trend = trend_of(samples, count);
     verdicts_of(&out->facts, &trend, &out->diagnosis);
     return error;
+}
+
+static int report(const struct doctor_input *input, const struct examination *examination)
+{
+    if (!input->json) {
+        doctor_text(examination, input->verbose);
+        return (int)doctor_status_of(&examination->diagnosis);
+    }
+    json_t *root = doctor_json(examination);
+    if (root == NULL) {
+        return fail_error(examination->facts.pid, &examination->facts, DOCTOR_NO_MEMORY);
+    }
+    json_dumpf(root, stdout, JSON_INDENT(2));
+    fputc('\n', stdout);
+    json_decref(root);
+    return (int)doctor_status_of(&examination->diagnosis);
 }
 
 int cmd_doctor(const struct command *self, int argc, char **argv)
@@ -270,16 +294,23 @@ int cmd_doctor(const struct command *self, int argc, char **argv)
     if (error != DOCTOR_OK) {
         return fail_error(pid, &examination.facts, error);
     }
-    if (input.json) {
-        json_t *root = doctor_json(&examination);
-        if (root == NULL) {
-            return fail_error(pid, &examination.facts, DOCTOR_NO_MEMORY);
+    if (input.apply) {
+        static struct examination before;
+        before = examination;
+        enum apply_result result = doctor_apply(&before);
+        if (result == APPLY_FAILED) {
+            return DOCTOR_FAILED;
         }
-        json_dumpf(root, stdout, JSON_INDENT(2));
-        fputc('\n', stdout);
-        json_decref(root);
-    } else {
-        doctor_text(&examination, input.verbose);
+        error = result == APPLY_DONE ? examine(pid, &input, &examination) : DOCTOR_OK;
+        if (error != DOCTOR_OK) {
+            return fail_error(pid, &examination.facts, error);
+        }
+        if (result == APPLY_DONE && !input.json) {
+            doctor_compare(&before, &examination);
+        }
     }
-    return (int)doctor_status_of(&examination.diagnosis);
+    if (input.verify != NULL && !doctor_verify(input.verify, &examination)) {
+        return DOCTOR_FAILED;
+    }
+    return report(&input, &examination);
 }

@@ -37,4 +37,13 @@ void doctor_text(const struct examination *examination, bool verbose);
 // doctor_json makes the report as JSON; NULL without memory.
 json_t *doctor_json(const struct examination *examination);
 
+// doctor_apply does what the verdict with a remedy of Ebb's asks for, and waits until RSS rests.
+// What could not be done has been said.
+enum apply_result { APPLY_DONE, APPLY_NOTHING, APPLY_FAILED };
+enum apply_result doctor_apply(const struct examination *examination);
+// doctor_compare prints what was predicted beside what came.
+void doctor_compare(const struct examination *before, const struct examination *after);
+// doctor_verify does so with a report saved by --json; false after it has said why not.
+bool doctor_verify(const char *file, const struct examination *after);
+
 #endif

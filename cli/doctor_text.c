@@ -203,8 +203,12 @@ static void step_heaps(const struct report *r)
 {
     const struct facts *f = &r->e->facts;
     char text[800];
+    bool any = false;
     for (size_t i = 0; i < f->heaps_count; i++) {
         const struct facts_heap *h = &f->heaps[i];
+        if (h->resident_bytes == 0) {
+            continue;
+        }
         char arenas[64] = "";
         if (h->arenas_count > 1) {
             snprintf(arenas, sizeof(arenas), " in %llu arenas",
@@ -221,7 +225,8 @@ static void step_heaps(const struct report *r)
             snprintf(text, sizeof(text), "%s %s: %s%s, not divided. %s", heap_kind_name(h->kind),
                      h->version, SIZE(h->resident_bytes), arenas, h->note);
         }
-        step(r, i == 0 ? "kept by the heap" : "", text);
+        step(r, any ? "" : "its heap", text);
+        any = true;
     }
     if (f->go.memory_known) {
         snprintf(text, sizeof(text),

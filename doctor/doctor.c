@@ -9,10 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "doctor_int.h"
 #include "os/clock.h"
 #include "os/procfs.h"
+
+// Of a word of pagemap, from Documentation/admin-guide/mm/pagemap.rst.
+#define WORD_IS_PRESENT (UINT64_C(1) << 63)
 
 static const struct {
     const char *name, *place;
@@ -122,12 +126,30 @@ void source_error(struct exam *exam, enum source_id id, uint64_t begun_ns, long 
 
 bool exam_affords(const struct exam *exam, uint64_t cost_ns)
 {
-    return exam->options->exact || clock_now_ns() + cost_ns <= exam->deadline_ns;
+    return exam->options->exact || clock_thread_cpu_ns() + cost_ns <= exam->deadline_ns;
 }
 
 long exam_read(const struct exam *exam, void *to, uint64_t addr, size_t bytes)
 {
     return ledger_read_memory(&exam->reader, to, addr, bytes);
+}
+
+static bool is_resident(const struct exam *exam, uint64_t addr)
+{
+    uint64_t word = 0;
+    off_t at = (off_t)(addr / exam->facts->kernel.page_bytes * sizeof(word));
+    return exam->scans && pread(exam->residency.fd, &word, sizeof(word), at) == sizeof(word) &&
+           (word & WORD_IS_PRESENT) != 0;
+}
+
+long exam_peek(const struct exam *exam, void *to, uint64_t addr, size_t bytes)
+{
+    uint64_t page = exam->facts->kernel.page_bytes;
+    uint64_t last = addr + bytes - 1;
+    if (!is_resident(exam, addr) || (addr / page != last / page && !is_resident(exam, last))) {
+        return -ENODATA;
+    }
+    return exam_read(exam, to, addr, bytes);
 }
 
 // process_vm_readv takes at most IOV_MAX pieces, and stops at the first that is not there.
@@ -172,8 +194,7 @@ static void (*const steps[])(struct exam *exam) = {
     evidence_environ,
     evidence_kernel,
     evidence_cgroup,
-    evidence_maps,
-    evidence_exe,
+    evidence_maps, evidence_pagemap, evidence_exe,
     evidence_ebb,
     evidence_go,
     evidence_jvm,
@@ -214,7 +235,7 @@ enum doctor_error doctor_look(int pid, const struct doctor_options *options, str
     memset(facts, 0, sizeof(*facts));
     facts->pid = pid;
     facts->taken_ns = clock_now_ns();
-    exam.deadline_ns = facts->taken_ns + own.budget_ns;
+    exam.deadline_ns = clock_thread_cpu_ns() + own.budget_ns;
     for (size_t i = 0; i < ARRAY_COUNT(steps) && exam.error == DOCTOR_OK; i++) {
         steps[i](&exam);
     }

@@ -303,7 +303,7 @@ const struct facts_heap *facts_heap_const(const struct facts *facts, enum heap_k
 #define DOCTOR_BUDGET_NS (UINT64_C(80) * NS_PER_MS)
 
 struct doctor_options {
-    uint64_t budget_ns; // 0: DOCTOR_BUDGET_NS
+    uint64_t budget_ns; // of processor time; 0: DOCTOR_BUDGET_NS
     bool exact;         // whatever it costs
     bool scan;          // look for unreachable blocks, whatever the heap's size
     const char *root;   // in front of /proc and /sys, for tests; NULL: ""
@@ -423,6 +423,7 @@ struct verdict {
     enum verdict_id id;
     enum confidence confidence;
     uint64_t bytes;                    // explained by it
+    uint64_t weight_bytes;             // what orders verdicts: bytes, or what an hour adds
     char sentence[VERDICT_LINE_BYTES]; // what it is, to be pasted
     char because[VERDICT_LINES][VERDICT_LINE_BYTES];
     char refute[VERDICT_LINE_BYTES]; // what would show it wrong
@@ -435,7 +436,7 @@ struct verdict {
 };
 
 struct diagnosis {
-    struct verdict verdicts[VERDICT_COUNT]; // most bytes first; at least one
+    struct verdict verdicts[VERDICT_COUNT]; // by weight; at least one
     size_t count;
     struct account account;
     struct trend trend;

@@ -37,7 +37,7 @@ struct exam {
     struct facts *facts;
     const struct doctor_options *options;
     struct ledger_reader reader; // of the process's memory
-    uint64_t deadline_ns;
+    uint64_t deadline_ns; // of this thread's processor time: on a busy machine an answer counts more
     struct vma *vmas; // by address
     size_t vmas_count, vmas_cap;
     struct name_block *names;   // memory of the paths
@@ -65,6 +65,9 @@ bool exam_affords(const struct exam *exam, uint64_t cost_ns);
 
 // exam_read copies from the process's memory. 0 or a negative errno.
 long exam_read(const struct exam *exam, void *to, uint64_t addr, size_t bytes);
+// exam_peek is exam_read for pages that may not be there: what is not resident is not read, because
+// that would bring it in. -ENODATA then. At most two pages.
+long exam_peek(const struct exam *exam, void *to, uint64_t addr, size_t bytes);
 // exam_read_many copies count pieces of `bytes` each, one behind the other into to. Pieces that
 // cannot be read are zeros. Returns how many could.
 size_t exam_read_many(const struct exam *exam, void *to, const uint64_t *addrs, size_t count,
@@ -105,6 +108,7 @@ void evidence_environ(struct exam *exam);
 void evidence_kernel(struct exam *exam);
 void evidence_cgroup(struct exam *exam);
 void evidence_maps(struct exam *exam);
+void evidence_pagemap(struct exam *exam);
 void evidence_exe(struct exam *exam);
 void evidence_ebb(struct exam *exam);
 void evidence_go(struct exam *exam);

@@ -83,8 +83,9 @@ static void heap_fill(struct facts_heap *heap, const struct ebb_ledger *l,
 {
     heap->divided = true;
     heap->live_bytes = l->live;
-    heap->pinned_bytes = l->slack;
-    heap->kept_bytes = l->remote + l->cached + l->ready + l->holes_ready + l->withdrawn +
+    uint64_t hollow = min_u64(extra->hollow_bytes, l->slack);
+    heap->pinned_bytes = l->slack - hollow;
+    heap->kept_bytes = hollow + l->remote + l->cached + l->ready + l->holes_ready + l->withdrawn +
                        l->holes_back + l->runs_back;
     heap->lazy_bytes = l->lazy;
     heap->meta_bytes = l->meta_tables + l->meta_caches + l->meta_other + l->own_data;

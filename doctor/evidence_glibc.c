@@ -21,8 +21,8 @@
 
 #define WALK_BYTES (64 * MIB)
 #define WALK_COST_NS_PER_MIB (UINT64_C(400) * NS_PER_US)
-#define WINDOWS 128
-#define WINDOW_BYTES (256 * KIB)
+#define WINDOWS 64
+#define WINDOW_COST_NS (UINT64_C(300) * NS_PER_US)
 // More than a third without a chain of chunks: this is no heap of glibc's, or it is in turmoil.
 #define LOST_SHARE_MAX 3
 // Of 127 bins some are empty even in a heap in turmoil: those of sizes nobody asks for.
@@ -93,7 +93,7 @@ uint64_t glibc_main_find(struct exam *exam)
 
 static void large_add(struct glibc_heap *heap, uint64_t start, uint64_t bytes)
 {
-    if (heap->large_count < GLIBC_LARGE_MAX && bytes >= WINDOW_BYTES / 4) {
+    if (heap->large_count < GLIBC_LARGE_MAX && bytes >= GLIBC_WINDOW_BYTES) {
         heap->large[heap->large_count++] = (struct glibc_large){start, start + bytes};
     }
 }
@@ -105,7 +105,15 @@ static void bin_walk(const struct exam *exam, struct glibc_heap *heap, uint64_t 
     uint64_t chunk[4]; // size of the one before, size, forward, back
     for (uint64_t at = first; at != own && *steps > 0; at = chunk[2]) {
         (*steps)--;
-        if (exam_read(exam, chunk, at, sizeof(chunk)) != 0 || chunk[2] % GLIBC_ALIGN != 0) {
+        if (*steps % 256 == 0 && !exam_affords(exam, WINDOWS * WINDOW_COST_NS)) {
+            *steps = 0;
+            return;
+        }
+        // Where nothing is swapped out a header is resident.
+        long error = exam->facts->process.swap_bytes == 0
+                         ? exam_read(exam, chunk, at, sizeof(chunk))
+                         : exam_peek(exam, chunk, at, sizeof(chunk));
+        if (error != 0 || chunk[2] % GLIBC_ALIGN != 0) {
             return;
         }
         large_add(heap, at, chunk[1] & ~GLIBC_FLAGS);
@@ -115,8 +123,8 @@ static void bin_walk(const struct exam *exam, struct glibc_heap *heap, uint64_t 
 void glibc_states_read(struct exam *exam, struct glibc_heap *heap)
 {
     uint64_t words[GLIBC_STATE_BYTES / 8];
-    // Bin 1 has what is not sorted yet, those from 120 on chunks from 32 KiB on.
-    static const size_t bins[] = {1, 120, 121, 122, 123, 124, 125, 126};
+    // Bins 125 and 126 have chunks from 256 KiB on, bin 1 what is not sorted yet.
+    static const size_t bins[] = {126, 125, 1};
     size_t steps = GLIBC_LARGE_MAX;
     for (size_t i = 0; i < heap->states_count; i++) {
         uint64_t state = heap->states[i];
@@ -205,7 +213,7 @@ static void arenas_find(struct exam *exam, struct glibc_heap *heap)
         for (uint64_t at = align_up(vma->start, GLIBC_HEAP_BYTES); at < vma->end;
              at += GLIBC_HEAP_BYTES) {
             struct heap_info info;
-            if (exam_read(exam, &info, at, sizeof(info)) == 0 && info_holds(&info, at)) {
+            if (exam_peek(exam, &info, at, sizeof(info)) == 0 && info_holds(&info, at)) {
                 uint64_t first = info.previous == 0 ? info.arena + GLIBC_STATE_BYTES : at + 32;
                 state_add(heap, info.arena);
                 (void)range_add(heap, first, at + info.size, false);
@@ -219,7 +227,7 @@ static uint64_t mapped_blocks_end(const struct exam *exam, const struct vma *vma
 {
     uint64_t at = vma->start;
     uint64_t chunk[2];
-    while (at < vma->end && exam_read(exam, chunk, at, sizeof(chunk)) == 0) {
+    while (at < vma->end && exam_peek(exam, chunk, at, sizeof(chunk)) == 0) {
         uint64_t size = chunk[1] & ~GLIBC_FLAGS;
         if ((chunk[1] & GLIBC_FLAGS) != GLIBC_MMAPPED || chunk[0] != 0 || size == 0 ||
             size % (4 * KIB) != 0 || size > vma->end - at) {
@@ -339,7 +347,7 @@ static bool walk_all(struct exam *exam, const struct glibc_heap *heap, struct di
     for (size_t i = 0; i < heap->ranges_count && readable; i++) {
         const struct glibc_range *range = &heap->ranges[i];
         readable =
-            glibc_walk(exam, heap, range, range->start, range->end, sums_of(division, range));
+            glibc_walk(exam, heap, range, sums_of(division, range));
     }
     return readable;
 }
@@ -348,15 +356,14 @@ static bool walk_windows(struct exam *exam, const struct glibc_heap *heap,
                          struct division *division)
 {
     bool readable = true;
-    uint64_t step = max_u64(division->range_bytes / WINDOWS, WINDOW_BYTES);
+    uint64_t step = max_u64(division->range_bytes / WINDOWS, GLIBC_WINDOW_BYTES);
     uint64_t skip = step / 2;
     for (size_t i = 0; i < heap->ranges_count && readable; i++) {
         const struct glibc_range *range = &heap->ranges[i];
         uint64_t at = align_up(range->start + skip, 4 * KIB);
         for (; at < range->end && readable; at += step) {
             struct glibc_sums one = {0};
-            uint64_t end = min_u64(at + WINDOW_BYTES, range->end);
-            readable = glibc_walk(exam, heap, range, at, end, &one);
+            readable = glibc_window(exam, heap, range, at, &one);
             struct glibc_sums *sums = sums_of(division, range);
             sums->live_bytes += one.live_bytes;
             sums->kept_bytes += one.kept_bytes;
@@ -447,14 +454,16 @@ void evidence_glibc_divide(struct exam *exam)
     for (size_t i = 0; i < heap->ranges_count; i++) {
         division.range_bytes += heap->ranges[i].end - heap->ranges[i].start;
     }
-    glibc_states_read(exam, exam->glibc);
     uint64_t resident = arena_bytes(exam, heap, true) + arena_bytes(exam, heap, false);
     bool whole =
         exam->options->exact ||
         (resident <= WALK_BYTES && exam_affords(exam, resident / MIB * WALK_COST_NS_PER_MIB));
-    if (!whole && !exam_affords(exam, WINDOWS * WINDOW_BYTES / MIB * WALK_COST_NS_PER_MIB)) {
+    if (!whole && !exam_affords(exam, WINDOWS * WINDOW_COST_NS)) {
         source_end(exam, SOURCE_GLIBC, begun, SOURCE_LEFT, "its chunks: the time was up");
         return;
+    }
+    if (!whole) {
+        glibc_states_read(exam, exam->glibc);
     }
     bool readable = whole ? walk_all(exam, heap, &division) : walk_windows(exam, heap, &division);
     uint64_t lost = division.main.lost_bytes + division.others.lost_bytes;

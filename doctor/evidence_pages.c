@@ -164,7 +164,8 @@ static long scan_open(struct exam *exam)
     return error;
 }
 
-void evidence_pages(struct exam *exam)
+// Opens pagemap before any memory is read: what is not resident is left alone.
+void evidence_pagemap(struct exam *exam)
 {
     uint64_t begun = source_begin();
     if (exam->vmas_count == 0) {
@@ -173,6 +174,14 @@ void evidence_pages(struct exam *exam)
     long error = scan_open(exam);
     if (error != 0) {
         source_error(exam, SOURCE_PAGES, begun, error);
+    }
+}
+
+void evidence_pages(struct exam *exam)
+{
+    uint64_t begun = source_begin();
+    long error = 0;
+    if (!exam->scans) {
         return;
     }
     struct scan scan = {.exam = exam};

@@ -342,16 +342,17 @@ struct keys {
 };
 
 // passes_run returns how many passes were made; the facts are known if they were enough.
-static size_t passes_run(struct exam *exam, struct pass *pass, uint64_t begun)
+static size_t passes_run(struct exam *exam, struct pass *pass)
 {
+    uint64_t begun_ns = clock_thread_cpu_ns(); // the budget is processor time
     struct keys lost = {0};
     bool enough = false;
     size_t passes = 0;
     uint64_t *buf = pass->buf;
     while (!enough && passes < PASSES_MAX) {
-        uint64_t pass_ns = passes == 0 ? 0 : (clock_now_ns() - begun) / passes;
+        uint64_t pass_ns = passes == 0 ? 0 : (clock_thread_cpu_ns() - begun_ns) / passes;
         uint64_t pause_ns = exam->options->scan ? PAUSE_NS : PAUSE_NS_SHORT;
-        bool affords = exam->options->scan || exam_affords(exam, pass_ns + pause_ns);
+        bool affords = exam->options->scan || exam_affords(exam, pass_ns);
         if (passes != 0 && !affords) {
             enough = passes >= 2;
             break;
@@ -426,7 +427,7 @@ void evidence_reach(struct exam *exam)
         return;
     }
     pass.buf = malloc(BUF_BYTES);
-    size_t passes = pass.buf == NULL ? 0 : passes_run(exam, &pass, begun);
+    size_t passes = pass.buf == NULL ? 0 : passes_run(exam, &pass);
     if (exam->facts->reach.known) {
         source_end(exam, SOURCE_REACH, begun, SOURCE_READ, "%zu %s over %llu MiB%s", passes,
                    passes == 1 ? "pass" : "passes",

@@ -36,7 +36,7 @@ struct glibc_range {
 };
 
 // Large free chunks, so that a window in the middle of one is known to be free.
-#define GLIBC_LARGE_MAX 16384
+#define GLIBC_LARGE_MAX 8192
 struct glibc_large {
     uint64_t start, end;
 };
@@ -61,10 +61,15 @@ struct glibc_sums {
     uint64_t chunks_count;
 };
 
-// glibc_walk adds the chunks of [start, end), part of range, to sums. Where `start` is not the
-// first chunk it looks for one. False if the process cannot be read.
+// glibc_walk adds all chunks of a range to sums. False if the process cannot be read.
 bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
-                uint64_t start, uint64_t end, struct glibc_sums *sums);
+                struct glibc_sums *sums);
+
+// glibc_window adds a piece of a range, GLIBC_WINDOW_BYTES from start on, whose first chunk has to
+// be found. It reads as much again beyond it.
+#define GLIBC_WINDOW_BYTES (256 * KIB)
+bool glibc_window(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                  uint64_t start, struct glibc_sums *sums);
 
 // glibc_chunks visits every chunk of a range that can be found, in order of address. What it calls
 // free is on a free list, but for most of those on a thread's own lists, of which no other chunk

@@ -8,6 +8,10 @@
 //   offset from which a row of plausible headers follows. A chunk is free if the one behind it says
 //   so. Those on fast bins say that they are in use; they are told by their link, which leads to
 //   another chunk of the same arena.
+//   A window in the middle has a trap: where neighbours were freed one after the other, the chunk
+//   that they became still holds their old headers, which form a chain of their own. It ends where
+//   the true one does, and there stands the size of the whole free chunk: so a window is read some
+//   way beyond its end, and what turns out to have been inside of a free chunk is made free.
 //   A page is kept if a free run covers it but for the 48 bytes of its header, as malloc_trim has
 //   it; what is free on other pages is pinned.
 //
@@ -15,7 +19,8 @@
 //   None. The program allocates meanwhile: a chain that breaks is looked for again.
 //
 // Flow
-//   glibc_walk -> segment_load -> chain_find -> chunks_walk -> run_emit -> sums.
+//   glibc_walk -> segment_load -> chunks_walk -> run_emit -> sums, segment by segment.
+//   glibc_window -> segment_load -> chain_find -> pieces_walk -> run_emit -> sums.
 //
 // Why this way
 //   Free lists are not walked: a list of a million chunks costs a million reads, one after the
@@ -49,7 +54,7 @@ struct walker {
     const struct glibc_heap *heap;
     const struct glibc_range *range;
     struct glibc_sums *sums;
-    glibc_visit *visit; // or NULL
+    glibc_visit *each; // or NULL
     void *arg;
     uint64_t start, end; // of the segment
     uint64_t resident[SEGMENT_PAGES / 64];
@@ -106,7 +111,7 @@ static uint64_t word_at(const struct walker *w, uint64_t addr)
     if (addr >= w->start && addr + sizeof(word) <= w->end) {
         memcpy(&word, w->buf + (addr - w->start), sizeof(word));
     } else {
-        (void)exam_read(w->exam, &word, addr, sizeof(word));
+        (void)exam_peek(w->exam, &word, addr, sizeof(word));
     }
     return word;
 }
@@ -142,7 +147,7 @@ static bool head_at(struct walker *w, uint64_t at, uint64_t words[2])
         return false;
     }
     w->remote_left--;
-    return exam_read(w->exam, words, at, GLIBC_ALIGN) == 0;
+    return exam_peek(w->exam, words, at, GLIBC_ALIGN) == 0;
 }
 
 // chain_holds tells whether a row of chunks begins at `at`.
@@ -266,98 +271,199 @@ static bool chunks_walk(struct walker *w)
             w->free_from = free ? at : 0;
         }
         w->sums->chunks_count++;
-        if (w->visit != NULL) {
-            w->visit(w->arg, at, size, free);
+        if (w->each != NULL) {
+            w->each(w->arg, at, size, free);
         }
         w->next = at + size;
     }
     return true;
 }
 
-// Where no chain is found: inside of a large free chunk, or lost.
-static void segment_lost(struct walker *w)
-{
-    const struct glibc_heap *heap = w->heap;
-    for (size_t i = 0; i < heap->large_count; i++) {
-        const struct glibc_large *large = &heap->large[i];
-        if (large->start <= w->run_start && w->end <= large->end) {
-            w->free_from = large->start;
-            w->next = large->end;
-            run_emit(w, w->end);
-            return;
-        }
-    }
-    w->sums->lost_bytes += resident_bytes(w, w->run_start, w->end);
-    w->run_start = w->end;
-}
-
+// Where the chain breaks in a heap that changes, the rest of the segment is lost.
 static void segment_walk(struct walker *w)
 {
     w->run_start = w->start;
-    while (w->run_start < w->end) {
-        if (w->next == 0) {
-            uint64_t found = chain_find(w);
-            if (found == 0 || found < w->run_start) {
-                segment_lost(w);
-                return;
-            }
-            // What lies before the first header belongs to a chunk that cannot be told: it is not
-            // counted at all.
-            w->next = found;
-            w->run_start = found;
-            w->free_from = 0;
-        }
-        if (!chunks_walk(w)) {
-            w->sums->lost_bytes += resident_bytes(w, w->run_start, w->end);
-            return;
-        }
+    if (w->next == 0) {
+        w->next = chain_find(w);
+        w->run_start = w->next == 0 ? w->end : w->next;
+        w->free_from = 0;
+        w->sums->lost_bytes += resident_bytes(w, w->start, w->run_start);
+    }
+    if (w->next != 0 && chunks_walk(w)) {
         run_emit(w, w->end);
+    } else {
+        w->sums->lost_bytes += resident_bytes(w, w->run_start, w->end);
     }
 }
 
-// Walks [start, end) of the range that w is set up for.
-static bool walk(const struct walker *set_up, uint64_t start, uint64_t end)
+static struct walker *walker_make(struct exam *exam, const struct glibc_heap *heap,
+                                  const struct glibc_range *range, struct glibc_sums *sums)
 {
-    struct walker *w = malloc(sizeof(*w));
-    char *buf = malloc(SEGMENT_BYTES);
-    bool readable = w != NULL && buf != NULL;
-    if (readable) {
-        *w = *set_up;
-        w->buf = buf;
-        w->remote_left = REMOTE_READS_MAX;
+    struct walker *w = calloc(1, sizeof(*w));
+    if (w == NULL) {
+        return NULL;
     }
-    for (uint64_t at = align_down(start, 4 * KIB); readable && at < end;) {
+    *w = (struct walker){
+        .exam = exam,
+        .heap = heap,
+        .range = range,
+        .sums = sums,
+        .buf = malloc(SEGMENT_BYTES),
+        .remote_left = REMOTE_READS_MAX,
+    };
+    if (w->buf == NULL) {
+        free(w);
+        return NULL;
+    }
+    return w;
+}
+
+static void walker_free(struct walker *w)
+{
+    free(w->buf);
+    free(w);
+}
+
+// Walks the whole range of w, and frees it.
+static bool walk(struct walker *w)
+{
+    bool readable = w != NULL;
+    uint64_t end = readable ? w->range->end : 0;
+    // The state of an arena may lie before the first chunk, on the same page.
+    for (uint64_t at = readable ? align_down(w->range->start, 4 * KIB) : 0; readable && at < end;) {
         uint64_t stop = min_u64(at + SEGMENT_BYTES, align_up(end, 4 * KIB));
         readable = segment_load(w, at, stop);
         if (readable) {
-            if (at < w->range->start) {
-                w->start = at; // the state of the arena lies before its first chunk
-            }
             segment_walk(w);
         }
         at = stop;
     }
-    free(buf);
-    free(w);
+    if (w != NULL) {
+        walker_free(w);
+    }
     return readable;
 }
 
 bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
-                uint64_t start, uint64_t end, struct glibc_sums *sums)
+                struct glibc_sums *sums)
 {
-    const struct walker w = {.exam = exam, .heap = heap, .range = range, .sums = sums};
-    return walk(&w, start, end);
+    return walk(walker_make(exam, heap, range, sums));
 }
 
 bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap,
                   const struct glibc_range *range, glibc_visit *each, void *arg)
 {
     struct glibc_sums sums = {0};
-    const struct walker w = {.exam = exam,
-                             .heap = heap,
-                             .range = range,
-                             .sums = &sums,
-                             .visit = each,
-                             .arg = arg};
-    return walk(&w, range->start, range->end);
+    struct walker *w = walker_make(exam, heap, range, &sums);
+    if (w != NULL) {
+        w->each = each;
+        w->arg = arg;
+    }
+    return walk(w);
+}
+
+// ---- windows ------------------------------------------------------------------------------------
+
+struct piece {
+    uint64_t start;
+    bool free;
+};
+#define PIECES_CAP (2 * GLIBC_WINDOW_BYTES / CHUNK_BYTES_MIN)
+
+static const struct glibc_large *large_around(const struct glibc_heap *heap, uint64_t addr)
+{
+    for (size_t i = 0; i < heap->large_count; i++) {
+        if (heap->large[i].start < addr && addr < heap->large[i].end) {
+            return &heap->large[i];
+        }
+    }
+    return NULL;
+}
+
+// Makes all pieces from `start` on free.
+static void pieces_free(struct piece *pieces, size_t count, uint64_t start)
+{
+    while (count > 0 && pieces[count - 1].start >= start) {
+        pieces[--count].free = true;
+    }
+}
+
+// Walks a chain that may be of headers left over, until the segment ends or it breaks. The count.
+static size_t pieces_walk(struct walker *w, uint64_t at, struct piece *pieces)
+{
+    size_t count = 0;
+    while (at + GLIBC_ALIGN <= w->end && count < PIECES_CAP) {
+        const struct glibc_large *large = large_around(w->heap, at + 1);
+        uint64_t head = word_at(w, at + 8);
+        uint64_t size = large != NULL ? large->end - at : size_of(head);
+        if (large == NULL && !head_plausible(w, at, head)) {
+            break;
+        }
+        pieces[count++] = (struct piece){at, large != NULL || is_free(w, at, size)};
+        at += size;
+        if (at + GLIBC_ALIGN <= w->end && (word_at(w, at + 8) & GLIBC_PREV_INUSE) == 0) {
+            uint64_t whole = word_at(w, at);
+            if (whole > size && whole < at - w->range->start) {
+                pieces_free(pieces, count, at - whole);
+            }
+        }
+    }
+    w->next = at;
+    return count;
+}
+
+// Adds what the pieces hold before `end`.
+static void pieces_emit(struct walker *w, const struct piece *pieces, size_t count, uint64_t end)
+{
+    w->run_start = pieces[0].start;
+    w->free_from = pieces[0].free ? pieces[0].start : 0;
+    for (size_t i = 1; i < count && pieces[i].start < end; i++) {
+        w->sums->chunks_count++;
+        if (pieces[i].free != (w->free_from != 0)) {
+            run_emit(w, pieces[i].start);
+            w->free_from = pieces[i].free ? pieces[i].start : 0;
+        }
+    }
+    run_emit(w, min_u64(max_u64(w->next, w->run_start), end));
+}
+
+// A window without any header lies inside of one chunk.
+static void window_lost(struct walker *w, uint64_t end)
+{
+    const struct glibc_large *large = large_around(w->heap, w->start);
+    if (large == NULL) {
+        w->sums->lost_bytes += resident_bytes(w, w->start, end);
+        return;
+    }
+    w->run_start = w->start;
+    w->free_from = large->start;
+    run_emit(w, min_u64(end, large->end));
+}
+
+bool glibc_window(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                  uint64_t start, struct glibc_sums *sums)
+{
+    struct walker *w = walker_make(exam, heap, range, sums);
+    struct piece *pieces = malloc(PIECES_CAP * sizeof(*pieces));
+    start = align_down(start, 4 * KIB);
+    uint64_t end = min_u64(start + GLIBC_WINDOW_BYTES, align_up(range->end, 4 * KIB));
+    uint64_t beyond = min_u64(end + GLIBC_WINDOW_BYTES, align_up(range->end, 4 * KIB));
+    bool readable = w != NULL && pieces != NULL && segment_load(w, start, beyond);
+    if (readable) {
+        const struct glibc_large *large = large_around(heap, start);
+        uint64_t found = large != NULL ? start : chain_find(w);
+        if (large != NULL && large->end >= end) {
+            window_lost(w, end);
+        } else if (found == 0 || found >= end) {
+            window_lost(w, end);
+        } else {
+            size_t count = pieces_walk(w, found, pieces);
+            pieces_emit(w, pieces, count, end);
+        }
+    }
+    free(pieces);
+    if (w != NULL) {
+        walker_free(w);
+    }
+    return readable;
 }

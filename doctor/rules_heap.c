@@ -124,6 +124,7 @@ bool rule_growth(const struct patient *p, struct verdict *v)
     }
     v->bytes = since_start >= (double)held ? held : (uint64_t)since_start;
     v->confidence = t->span_ns >= 30 * NS_PER_S ? CONFIDENCE_HIGH : CONFIDENCE_MEDIUM;
+    v->weight_bytes = (uint64_t)(t->slope_bytes_per_s * 3600);
     double minute = t->slope_bytes_per_s * 60;
     snprintf(v->sentence, sizeof(v->sentence),
              "%s grows: %s of %s, %s more each minute; nothing of it comes back.", p->who,

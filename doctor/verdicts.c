@@ -3,8 +3,9 @@
 // Doctor, the verdicts: the table of rules, what of them holds, in which order. Pure.
 //
 // Model
-//   Every rule is asked. Those that hold are findings, in order of the bytes they explain. If none
-//   does, the process is healthy, or nothing can be told: where most of RSS lies in a heap that
+//   Every rule is asked. Those that hold are findings, in order of the bytes they explain; what
+//   grows is weighed by what the next hour will add, since that is what ends in a kill. If none
+//   holds, the process is healthy, or nothing can be told: where most of RSS lies in a heap that
 //   does not say what of it is in use, a clean bill would be a guess.
 //
 // Go  none.
@@ -232,7 +233,7 @@ static void say_healthy(const struct patient *p, struct verdict *v)
 static void sorted_insert(struct diagnosis *out, const struct verdict *verdict)
 {
     size_t at = out->count++;
-    while (at > 0 && out->verdicts[at - 1].bytes < verdict->bytes) {
+    while (at > 0 && out->verdicts[at - 1].weight_bytes < verdict->weight_bytes) {
         out->verdicts[at] = out->verdicts[at - 1];
         at--;
     }
@@ -259,6 +260,7 @@ void verdicts_of(const struct facts *facts, const struct trend *trend, struct di
         struct verdict verdict = {.id = id};
         if (table[id].rule != NULL && table[id].rule(&patient, &verdict)) {
             refute_fill(&verdict);
+            verdict.weight_bytes = max_u64(verdict.weight_bytes, verdict.bytes);
             sorted_insert(out, &verdict);
         }
     }

@@ -155,8 +155,10 @@ long ledger_read(const struct ledger_target *target, struct ebb_ledger *ledger,
         residency_close(&residency);
     }
     if (error == 0) {
+        uint64_t hollow = extra->hollow_bytes;
         walk->residency = NULL; // the second reading is of numbers only
         error = walk_again(walk, 1);
+        extra->hollow_bytes = hollow;
     }
     walk_end(walk);
     return error;

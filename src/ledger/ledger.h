@@ -187,6 +187,8 @@ struct ledger_extra {
     uint64_t remote_bytes;  // freed by other threads, not collected yet
     uint64_t withdrawn_bytes; // with the releaser, or between two states
     uint64_t retained_bytes;  // heap_sys - heap_released
+    uint64_t hollow_bytes;    // of the ledger's slack: on kernel pages without a block in use, if
+                              // blocks in use lie at random; by ledger_read alone
     uint64_t ops_count;       // page-heap operations ever
 };
 

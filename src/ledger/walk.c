@@ -175,6 +175,25 @@ static struct in_holes holes_place(struct walk *walk, const struct placing *p, u
     return sum;
 }
 
+// hollow_of estimates how much of a span's slack lies on kernel pages without a block in use: a page
+// is that if none of the blocks on it, one of them cut by its edge, is. Exact to some percent where
+// the blocks in use are scattered, too little where they lie together.
+static uint64_t hollow_of(const struct walk *walk, const struct placing *p, uint64_t resident,
+                          uint64_t slack)
+{
+    if (p->block_bytes == 0 || p->capacity == 0 || p->used_count >= p->capacity) {
+        return 0;
+    }
+    uint64_t page = walk->target->page.kernel_page_bytes;
+    double none = 1;
+    double free_share = 1 - (double)p->used_count / (double)p->capacity;
+    for (uint64_t n = page / p->block_bytes + 1; n != 0; n >>= 1) {
+        none *= (n & 1) != 0 ? free_share : 1;
+        free_share *= free_share;
+    }
+    return min_u64((uint64_t)((double)resident * none), slack);
+}
+
 // Divides the resident bytes of a span's pages among the classes.
 static void bytes_place(struct walk *walk, struct placing *p, uint64_t resident,
                         struct in_holes holes)
@@ -195,6 +214,7 @@ static void bytes_place(struct walk *walk, struct placing *p, uint64_t resident,
     ledger->live += live;
     ledger->remote += remote;
     ledger->slack += resident - live - remote;
+    walk->extra->hollow_bytes += hollow_of(walk, p, resident, resident - live - remote);
     p->live_bytes -= live;
     p->remote_bytes -= remote;
 }
@@ -260,6 +280,9 @@ static void small_walk(struct walk *walk, const struct span *span, uint64_t addr
         .end = span->base + ((uint64_t)span->page_count << PAGE_SHIFT),
         .live_bytes = live * block_bytes,
         .remote_bytes = remote * block_bytes,
+        .block_bytes = block_bytes,
+        .used_count = used,
+        .capacity = span->capacity,
         .holes = span->holes.v_,
         .ready_holes = span->resident,
         .cached = live == 0,

@@ -587,3 +587,44 @@ EBB_TEST(ledger, nobody_is_there)
     cr_assert(ledger_find(&target, getpid()) == 0);
     cr_assert(target.page_addr == (uintptr_t)&ledger_page_main);
 }
+
+// Sums up what is visited; each range must lie behind the one before.
+struct line_of {
+    uint64_t bytes, end;
+};
+
+static void visit_in_line(void *arg, uint64_t start, uint64_t end, unsigned flags)
+{
+    struct line_of *line = arg;
+    (void)flags;
+    cr_assert(start >= line->end, "visited twice");
+    line->bytes += end - start;
+    line->end = end;
+}
+
+// Holes between all pages: more regions than the kernel collects at a time, and, with the smaller
+// buffers, than one call returns.
+EBB_TEST(ledger, residency_of_a_comb)
+{
+    static char buf[256 * 1024];
+    static const size_t sizes[] = {sizeof(buf), 24576, 4096};
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t count = 6000;
+    char *memory =
+        mmap(NULL, count * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    madvise(memory, count * page, MADV_NOHUGEPAGE);
+    for (size_t i = 0; i < count; i += 2) {
+        memory[i * page] = 1;
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
+        struct residency r;
+        struct line_of line = {0, 0};
+        uint64_t start = (uintptr_t)memory;
+        cr_assert(residency_open(&r, 0, page, buf, sizes[i]) == 0);
+        cr_assert(residency_scan(&r, start, start + count * page, visit_in_line, &line) == 0);
+        cr_assert(line.bytes == count / 2 * page, "buffer of %zu: %zu pages", sizes[i],
+                  (size_t)line.bytes / page);
+        residency_close(&r);
+    }
+    munmap(memory, count * page);
+}

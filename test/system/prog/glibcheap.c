@@ -6,6 +6,7 @@
 //
 //   live     all of it in use
 //   kept     all but one block in 500 freed, the last one kept
+//   shuffled the same, freed in random order: each free chunk is full of old headers
 //   pinned   every second block freed at random, in blocks of 16 to 1024 bytes
 //   fast     blocks of 64 bytes, all freed but one in 1000: they stay on fast bins
 //   arenas   THREADS threads, each with its share, most of it freed
@@ -46,7 +47,7 @@ static void keep(char *block)
 }
 
 // Blocks of a size, or of 16 to 1024 bytes if it is 0, up to so many bytes; one in `every` stays.
-static void fill(size_t bytes, size_t size, size_t every, uint64_t *state)
+static void fill(size_t bytes, size_t size, size_t every, uint64_t *state, int shuffle)
 {
     size_t cap = bytes / (size != 0 ? size : 200) + 1000;
     char **blocks = malloc(cap * sizeof(*blocks));
@@ -56,6 +57,12 @@ static void fill(size_t bytes, size_t size, size_t every, uint64_t *state)
         blocks[count] = malloc(n);
         memset(blocks[count], 1 + (int)(count % 255), n);
         sum += n;
+    }
+    for (size_t i = count - 2; shuffle && i > 0; i--) {
+        size_t j = random_next(state) % (i + 1);
+        char *block = blocks[i];
+        blocks[i] = blocks[j];
+        blocks[j] = block;
     }
     for (size_t i = 0; i < count; i++) {
         if (i + 1 < count && (every == 0 || random_next(state) % every != 0)) {
@@ -73,7 +80,7 @@ static pthread_barrier_t filled;
 static void *arena_thread(void *arg)
 {
     uint64_t state = seed + (uintptr_t)arg * 7919;
-    fill(share_bytes, 0, 100, &state);
+    fill(share_bytes, 0, 100, &state, 0);
     pthread_barrier_wait(&filled);
     pause();
     return NULL;
@@ -124,21 +131,24 @@ static void *grow_thread(void *arg)
         }
         nanosleep(&tick, NULL);
     }
+    return NULL;
 }
 
 static void shape_make(const char *shape, size_t bytes, size_t threads)
 {
     pthread_t thread;
     if (strcmp(shape, "live") == 0) {
-        fill(bytes, 0, 1, &seed);
+        fill(bytes, 0, 1, &seed, 0);
     } else if (strcmp(shape, "kept") == 0) {
-        fill(bytes, 0, 500, &seed);
+        fill(bytes, 0, 500, &seed, 0);
+    } else if (strcmp(shape, "shuffled") == 0) {
+        fill(bytes, 0, 500, &seed, 1);
     } else if (strcmp(shape, "pinned") == 0) {
-        fill(bytes, 0, 2, &seed);
+        fill(bytes, 0, 2, &seed, 0);
     } else if (strcmp(shape, "fast") == 0) {
-        fill(bytes, 64, 1000, &seed);
+        fill(bytes, 64, 1000, &seed, 0);
     } else if (strcmp(shape, "big") == 0) {
-        fill(bytes, 1 << 20, 1, &seed);
+        fill(bytes, 1 << 20, 1, &seed, 0);
     } else if (strcmp(shape, "arenas") == 0) {
         share_bytes = bytes / threads;
         threads_start(threads, arena_thread);
@@ -146,7 +156,7 @@ static void shape_make(const char *shape, size_t bytes, size_t threads)
         threads_start(threads, stack_thread);
     } else if (strcmp(shape, "leak") == 0 || strcmp(shape, "grow") == 0) {
         forget = shape[0] == 'l';
-        fill(bytes, 0, 1, &seed);
+        fill(bytes, 0, 1, &seed, 0);
         pthread_create(&thread, NULL, grow_thread, shape[0] == 'g' ? &list : NULL);
     } else {
         fprintf(stderr, "glibcheap: no shape %s\n", shape);

@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: MIT
+// Tier  quick
+//
+// The doctor's rules, the account and the trend: facts that no machine has, and what must be said
+// of them. Each rule is shown a case on either side of what it asks for.
+//
+// Go  none
+#include "support/unit.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "doctor/doctor.h"
+
+static struct facts facts;
+static struct diagnosis diagnosis;
+
+// A process of 200 MiB, all of it read, nothing in it yet.
+static struct facts *process_make(const char *name)
+{
+    facts = (struct facts){.pid = 4242};
+    struct facts_process *p = &facts.process;
+    snprintf(p->name, sizeof(p->name), "%s", name);
+    p->rss_bytes = 200 * MIB;
+    p->anon_bytes = 190 * MIB;
+    p->file_bytes = 10 * MIB;
+    p->threads_count = 4;
+    p->age_ns = 3600 * NS_PER_S;
+    facts.pages.resident_bytes[PLACE_FILE] = 10 * MIB;
+    facts.pages.lazyfree_known = true;
+    facts.pages.whole = true;
+    facts.cgroup.limit_bytes = facts.cgroup.high_bytes = UINT64_MAX;
+    facts.sources[SOURCE_MAPS].state = SOURCE_READ;
+    facts.sources[SOURCE_PAGES].state = SOURCE_READ;
+    return &facts;
+}
+
+// A heap of 190 MiB, divided as told; what is left over is live.
+static struct facts_heap *heap_make(enum heap_kind kind, uint64_t kept, uint64_t pinned,
+                                    uint64_t lazy)
+{
+    struct facts_heap *heap = &facts.heaps[facts.heaps_count++];
+    uint64_t bytes = 190 * MIB;
+    *heap = (struct facts_heap){
+        .kind = kind,
+        .divided = true,
+        .resident_bytes = bytes,
+        .kept_bytes = kept,
+        .pinned_bytes = pinned,
+        .lazy_bytes = lazy,
+        .live_bytes = bytes - kept - pinned - lazy,
+        .arenas_count = 1,
+    };
+    return heap;
+}
+
+static void go_make(int minor, bool madvise_free)
+{
+    facts.go = (struct facts_go){.is_go = true, .minor = minor, .madvise_free = madvise_free};
+    facts.go.memory_known = true;
+    facts.go.memory_limit_bytes = UINT64_MAX;
+    snprintf(facts.go.version, sizeof(facts.go.version), "go1.%d", minor);
+}
+
+static const struct verdict *first(const struct trend *trend)
+{
+    verdicts_of(&facts, trend, &diagnosis);
+    cr_assert(diagnosis.count >= 1);
+    return &diagnosis.verdicts[0];
+}
+
+static void expect(enum verdict_id id, const char *when)
+{
+    const struct verdict *v = first(NULL);
+    cr_assert(v->id == id, "%s: %s instead of %s: %s", when, verdict_name(v->id), verdict_name(id),
+              v->sentence);
+    cr_assert(v->sentence[0] != '\0' && v->refute[0] != '\0', "%s", when);
+    cr_assert(diagnosis.finding == (id != VERDICT_HEALTHY && id != VERDICT_UNKNOWN), "%s", when);
+    cr_assert(v->because[0][0] != '\0' || id == VERDICT_UNKNOWN, "%s", when);
+    cr_assert(v->advice[0][0] != '\0' || id == VERDICT_HEALTHY, "%s", when);
+}
+
+static bool says(const struct verdict *v, const char *text)
+{
+    bool found = strstr(v->sentence, text) != NULL || strstr(v->command, text) != NULL;
+    for (size_t i = 0; i < VERDICT_LINES; i++) {
+        found |= strstr(v->because[i], text) != NULL || strstr(v->advice[i], text) != NULL;
+    }
+    return found;
+}
+
+// ---- the account --------------------------------------------------------------------------------
+
+EBB_TEST(account, adds_up)
+{
+    process_make("adds");
+    heap_make(HEAP_GLIBC, 50 * MIB, 20 * MIB, 0);
+    struct account a = account_make(&facts);
+    cr_assert(a.sum_bytes == 200 * MIB && a.unexplained_bytes == 0);
+    cr_assert(a.bytes[ROW_KEPT] == 50 * MIB && a.bytes[ROW_LIVE] == 120 * MIB);
+    facts.process.rss_bytes = 203 * MIB;
+    cr_assert(account_make(&facts).unexplained_bytes == 3 * (int64_t)MIB);
+}
+
+EBB_TEST(account, a_heap_that_counts_too_much_is_cut)
+{
+    process_make("cut");
+    struct facts_heap *heap = heap_make(HEAP_GO, 100 * MIB, 100 * MIB, 0);
+    heap->live_bytes = 150 * MIB; // never touched in part
+    struct account a = account_make(&facts);
+    cr_assert(a.sum_bytes == 200 * MIB);
+    cr_assert(a.bytes[ROW_LIVE] == 150 * MIB && a.bytes[ROW_PINNED] == 40 * MIB);
+    cr_assert(a.bytes[ROW_KEPT] == 0);
+}
+
+EBB_TEST(account, lazily_freed_outside_of_heaps)
+{
+    process_make("lazy");
+    facts.pages.resident_bytes[PLACE_NATIVE] = 190 * MIB;
+    facts.pages.lazyfree_bytes = 120 * MIB;
+    struct account a = account_make(&facts);
+    cr_assert(a.bytes[ROW_LAZY] == 120 * MIB && a.bytes[ROW_NATIVE] == 70 * MIB);
+    facts.pages.lazyfree_error_bytes = 130 * MIB; // cannot be told from none
+    cr_assert(account_make(&facts).bytes[ROW_LAZY] == 0);
+}
+
+// ---- rules --------------------------------------------------------------------------------------
+
+EBB_TEST(verdicts, healthy)
+{
+    process_make("well");
+    heap_make(HEAP_GLIBC, 20 * MIB, 20 * MIB, 0);
+    expect(VERDICT_HEALTHY, "a tenth kept, a tenth pinned");
+    process_make("mapper");
+    facts.pages.resident_bytes[PLACE_NATIVE] = 190 * MIB;
+    expect(VERDICT_HEALTHY, "maps its memory itself");
+    process_make("small");
+    facts.process.rss_bytes = 2 * MIB;
+    expect(VERDICT_HEALTHY, "small");
+}
+
+EBB_TEST(verdicts, kept)
+{
+    process_make("kept");
+    heap_make(HEAP_GLIBC, 120 * MIB, 5 * MIB, 0);
+    expect(VERDICT_KEPT, "glibc keeps 60 %");
+    const struct verdict *v = &diagnosis.verdicts[0];
+    cr_assert(v->bytes == 120 * MIB && v->predicts && v->predicted_rss_bytes == 80 * MIB);
+    cr_assert(says(v, "malloc_trim"));
+    process_make("ebb");
+    heap_make(HEAP_EBB, 120 * MIB, 5 * MIB, 0);
+    snprintf(facts.ebb.policy, sizeof(facts.ebb.policy), "never");
+    facts.ebb.in_use = true;
+    expect(VERDICT_KEPT, "Ebb under never");
+    cr_assert(says(&diagnosis.verdicts[0], "ebb policy 4242 go1.16"));
+    cr_assert(diagnosis.verdicts[0].remedy == REMEDY_POLICY);
+}
+
+EBB_TEST(verdicts, kept_until_the_next_collection_is_no_finding)
+{
+    process_make("collected");
+    heap_make(HEAP_GO, 90 * MIB, 10 * MIB, 0);
+    go_make(24, false);
+    facts.go.next_gc_bytes = 180 * MIB;
+    expect(VERDICT_HEALTHY, "Go just after a collection");
+    facts.go.next_gc_bytes = 60 * MIB;
+    expect(VERDICT_KEPT, "Go far above its goal");
+    cr_assert(says(&diagnosis.verdicts[0], "FreeOSMemory"));
+}
+
+EBB_TEST(verdicts, decay)
+{
+    process_make("burst");
+    struct facts_heap *heap = heap_make(HEAP_JEMALLOC, 130 * MIB, 0, 0);
+    heap->decays = true;
+    expect(VERDICT_DECAY, "jemalloc after a burst");
+    cr_assert(says(&diagnosis.verdicts[0], "background_thread:true"));
+    heap->decay_thread = true;
+    expect(VERDICT_DECAY, "with its thread");
+    cr_assert(diagnosis.verdicts[0].confidence == CONFIDENCE_LOW);
+    heap->kept_bytes = 10 * MIB;
+    heap->live_bytes = 180 * MIB;
+    expect(VERDICT_HEALTHY, "jemalloc with little dirty");
+}
+
+EBB_TEST(verdicts, lazy)
+{
+    process_make("lazy");
+    heap_make(HEAP_GO, 0, 5 * MIB, 140 * MIB);
+    go_make(15, true);
+    facts.go.heap_released_bytes = 141 * MIB;
+    facts.pages.lazyfree_bytes = 140 * MIB;
+    expect(VERDICT_LAZY, "Go 1.15 after its peak");
+    const struct verdict *v = &diagnosis.verdicts[0];
+    cr_assert(says(v, "GODEBUG=madvdontneed=1") && says(v, "Go 1.16"));
+    cr_assert(says(v, "HeapReleased 141 MiB") && says(v, "LazyFree 140 MiB"));
+    cr_assert(v->predicted_rss_bytes == 60 * MIB);
+    go_make(22, true);
+    expect(VERDICT_LAZY, "Go 1.22 with madvdontneed=0");
+    v = &diagnosis.verdicts[0];
+    cr_assert(says(v, "madvdontneed=0") && !says(v, "GODEBUG=madvdontneed=1"));
+    process_make("own");
+    facts.pages.resident_bytes[PLACE_NATIVE] = 190 * MIB;
+    facts.pages.lazyfree_bytes = 120 * MIB;
+    expect(VERDICT_LAZY, "by the program itself");
+    cr_assert(says(&diagnosis.verdicts[0], "the program gave it back"));
+}
+
+EBB_TEST(verdicts, pinned)
+{
+    process_make("holes");
+    heap_make(HEAP_GLIBC, 5 * MIB, 100 * MIB, 0);
+    expect(VERDICT_PINNED, "half of it pinned");
+    cr_assert(!diagnosis.verdicts[0].predicts);
+    process_make("fine");
+    heap_make(HEAP_GLIBC, 5 * MIB, 45 * MIB, 0);
+    expect(VERDICT_HEALTHY, "a quarter pinned");
+}
+
+EBB_TEST(verdicts, arenas)
+{
+    process_make("threads");
+    struct facts_heap *heap = heap_make(HEAP_GLIBC, 110 * MIB, 20 * MIB, 0);
+    heap->arenas_count = 16;
+    heap->arenas_free_bytes = 125 * MIB;
+    facts.process.threads_count = 65;
+    expect(VERDICT_ARENAS, "16 arenas");
+    cr_assert(says(&diagnosis.verdicts[0], "MALLOC_ARENA_MAX"));
+    for (size_t i = 0; i < diagnosis.count; i++) {
+        cr_assert(diagnosis.verdicts[i].id != VERDICT_KEPT, "said twice");
+    }
+    heap->arenas_count = 3;
+    expect(VERDICT_KEPT, "three arenas");
+}
+
+EBB_TEST(verdicts, hugepages)
+{
+    process_make("huge");
+    facts.pages.resident_bytes[PLACE_NATIVE] = 190 * MIB;
+    facts.pages.huge_bytes = 180 * MIB;
+    facts.pages.huge_zero_bytes = 150 * MIB;
+    facts.pages.huge_error_bytes = 8 * MIB;
+    snprintf(facts.kernel.thp, sizeof(facts.kernel.thp), "always");
+    expect(VERDICT_HUGEPAGES, "mostly zeros");
+    cr_assert(says(&diagnosis.verdicts[0], "transparent_hugepage/enabled"));
+    facts.pages.huge_zero_bytes = 10 * MIB;
+    expect(VERDICT_HEALTHY, "used to the full");
+}
+
+EBB_TEST(verdicts, native)
+{
+    process_make("cgo");
+    struct facts_heap *heap = heap_make(HEAP_GO, 0, 0, 0);
+    go_make(19, false);
+    heap->resident_bytes = heap->live_bytes = 40 * MIB;
+    facts.pages.resident_bytes[PLACE_NATIVE] = 150 * MIB;
+    expect(VERDICT_NATIVE, "beside Go");
+    cr_assert(diagnosis.verdicts[0].bytes == 150 * MIB);
+}
+
+static void cgroup_make(uint64_t usage, uint64_t cache, uint64_t shmem, uint64_t kernel)
+{
+    struct facts_cgroup *g = &facts.cgroup;
+    *g = (struct facts_cgroup){.version = 2, .alone = true, .processes_count = 1};
+    g->limit_bytes = 1000 * MIB;
+    g->high_bytes = UINT64_MAX;
+    g->usage_bytes = usage;
+    g->file_bytes = cache + shmem;
+    g->inactive_file_bytes = cache;
+    g->shmem_bytes = shmem;
+    g->kernel_bytes = kernel;
+    g->anon_bytes = usage - cache - shmem - kernel;
+}
+
+EBB_TEST(verdicts, pagecache)
+{
+    process_make("logger");
+    heap_make(HEAP_GLIBC, 0, 0, 0);
+    cgroup_make(900 * MIB, 600 * MIB, 0, 0);
+    expect(VERDICT_PAGECACHE, "two thirds cache");
+    facts.cgroup.alone = false;
+    facts.cgroup.limit_bytes = UINT64_MAX;
+    expect(VERDICT_HEALTHY, "of others, without a limit");
+    cgroup_make(300 * MIB, 50 * MIB, 0, 0);
+    expect(VERDICT_HEALTHY, "little cache");
+}
+
+EBB_TEST(verdicts, shmem)
+{
+    process_make("tmpfs");
+    heap_make(HEAP_GLIBC, 0, 0, 0);
+    cgroup_make(900 * MIB, 50 * MIB, 600 * MIB, 0);
+    expect(VERDICT_SHMEM, "files in memory");
+    cgroup_make(900 * MIB, 50 * MIB, 0, 600 * MIB);
+    expect(VERDICT_SHMEM, "the kernel's");
+    cr_assert(says(&diagnosis.verdicts[0], "the kernel's own"));
+    process_make("mapped");
+    facts.pages.resident_bytes[PLACE_SHMEM] = 150 * MIB;
+    snprintf(facts.pages.shmem_most, sizeof(facts.pages.shmem_most), "/memfd:pool (deleted)");
+    expect(VERDICT_SHMEM, "mapped by itself");
+    cr_assert(says(&diagnosis.verdicts[0], "/memfd:pool"));
+}
+
+EBB_TEST(verdicts, stacks)
+{
+    process_make("threads");
+    facts.process.threads_count = 200;
+    facts.pages.resident_bytes[PLACE_STACK] = 150 * MIB;
+    expect(VERDICT_STACKS, "deep stacks");
+    process_make("goroutines");
+    heap_make(HEAP_GO, 0, 0, 0);
+    go_make(24, false);
+    facts.go.next_gc_bytes = 400 * MIB;
+    facts.go.goroutines_known = true;
+    facts.go.goroutines_count = 10003;
+    facts.go.groups_count = 1;
+    facts.go.groups[0] = (struct go_group){.count = 10000, .state = "chan receive"};
+    snprintf(facts.go.groups[0].site, sizeof(facts.go.groups[0].site), "main.leak (main.go:30)");
+    expect(VERDICT_STACKS, "blocked receivers");
+    cr_assert(says(&diagnosis.verdicts[0], "main.leak (main.go:30)"));
+    snprintf(facts.go.groups[0].state, sizeof(facts.go.groups[0].state), "IO wait");
+    expect(VERDICT_HEALTHY, "idle connections");
+}
+
+EBB_TEST(verdicts, leak)
+{
+    process_make("forgets");
+    heap_make(HEAP_GLIBC, 0, 0, 0);
+    facts.reach = (struct facts_reach){.known = true,
+                                       .reachable_bytes = 60 * MIB,
+                                       .unreachable_bytes = 130 * MIB,
+                                       .unreachable_count = 130000};
+    expect(VERDICT_LEAK, "unreachable");
+    facts.reach.unreachable_bytes = 1 * MIB;
+    expect(VERDICT_HEALTHY, "crumbs");
+}
+
+EBB_TEST(verdicts, cannot_tell)
+{
+    process_make("foreign");
+    facts.sources[SOURCE_MAPS].state = SOURCE_REFUSED;
+    facts.sources[SOURCE_PAGES].state = SOURCE_NOT_ASKED;
+    snprintf(facts.sources[SOURCE_MAPS].why, SOURCE_WHY_BYTES, "only root may read it");
+    facts.pages.lazyfree_known = false;
+    expect(VERDICT_UNKNOWN, "not to be read");
+    cr_assert(says(&diagnosis.verdicts[0], "only root may read it"));
+    process_make("strange");
+    heap_make(HEAP_TCMALLOC, 0, 0, 0)->divided = false;
+    expect(VERDICT_UNKNOWN, "a heap that does not tell");
+}
+
+EBB_TEST(verdicts, several_in_order_of_bytes)
+{
+    process_make("both");
+    heap_make(HEAP_GLIBC, 100 * MIB, 80 * MIB, 0);
+    const struct verdict *v = first(NULL);
+    cr_assert(v->id == VERDICT_KEPT && diagnosis.count == 2);
+    cr_assert(diagnosis.verdicts[1].id == VERDICT_PINNED);
+    facts.heaps[0].kept_bytes = 80 * MIB;
+    facts.heaps[0].pinned_bytes = 100 * MIB;
+    v = first(NULL);
+    cr_assert(v->id == VERDICT_PINNED && diagnosis.verdicts[1].id == VERDICT_KEPT);
+}
+
+// Facts at their extremes: nothing crashes, nothing divides by zero, texts end.
+EBB_TEST(verdicts, absurd)
+{
+    for (int fill = 0; fill < 256; fill += 51) {
+        memset(&facts, fill, sizeof(facts));
+        facts.heaps_count = min_size(facts.heaps_count, HEAPS_MAX);
+        facts.sites_count = min_size(facts.sites_count, SITES_MAX);
+        facts.go.groups_count = min_size(facts.go.groups_count, GO_GROUPS_MAX);
+        facts.process.settings_count = 0;
+        for (size_t i = 0; i < HEAPS_MAX; i++) {
+            facts.heaps[i].kind = (enum heap_kind)(i % HEAP_KINDS);
+            facts.heaps[i].version[sizeof(facts.heaps[i].version) - 1] = '\0';
+        }
+        facts.process.name[31] = facts.process.command[511] = '\0';
+        facts.pages.file_most[PATH_MAX - 1] = facts.pages.shmem_most[127] = '\0';
+        facts.cgroup.path[1023] = facts.cgroup.name[1023] = facts.kernel.thp[15] = '\0';
+        facts.go.version[31] = facts.ebb.policy[23] = '\0';
+        for (size_t i = 0; i < GO_GROUPS_MAX; i++) {
+            struct go_group *g = &facts.go.groups[i];
+            g->state[31] = g->site[GO_TEXT_BYTES - 1] = g->creator[GO_TEXT_BYTES - 1] = '\0';
+        }
+        for (size_t i = 0; i < SOURCE_COUNT; i++) {
+            facts.sources[i].why[SOURCE_WHY_BYTES - 1] = '\0';
+            facts.sources[i].state = SOURCE_READ;
+        }
+        verdicts_of(&facts, NULL, &diagnosis);
+        cr_assert(diagnosis.count >= 1 && diagnosis.count <= VERDICT_COUNT);
+    }
+}
+
+// ---- the trend ----------------------------------------------------------------------------------
+
+static struct sample samples[120];
+
+// A line of 120 samples, one a second: start + slope x t + wave.
+static struct trend line(uint64_t start, double slope, uint64_t wave, size_t period)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
+        uint64_t bytes = start + (uint64_t)(slope * (double)i);
+        bytes += period != 0 && i % period < period / 2 ? wave : 0;
+        samples[i] = (struct sample){.at_ns = i * NS_PER_S,
+                                     .anon_bytes = bytes,
+                                     .live_bytes = UINT64_MAX,
+                                     .cpu_ns = i * NS_PER_S / 4};
+    }
+    return trend_of(samples, ARRAY_COUNT(samples));
+}
+
+EBB_TEST(trend, shapes)
+{
+    cr_assert(line(200 * MIB, 0, 0, 0).shape == TREND_PLATEAU);
+    cr_assert(line(200 * MIB, 0, 40 * MIB, 20).shape == TREND_WAVE);
+    struct trend t = line(200 * MIB, (double)MIB, 0, 0);
+    cr_assert(t.shape == TREND_SLOPE);
+    cr_assert(t.slope_bytes_per_s > 0.9 * (double)MIB && t.slope_bytes_per_s < 1.1 * (double)MIB);
+    cr_assert(t.cpu_share > 0.24 && t.cpu_share < 0.26);
+    cr_assert(line(200 * MIB, (double)MIB, 40 * MIB, 20).shape == TREND_SLOPE, "a rising wave");
+    cr_assert(line(400 * MIB, -(double)MIB, 0, 0).shape == TREND_FALL);
+    cr_assert(line(200 * MIB, 1000, 0, 0).shape == TREND_PLATEAU, "crumbs");
+    cr_assert(trend_of(samples, 3).shape == TREND_UNKNOWN);
+    cr_assert(trend_of(samples, 0).shape == TREND_UNKNOWN);
+}
+
+EBB_TEST(trend, a_cache_that_has_filled_is_a_plateau)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
+        samples[i] = (struct sample){.at_ns = i * NS_PER_S,
+                                     .anon_bytes = min_size(i, 40) * MIB + 100 * MIB,
+                                     .live_bytes = UINT64_MAX};
+    }
+    cr_assert(trend_of(samples, ARRAY_COUNT(samples)).shape != TREND_SLOPE);
+}
+
+EBB_TEST(trend, live_bytes_where_they_are_known)
+{
+    line(200 * MIB, (double)MIB, 0, 0);
+    for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
+        samples[i].live_bytes = 50 * MIB;
+    }
+    struct trend t = trend_of(samples, ARRAY_COUNT(samples));
+    cr_assert(t.shape == TREND_PLATEAU && t.last_bytes == 50 * MIB);
+}
+
+EBB_TEST(verdicts, growth)
+{
+    process_make("grows");
+    heap_make(HEAP_GLIBC, 10 * MIB, 5 * MIB, 0);
+    struct trend t = line(100 * MIB, (double)MIB, 0, 0);
+    const struct verdict *v = first(&t);
+    cr_assert(v->id == VERDICT_GROWTH && v->confidence == CONFIDENCE_HIGH);
+    cr_assert(v->bytes == 175 * MIB, "an hour at this rate is more than there is");
+    cgroup_make(700 * MIB, 0, 0, 0);
+    v = first(&t);
+    cr_assert(says(v, "the limit of 1000 MiB is reached in 5 minutes"), "%s", v->because[1]);
+    t = line(100 * MIB, 0, 30 * MIB, 20);
+    cr_assert(first(&t)->id == VERDICT_HEALTHY);
+}
