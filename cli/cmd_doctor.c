@@ -18,6 +18,8 @@
 #define SAMPLES_MAX 600
 #define FOR_MAX_S 86400
 #define BUDGET_MAX_MS 600000
+// Whoever watches a process has the second that a scan of so much memory takes.
+#define SCAN_RSS_BYTES GIB
 
 struct doctor_input {
     const char *pid;
@@ -238,7 +240,8 @@ static void sites_compare(const struct facts *before, struct facts *after)
 static enum doctor_error examine(int pid, const struct doctor_input *input, struct examination *out)
 {
     static struct sample samples[SAMPLES_MAX];
-    const struct doctor_options how = {.budget_ns = input->budget_ns, .exact = input->exact};
+    struct doctor_options how = {
+        .budget_ns = input->budget_ns, .exact = input->exact, .scan = input->scan};
     enum doctor_error error = doctor_look(pid, &how, &out->facts);
     out->for_ns = input->for_ns;
     if (error != DOCTOR_OK || input->for_ns == 0) {
@@ -251,6 +254,7 @@ static enum doctor_error examine(int pid, const struct doctor_input *input, stru
     if (count == 0) {
         return DOCTOR_ENDED;
     }
+    how.scan = how.scan || before.process.rss_bytes <= SCAN_RSS_BYTES;
     error = doctor_look(pid, &how, &out->facts);
     sites_compare(&before, &out->facts);
     struct trend trend = trend_of(samples, count);

@@ -52,6 +52,7 @@
 #define PIECE_COST_NS (UINT64_C(500) * NS_PER_US)
 #define BUF_BYTES (256 * KIB)
 #define PASSES_MAX 3
+#define GAPS_TRIES 16
 #define PAUSE_NS (UINT64_C(100) * NS_PER_MS)
 #define PAUSE_NS_SHORT (UINT64_C(5) * NS_PER_MS)
 
@@ -62,6 +63,8 @@ struct pass {
     uint64_t *buf;
     bool first;   // stacks count from their stack pointers on
     bool outside; // what is read now lies in no vma that was known
+    bool torn;    // it has gone before it was read
+    uint64_t gaps_sum;
     bool still;
     long error;
 };
@@ -209,6 +212,7 @@ static void piece_feed(struct pass *pass, uint64_t start, uint64_t bytes)
             char *page = (char *)pass->buf + at;
             if (exam_read(pass->exam, page, start + at, 4 * KIB) != 0) {
                 memset(page, 0, 4 * KIB);
+                pass->torn = true;
             }
         }
     }
@@ -242,9 +246,37 @@ static void area_feed(struct pass *pass, uint64_t start, uint64_t end, bool file
     }
 }
 
+static void gap_note(void *arg, uint64_t start, uint64_t end)
+{
+    uint64_t *sum = arg;
+    *sum = (*sum ^ start) * UINT64_C(0x9e3779b97f4a7c15) + end;
+}
+
 static void gap_feed(void *arg, uint64_t start, uint64_t end)
 {
-    area_feed(arg, start, end, false);
+    struct pass *pass = arg;
+    gap_note(&pass->gaps_sum, start, end);
+    area_feed(pass, start, end, false);
+}
+
+// What was mapped since the mappings were read holds pointers, but no block that is judged. A block
+// that is made larger may move each time: then it is looked for again.
+static void gaps_feed(struct pass *pass)
+{
+    uint64_t after = 0;
+    pass->outside = true;
+    for (size_t i = 0; i < GAPS_TRIES && pass->error == 0; i++) {
+        pass->torn = false;
+        pass->gaps_sum = 0;
+        after = 0;
+        pass->error = maps_gaps(pass->exam, gap_feed, pass);
+        if (pass->error == 0) {
+            pass->error = maps_gaps(pass->exam, gap_note, &after);
+        }
+        if (!pass->torn && after == pass->gaps_sum) {
+            return;
+        }
+    }
 }
 
 static void word_feed(void *arg, uint64_t word)
@@ -272,11 +304,7 @@ static void memory_feed(struct pass *pass)
         bool of_file = vma->path[0] == '/' && vma->place != PLACE_SHMEM;
         area_feed(pass, start, vma->end, of_file);
     }
-    // What was mapped since then holds pointers, but no block that is judged.
-    pass->outside = true;
-    if (pass->error == 0) {
-        pass->error = maps_gaps(exam, gap_feed, pass);
-    }
+    gaps_feed(pass);
     for (size_t i = 0; i < pass->threads.count; i++) {
         for (size_t k = 0; k < THREAD_WORDS; k++) {
             reach_root(&pass->reach, pass->threads.threads[i].words[k]);
