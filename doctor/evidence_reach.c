@@ -329,6 +329,9 @@ static bool pass_run(struct pass *pass)
     }
     threads_read(pass->exam, &after);
     pass->still = threads_still(&pass->threads, &after);
+    if (after.count == 0) {
+        pass->error = -ESRCH;
+    }
     threads_free(&after);
     return pass->error == 0 && !pass->reach.failed;
 }

@@ -12,9 +12,10 @@
 #include "reach_threads.h"
 
 #define THREADS_MAX ((size_t)1 << 16)
-// A process may have a million files, of which few are epoll's.
+// A process may have a million files, of which few are epoll's, and these have low numbers.
 #define FILES_MAX 16384
-#define EPOLL_TEXT_BYTES (256 * KIB)
+// 80 bytes for each file that is waited for.
+#define EPOLL_TEXT_BYTES (8 * MIB)
 // Of a thread that waits: those that a function must keep for its caller (rbx, rbp, r12 to r15; x19
 // to x29 on arm64). Of one that runs: all.
 #if defined(__aarch64__)

@@ -19,7 +19,7 @@ import sysutil
 from sysutil import Fail, GLIBC, MIB, say
 
 KIB = 1 << 10
-SHAPES_MIB = 24
+SHAPES_MIB = 36
 LOST = ('forget', 'beheaded', 'ring', 'self', 'half', 'large', 'offlist')
 HELD = ('list', 'tree', 'hashmap', 'interior', 'last', 'tagged', 'mapped', 'shared', 'tls', 'stack',
         'argument', 'epoll', 'cache', 'moved', 'grown')
@@ -55,7 +55,7 @@ def check_lost(name, report, lost_bytes, confident):
     verdict = report['verdicts'][0]
     if verdict['verdict'] != 'leak':
         raise Fail('%s: %s' % (name, verdict['sentence']))
-    if (verdict['confidence'] != 'low') != confident:
+    if confident is not None and (verdict['confidence'] != 'low') != confident:
         raise Fail('%s: %s confidence' % (name, verdict['confidence']))
     left = report['account']['rss_bytes'] - found
     if abs(verdict['predicted_rss_bytes'] - left) > MIB:
@@ -82,8 +82,9 @@ def shapes():
             report = doctorutil.ask(process.pid, '--scan')
             sysutil.kill(process)
             if shape in LOST:
-                check_lost(name, report, truth['lost'],
-                           shape not in ONE_HEAD and name != 'large run')
+                # Blocks of 1 MiB are so few that it depends on how many threads run.
+                confident = None if shape == 'large' else shape not in ONE_HEAD
+                check_lost(name, report, truth['lost'], confident)
             else:
                 check_held(name, report, truth['held'])
             say('%-14s lost %6.2f of %2d MiB, %s' % (

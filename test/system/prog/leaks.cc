@@ -23,6 +23,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <unordered_map>
 #include <vector>
@@ -83,7 +84,8 @@ static void *waits_with_tls(void *arg)
     return own;
 }
 
-// The list hangs on the buffer of read(2), and on nothing else.
+// The list hangs on the buffer of read(2), and on nothing else: read() would keep a copy on the
+// stack.
 static void *waits_with_argument(void *arg)
 {
     int ends[2];
@@ -93,11 +95,10 @@ static void *waits_with_argument(void *arg)
     node *list = list_new(reinterpret_cast<size_t>(arg));
     stack_clean();
     pthread_barrier_wait(&ready);
-    ssize_t got = read(ends[0], list, sizeof(*list));
-    return reinterpret_cast<void *>(got);
+    return reinterpret_cast<void *>(syscall(SYS_read, ends[0], list, sizeof(*list)));
 }
 
-static void *fills_cache(void *arg)
+static __attribute__((noinline)) void cache_fill()
 {
     std::vector<void *> blocks;
     for (size_t size = 24; size <= 1032; size += 16) {
@@ -108,6 +109,12 @@ static void *fills_cache(void *arg)
     for (void *block : blocks) {
         free(block);
     }
+}
+
+static void *fills_cache(void *arg)
+{
+    cache_fill();
+    stack_clean();
     pthread_barrier_wait(&ready);
     pause();
     return arg;
