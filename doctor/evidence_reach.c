@@ -9,6 +9,7 @@
 //   as good as if the process had been stopped. If one has, a pointer that moved may have been
 //   missed: so what is unreachable must be so in every pass, at the same place and size; what is
 //   new since the first one is taken as reachable, with all it leads to.
+//   The state of arenas is no root: its lists lead to free chunks only.
 //   What it cannot see: registers other than the arguments of a system call; pointers that are
 //   masked, shorter than eight bytes, not aligned to eight, or in swap. What is in swap is not
 //   brought back: then nothing is said. What it takes for a pointer but is none keeps a block: so
@@ -204,6 +205,20 @@ static bool blocks_index(struct pass *pass)
 
 // ---- memory -------------------------------------------------------------------------------------
 
+// The state of an arena names headers of chunks, each of which lies right behind some block, and
+// would keep it: the top of an arena its last one.
+static void states_blank(struct pass *pass, uint64_t start, uint64_t end)
+{
+    const struct glibc_heap *heap = pass->exam->glibc;
+    for (size_t i = 0; i < heap->states_count; i++) {
+        uint64_t from = max_u64(heap->states[i], start);
+        uint64_t to = min_u64(heap->states[i] + GLIBC_STATE_BYTES, end);
+        if (from < to) {
+            memset((char *)pass->buf + (from - start), 0, to - from);
+        }
+    }
+}
+
 static void piece_feed(struct pass *pass, uint64_t start, uint64_t bytes)
 {
     // What has gone meanwhile points to nothing.
@@ -216,6 +231,7 @@ static void piece_feed(struct pass *pass, uint64_t start, uint64_t bytes)
             }
         }
     }
+    states_blank(pass, start, start + bytes);
     if (pass->outside) {
         reach_feed_roots(&pass->reach, pass->buf, bytes / sizeof(*pass->buf));
     } else {
