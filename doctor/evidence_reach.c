@@ -66,6 +66,7 @@ struct pass {
     bool outside; // what is read now lies in no vma that was known
     bool torn;    // it has gone before it was read
     uint64_t gaps_sum;
+    uint64_t stack_from; // what lies before it, in the mapping that is read, is no root
     bool still;
     long error;
 };
@@ -232,6 +233,9 @@ static void piece_feed(struct pass *pass, uint64_t start, uint64_t bytes)
         }
     }
     states_blank(pass, start, start + bytes);
+    if (pass->stack_from > start) {
+        memset(pass->buf, 0, min_u64(pass->stack_from - start, bytes));
+    }
     if (pass->outside) {
         reach_feed_roots(&pass->reach, pass->buf, bytes / sizeof(*pass->buf));
     } else {
@@ -314,12 +318,15 @@ static void memory_feed(struct pass *pass)
             continue;
         }
         uint64_t start = vma->start;
+        pass->stack_from = 0;
         if (vma->place == PLACE_STACK && pass->first) {
-            start = align_down(threads_sp(&pass->threads, vma->start, vma->end), 4 * KIB);
+            pass->stack_from = threads_sp(&pass->threads, vma->start, vma->end);
+            start = align_down(pass->stack_from, 4 * KIB);
         }
         bool of_file = vma->path[0] == '/' && vma->place != PLACE_SHMEM;
         area_feed(pass, start, vma->end, of_file);
     }
+    pass->stack_from = 0;
     gaps_feed(pass);
     for (size_t i = 0; i < pass->threads.count; i++) {
         for (size_t k = 0; k < THREAD_WORDS; k++) {

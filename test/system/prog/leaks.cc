@@ -93,8 +93,8 @@ static void *waits_with_argument(void *arg)
         abort();
     }
     node *list = list_new(reinterpret_cast<size_t>(arg));
-    stack_clean();
     pthread_barrier_wait(&ready);
+    stack_clean();
     return reinterpret_cast<void *>(syscall(SYS_read, ends[0], list, sizeof(*list)));
 }
 
