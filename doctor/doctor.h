@@ -270,10 +270,10 @@ struct facts_reach {
     bool still; // nothing ran while it was looked at
     uint64_t reachable_bytes, unreachable_bytes, unreachable_count;
     uint64_t common_bytes, common_count; // the size most of the unreachable ones have
-    uint64_t heads_count;                // unreachable blocks that no other unreachable one leads to
-    uint64_t held_bytes; // of unreachable: pointers in registers, which cannot be seen, might lead
-                         // to so much
-    uint64_t read_bytes; // memory that was looked at, each time
+    uint64_t heads_count; // unreachable blocks that no other unreachable one leads to
+    uint64_t held_bytes;  // of unreachable: pointers in registers, which cannot be seen, might lead
+                          // to so much
+    uint64_t read_bytes;  // memory that was looked at, each time
 };
 
 struct facts {

@@ -37,7 +37,8 @@ struct exam {
     struct facts *facts;
     const struct doctor_options *options;
     struct ledger_reader reader; // of the process's memory
-    uint64_t deadline_ns; // of this thread's processor time: on a busy machine an answer counts more
+    uint64_t
+        deadline_ns;  // of this thread's processor time: on a busy machine an answer counts more
     struct vma *vmas; // by address
     size_t vmas_count, vmas_cap;
     struct name_block *names;   // memory of the paths

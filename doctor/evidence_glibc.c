@@ -346,8 +346,7 @@ static bool walk_all(struct exam *exam, const struct glibc_heap *heap, struct di
     bool readable = true;
     for (size_t i = 0; i < heap->ranges_count && readable; i++) {
         const struct glibc_range *range = &heap->ranges[i];
-        readable =
-            glibc_walk(exam, heap, range, sums_of(division, range));
+        readable = glibc_walk(exam, heap, range, sums_of(division, range));
     }
     return readable;
 }
@@ -437,8 +436,7 @@ static void division_note(struct exam *exam, struct glibc_heap *heap,
     uint64_t chunks = division->main.chunks_count + division->others.chunks_count;
     heap->chunks_count =
         scaled(chunks, division->main.seen_bytes + division->others.seen_bytes, main + others);
-    snprintf(out->note, sizeof(out->note), "%llu chunks looked at%s.",
-             (unsigned long long)chunks,
+    snprintf(out->note, sizeof(out->note), "%llu chunks looked at%s.", (unsigned long long)chunks,
              division->windows != 0 ? ", a sample" : "");
 }
 

@@ -14,8 +14,8 @@
 //   masked, shorter than eight bytes, not aligned to eight, or in swap. What is in swap is not
 //   brought back: then nothing is said. What it takes for a pointer but is none keeps a block: so
 //   does what a program without a pointer still has on an old part of its stack.
-//   Blocks of Ebb are left out: from outside a block on a thread's list of free ones looks as one in
-//   use, and it is most of what such a heap keeps.
+//   Blocks of Ebb are left out: from outside a block on a thread's list of free ones looks as one
+//   in use, and it is most of what such a heap keeps.
 //
 // Locking
 //   None; the process runs on.
@@ -75,8 +75,7 @@ struct pass {
 
 static bool is_huge_file(const struct vma *vma)
 {
-    return strstr(vma->path, "/hugepages") != NULL ||
-           strncmp(vma->path, "/anon_hugepage", 14) == 0;
+    return strstr(vma->path, "/hugepages") != NULL || strncmp(vma->path, "/anon_hugepage", 14) == 0;
 }
 
 // What of a vma may hold pointers: private copies and anonymous memory, and shared memory.
@@ -488,8 +487,7 @@ void evidence_reach(struct exam *exam)
                    (unsigned long long)(exam->facts->reach.read_bytes / MIB),
                    passes == 1 && pass.still ? ", while nothing ran" : "");
     } else if (passes != 0 || pass.error == -ETIME) {
-        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT,
-                   "%s: --scan",
+        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT, "%s: --scan",
                    passes != 0 ? "it runs meanwhile, so a second pass is needed, for which there "
                                  "was no time"
                                : "it took longer than the budget");

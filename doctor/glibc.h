@@ -50,7 +50,7 @@ struct glibc_heap {
     struct glibc_large large[GLIBC_LARGE_MAX];
     size_t large_count;
     uint64_t chunks_count; // estimated by the division; 0: not known
-    bool mangled; // links of free lists are masked with their own address: 2.32 and later
+    bool mangled;          // links of free lists are masked with their own address: 2.32 and later
 };
 
 // What walking adds up: resident bytes only.
@@ -75,8 +75,8 @@ bool glibc_window(struct exam *exam, const struct glibc_heap *heap, const struct
 // free is on a free list, but for most of those on a thread's own lists, of which no other chunk
 // tells. False if the process cannot be read.
 typedef void glibc_visit(void *arg, uint64_t chunk, uint64_t size_bytes, bool free);
-bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap,
-                  const struct glibc_range *range, glibc_visit *each, void *arg);
+bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                  glibc_visit *each, void *arg);
 
 // glibc_states_read reads tops and large free chunks of the arenas.
 void glibc_states_read(struct exam *exam, struct glibc_heap *heap);

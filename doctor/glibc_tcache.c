@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Doctor, the lists of free blocks that each thread keeps in glibc (tcache): nothing else tells that
-// these are free.
+// Doctor, the lists of free blocks that each thread keeps in glibc (tcache): nothing else tells
+// that these are free.
 //
 // Model
 //   Each thread has a block with a count and a head for each size. It is told by its own size and

@@ -350,8 +350,8 @@ bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct g
     return walk(walker_make(exam, heap, range, sums));
 }
 
-bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap,
-                  const struct glibc_range *range, glibc_visit *each, void *arg)
+bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                  glibc_visit *each, void *arg)
 {
     struct glibc_sums sums = {0};
     struct walker *w = walker_make(exam, heap, range, &sums);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Doctor, which blocks any pointer leads to: an index of blocks, the pointers between them, marking.
+// Doctor, which blocks any pointer leads to: an index of blocks, the pointers between them,
+// marking.
 // Pure: memory is handed in, nothing is read here.
 //
 // Model
@@ -22,9 +23,9 @@
 //
 // Why this way
 //   16 bytes for a block, 1 for its state, 4 for the worklist, 4 for each pointer, 16 for each KiB:
-//   a quarter of the heap at 100 bytes for each block. A copy of the heap would be all of it, and to
-//   read block by block through the kernel costs 1 us for each. Cells find a block with two cache
-//   misses where a search among sorted ones has seven.
+//   a quarter of the heap at 100 bytes for each block. A copy of the heap would be all of it, and
+//   to read block by block through the kernel costs 1 us for each. Cells find a block with two
+//   cache misses where a search among sorted ones has seven.
 //
 // Go       runtime/mgcmark.go (scanobject, greyobject); there the heap itself knows its blocks.
 // Tests    test/unit/reach_test.c  test/system/doctor_leak.py

@@ -63,10 +63,9 @@ void reach_block_add(struct reach *reach, uint64_t start, uint64_t size_bytes, u
     if (blocks != NULL) {
         reach->blocks = blocks;
     }
-    uint8_t *states = blocks == NULL || cap == reach->cap ? reach->flags
-                                                           : realloc(reach->flags, cap);
-    if (states == NULL || reach->count >= REACH_NONE - 1 ||
-        size_bytes / REACH_UNIT > UINT32_MAX) {
+    uint8_t *states =
+        blocks == NULL || cap == reach->cap ? reach->flags : realloc(reach->flags, cap);
+    if (states == NULL || reach->count >= REACH_NONE - 1 || size_bytes / REACH_UNIT > UINT32_MAX) {
         reach->failed = true;
         return;
     }

@@ -83,8 +83,7 @@ void reach_excuse(struct reach *reach, const struct reach_key *keys, size_t coun
         while (at < count && keys[at].start < block->start) {
             at++;
         }
-        bool known =
-            at < count && keys[at].start == block->start && keys[at].units == block->units;
+        bool known = at < count && keys[at].start == block->start && keys[at].units == block->units;
         if (!known && is_lost(reach, i)) {
             reach->flags[i] |= REACH_MARKED;
             push(reach, (uint32_t)i);

@@ -40,7 +40,7 @@ static uint64_t switches_of(const struct exam *exam, int tid)
                            ? strstr(text, "\nvoluntary_ctxt_switches:")
                            : NULL;
     return line != NULL && sscanf(line, " voluntary_ctxt_switches: %lu", &count) == 1 ? count
-                                                                                    : UINT64_MAX;
+                                                                                      : UINT64_MAX;
 }
 
 // "202 0x7f.. six arguments, sp pc"; "-1 sp pc" outside of a system call; or "running".

@@ -32,8 +32,8 @@ static void leak_because(const struct facts_reach *reach, struct verdict *v)
         verdict_because(v, "They hang together: %llu of them lead to all the others.",
                         (unsigned long long)reach->heads_count);
     }
-    verdict_because(v, "%s", reach->still
-                                 ? "Nothing in it ran while it was looked at."
+    verdict_because(v, "%s",
+                    reach->still ? "Nothing in it ran while it was looked at."
                                  : "It ran meanwhile, and was looked at more than once: only what "
                                    "was unreachable each time counts.");
 }

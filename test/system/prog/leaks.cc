@@ -227,7 +227,8 @@ static void *array_of(size_t count, void *memory, ptrdiff_t off, uint64_t tag)
 {
     auto *array = static_cast<uint64_t *>(memory);
     for (size_t i = 0; i < count; i++) {
-        array[i] = (reinterpret_cast<uint64_t>(node_new(nullptr)) + static_cast<uint64_t>(off)) | tag;
+        auto addr = reinterpret_cast<uint64_t>(node_new(nullptr)) + static_cast<uint64_t>(off);
+        array[i] = addr | tag;
     }
     return memory;
 }
