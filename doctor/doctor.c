@@ -14,6 +14,7 @@
 #include "doctor_int.h"
 #include "os/clock.h"
 #include "os/procfs.h"
+#include "parts.h"
 
 // Of a word of pagemap, from Documentation/admin-guide/mm/pagemap.rst.
 #define WORD_IS_PRESENT (UINT64_C(1) << 63)
@@ -189,11 +190,24 @@ long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t
 // What is cheap and always allowed comes first, then what says who owns which vma, then pages,
 // then what divides the heaps.
 static void (*const steps[])(struct exam *exam) = {
-    evidence_status,     evidence_command,   evidence_environ,      evidence_kernel,
-    evidence_cgroup,     evidence_maps,      evidence_pagemap,      evidence_exe,
-    evidence_ebb,        evidence_go,        evidence_jvm,          evidence_allocators,
-    evidence_glibc,      evidence_pages,     evidence_lazyfree,     evidence_huge,
-    evidence_ebb_divide, evidence_go_divide, evidence_glibc_divide, evidence_allocators_divide,
+    evidence_status,
+    evidence_command,
+    evidence_environ,
+    evidence_kernel,
+    evidence_cgroup,
+    evidence_maps, evidence_pagemap, evidence_exe,
+    evidence_ebb,
+    evidence_go,
+    evidence_jvm,
+    evidence_allocators,
+    evidence_glibc,
+    evidence_pages,
+    evidence_lazyfree,
+    evidence_huge,
+    evidence_ebb_divide,
+    evidence_go_divide,
+    evidence_glibc_divide,
+    evidence_allocators_divide,
     evidence_reach,
 };
 
@@ -205,6 +219,8 @@ static void exam_free(struct exam *exam)
     free(exam->scan_buf);
     free(exam->anonymous.addrs);
     free(exam->huge.addrs);
+    go_free(exam);
+    parts_free(exam);
     glibc_free(exam);
     vmas_free(exam);
 }
