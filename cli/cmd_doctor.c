@@ -24,15 +24,19 @@
 struct doctor_input {
     const char *pid;
     const char *verify; // a file
+    const char *url;    // NULL: to be found
+    bool asks;          // its pprof server
     bool json, verbose, exact, scan, apply;
     uint64_t for_ns;
     uint64_t budget_ns;
 };
 
-enum { KEY_FOR = 256, KEY_EXACT, KEY_SCAN, KEY_BUDGET, KEY_APPLY, KEY_VERIFY };
+enum { KEY_FOR = 256, KEY_EXACT, KEY_BUDGET, KEY_APPLY, KEY_VERIFY, KEY_URL, KEY_SCAN };
 
 static const struct argp_option options[] = {
     {"for", KEY_FOR, "TIME", 0, "Watch it so long, 30s or 5m: tells slope, wave and plateau", 0},
+    {"url", KEY_URL, "URL", OPTION_ARG_OPTIONAL,
+     "Ask its pprof server too, there or where it is found to listen", 0},
     {"apply", KEY_APPLY, NULL, 0, "Do what Ebb can do by itself, and look again", 0},
     {"verify", KEY_VERIFY, "FILE", 0, "Compare with a report that --json has saved", 0},
     {"exact", KEY_EXACT, NULL, 0, "Read what costs more than the budget too", 0},
@@ -76,6 +80,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_SCAN:
         input->scan = true;
+        return 0;
+    case KEY_URL:
+        input->asks = true;
+        input->url = arg;
         return 0;
     case KEY_APPLY:
         input->apply = true;
@@ -238,12 +246,25 @@ static void sites_compare(const struct facts *before, struct facts *after)
     }
 }
 
+// look_and_ask looks, and asks the process itself where that is wanted.
+static enum doctor_error look_and_ask(int pid, const struct doctor_input *input,
+                                      struct facts *facts)
+{
+    const struct doctor_options how = {
+        .budget_ns = input->budget_ns, .exact = input->exact, .scan = input->scan};
+    enum doctor_error error = doctor_look(pid, &how, facts);
+    if (error == DOCTOR_OK && input->asks && !doctor_sites(input->url, facts)) {
+        struct source *source = &facts->sources[SOURCE_SITES];
+        source->state = SOURCE_ABSENT;
+        snprintf(source->why, sizeof(source->why), "nothing there answers as pprof");
+    }
+    return error;
+}
+
 static enum doctor_error examine(int pid, const struct doctor_input *input, struct examination *out)
 {
     static struct sample samples[SAMPLES_MAX];
-    struct doctor_options how = {
-        .budget_ns = input->budget_ns, .exact = input->exact, .scan = input->scan};
-    enum doctor_error error = doctor_look(pid, &how, &out->facts);
+    enum doctor_error error = look_and_ask(pid, input, &out->facts);
     out->for_ns = input->for_ns;
     if (error != DOCTOR_OK || input->for_ns == 0) {
         verdicts_of(&out->facts, NULL, &out->diagnosis);
@@ -255,8 +276,9 @@ static enum doctor_error examine(int pid, const struct doctor_input *input, stru
     if (count == 0) {
         return DOCTOR_ENDED;
     }
-    how.scan = how.scan || before.process.rss_bytes <= SCAN_RSS_BYTES;
-    error = doctor_look(pid, &how, &out->facts);
+    struct doctor_input last = *input;
+    last.scan = last.scan || before.process.rss_bytes <= SCAN_RSS_BYTES;
+    error = look_and_ask(pid, &last, &out->facts);
     sites_compare(&before, &out->facts);
     struct trend trend = trend_of(samples, count);
     verdicts_of(&out->facts, &trend, &out->diagnosis);

@@ -37,6 +37,10 @@ void doctor_text(const struct examination *examination, bool verbose);
 // doctor_json makes the report as JSON; NULL without memory.
 json_t *doctor_json(const struct examination *examination);
 
+// doctor_sites asks the process itself, at url or where it is found to listen (NULL), for its heap
+// profile, and a Go program for what its memory did not tell. False after it has said why not.
+bool doctor_sites(const char *url, struct facts *facts);
+
 // doctor_apply does what the verdict with a remedy of Ebb's asks for, and waits until RSS rests.
 // What could not be done has been said.
 enum apply_result { APPLY_DONE, APPLY_NOTHING, APPLY_FAILED };

@@ -46,6 +46,8 @@ struct exam {
     bool scans;
     void *scan_buf;
     struct page_sample anonymous, huge; // resident pages, spread evenly; by evidence_pages
+    struct go_state *go;                // between evidence_go and its division; or NULL
+    struct parts *parts;                // of heaps that other allocators have made: parts.h
     struct glibc_heap *glibc;           // between evidence_glibc and its division; or NULL
     enum doctor_error error;            // the process cannot be examined any further
 };
@@ -123,6 +125,7 @@ void evidence_huge(struct exam *exam);
 // Afterwards: the heaps are divided.
 void evidence_ebb_divide(struct exam *exam);
 void evidence_go_divide(struct exam *exam);
+void go_free(struct exam *exam); // of what evidence_go holds for it
 void evidence_glibc_divide(struct exam *exam);
 void glibc_free(struct exam *exam);
 void evidence_allocators_divide(struct exam *exam);

@@ -26,6 +26,7 @@
 
 #include "doctor_int.h"
 #include "os/procfs.h"
+#include "parts.h"
 
 #define SCAN_BUF_BYTES (64 * KIB)
 // The scan looks at the clock between pieces of this much address space.
@@ -71,6 +72,9 @@ static void visit(void *arg, uint64_t start, uint64_t end, unsigned flags)
     }
     if (scan->vma->place == PLACE_SPECIAL) {
         return;
+    }
+    if (scan->vma->place == PLACE_HEAP) {
+        parts_visit(scan->exam, scan->vma, start, end);
     }
     sample_pages(&scan->exam->anonymous, start, end, page);
     if ((flags & RESIDENT_HUGE) != 0) {

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "doctor_int.h"
+#include "go_look.h"
 #include "os/clock.h"
 #include "os/procfs.h"
 
@@ -66,5 +66,8 @@ enum doctor_error doctor_sample(const struct facts *facts, struct sample *sample
         .cgroup_bytes = cgroup_usage(&facts->cgroup),
         .cpu_ns = cpu_of(facts->pid),
     };
+    if (facts->go.memory_known) {
+        go_sample(facts->pid, &sample->live_bytes, &sample->goroutines_count);
+    }
     return DOCTOR_OK;
 }

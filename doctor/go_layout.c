@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, where a Go runtime keeps what: fields by name, with the names of each version.
+//
+// Go  src/runtime of 1.12 to 1.26: mstats.go, mheap.go, mgcpacer.go, runtime2.go, mprof.go,
+//     time.go.
+#include <string.h>
+
+#include "go_look.h"
+
+// A path is a root and what follows it; the first that the program has is taken. Newer names come
+// first where an older name lives on with another meaning.
+#define PATHS_MAX 3
+static const char *const paths[GO_FIELD_COUNT][PATHS_MAX] = {
+    [GO_HEAP_SYS] = {"runtime.memstats.heap_sys"},   // to 1.18
+    [GO_HEAP_IDLE] = {"runtime.memstats.heap_idle"}, // to 1.15
+    [GO_HEAP_INUSE] = {"runtime.gcController.heapInUse", "runtime.memstats.heap_inuse"},
+    [GO_HEAP_FREE] = {"runtime.gcController.heapFree"}, // from 1.19
+    [GO_HEAP_RELEASED] = {"runtime.gcController.heapReleased", "runtime.memstats.heap_released"},
+    [GO_STACKS_INUSE] = {"runtime.memstats.stacks_inuse"},
+    [GO_STACKS_SYS] = {"runtime.memstats.stacks_sys"},
+    [GO_MSPAN_SYS] = {"runtime.memstats.mspan_sys"},
+    [GO_MCACHE_SYS] = {"runtime.memstats.mcache_sys"},
+    [GO_BUCKHASH_SYS] = {"runtime.memstats.buckhash_sys"},
+    [GO_GC_SYS] = {"runtime.memstats.gcMiscSys", "runtime.memstats.gc_sys"},
+    [GO_OTHER_SYS] = {"runtime.memstats.other_sys"},
+    [GO_TOTAL_ALLOC] = {"runtime.gcController.totalAlloc"}, // from 1.19
+    [GO_TOTAL_FREE] = {"runtime.gcController.totalFree"},
+    [GO_STATS] = {"runtime.memstats.heapStats.stats"}, // from 1.16
+    [GO_STATS_ONE] = {"runtime.memstats.heapStats.stats["},
+    [GO_STATS_STACKS] = {"runtime.memstats.heapStats.stats[.inStacks"},
+    [GO_STATS_WORKBUFS] = {"runtime.memstats.heapStats.stats[.inWorkBufs"},
+    [GO_STATS_PTRBITS] = {"runtime.memstats.heapStats.stats[.inPtrScalarBits"},
+    [GO_STATS_LARGE_ALLOC] = {"runtime.memstats.heapStats.stats[.largeAlloc"},
+    [GO_STATS_LARGE_FREE] = {"runtime.memstats.heapStats.stats[.largeFree"},
+    [GO_STATS_SMALL_ALLOC] = {"runtime.memstats.heapStats.stats[.smallAllocCount"},
+    [GO_STATS_SMALL_FREE] = {"runtime.memstats.heapStats.stats[.smallFreeCount"},
+    [GO_OLD_LARGE_ALLOC] = {"runtime.mheap_.largealloc"}, // to 1.15
+    [GO_OLD_LARGE_FREE] = {"runtime.mheap_.largefree"},
+    [GO_OLD_SMALL_FREE] = {"runtime.mheap_.nsmallfree"},
+    [GO_OLD_CENTRAL] = {"runtime.mheap_.central"},
+    [GO_OLD_CENTRAL_ONE] = {"runtime.mheap_.central["},
+    [GO_OLD_NMALLOC] = {"runtime.mheap_.central[.mcentral.nmalloc"},
+    [GO_CLASS_SIZES] = {"runtime.class_to_size"},
+    [GO_P_MCACHE] = {"runtime.p.mcache"},
+    [GO_MCACHE_ALLOC] = {"runtime.mcache.alloc"},
+    [GO_MCACHE_SMALL_FREE] = {"runtime.mcache.local_nsmallfree"}, // to 1.15
+    [GO_MCACHE_LARGE_FREE] = {"runtime.mcache.local_largefree"},
+    [GO_SPAN_NELEMS] = {"runtime.mspan.nelems"},
+    [GO_SPAN_ALLOC_COUNT] = {"runtime.mspan.allocCount"},
+    [GO_SPAN_ELEM_SIZE] = {"runtime.mspan.elemsize"},
+    [GO_SPAN_COUNT_BEFORE] = {"runtime.mspan.allocCountBeforeCache"},
+    [GO_NEXT_GC] = {"runtime.gcController.gcPercentHeapGoal", "runtime.gcController.heapGoal",
+                    "runtime.memstats.next_gc"},
+    [GO_NUM_GC] = {"runtime.memstats.numgc"},
+    [GO_GC_PERCENT] = {"runtime.gcController.gcPercent", "runtime.gcpercent"},
+    [GO_MEMORY_LIMIT] = {"runtime.gcController.memoryLimit"},
+    [GO_MADVDONTNEED] = {"runtime.debug.madvdontneed"},
+    [GO_ARENAS] = {"runtime.mheap_.heapArenas.array", "runtime.mheap_.allArenas.array"},
+    [GO_ARENAS_LEN] = {"runtime.mheap_.heapArenas.len", "runtime.mheap_.allArenas.len"},
+    [GO_IS_CGO] = {"runtime.iscgo"},
+    [GO_ALLGS] = {"runtime.allgs.array"},
+    [GO_ALLGS_LEN] = {"runtime.allgs.len"},
+    [GO_ALLP] = {"runtime.allp.array"},
+    [GO_ALLP_LEN] = {"runtime.allp.len"},
+    [GO_NGSYS] = {"runtime.sched.ngsys"},
+    [GO_SCHED_FREE] = {"runtime.sched.gFree.n", "runtime.sched.gFree.stack.size"},
+    [GO_SCHED_FREE_STACKLESS] = {"runtime.sched.gFree.noStack.size"}, // from 1.25
+    [GO_P_FREE] = {"runtime.p.gFree.n", "runtime.p.gFree.size"},
+    [GO_G_STATUS] = {"runtime.g.atomicstatus"},
+    [GO_G_REASON] = {"runtime.g.waitreason"},
+    [GO_G_SINCE] = {"runtime.g.waitsince"},
+    [GO_G_GOPC] = {"runtime.g.gopc"},
+    [GO_G_STARTPC] = {"runtime.g.startpc"},
+    [GO_G_STACK_LO] = {"runtime.g.stack.lo"},
+    [GO_G_STACK_HI] = {"runtime.g.stack.hi"},
+    [GO_G_PC] = {"runtime.g.sched.pc"},
+    [GO_G_SP] = {"runtime.g.sched.sp"},
+    [GO_G_BP] = {"runtime.g.sched.bp"},
+    [GO_G_SYSCALL_PC] = {"runtime.g.syscallpc"},
+    [GO_G_SYSCALL_SP] = {"runtime.g.syscallsp"},
+    [GO_REASONS] = {"runtime.waitReasonStrings"},
+    [GO_P_TIMERS] = {"runtime.p.timers.heap.len", "runtime.p.timers.len"}, // from 1.23; from 1.14
+    [GO_P_TIMERS_DEAD] = {"runtime.p.timers.zombies", "runtime.p.deletedTimers"},
+    [GO_TIMERS] = {"runtime.timers"}, // to 1.13
+    [GO_TIMERS_ONE] = {"runtime.timers["},
+    [GO_TIMERS_LEN] = {"runtime.timers[.timersBucket.t.len"},
+    [GO_BUCKETS] = {"runtime.mbuckets"},
+    [GO_PROFILE_RATE] = {"runtime.MemProfileRate"},
+    [GO_BUCKET] = {"runtime.bucket"},
+    [GO_BUCKET_NEXT] = {"runtime.bucket.allnext"},
+    [GO_BUCKET_TYPE] = {"runtime.bucket.typ"},
+    [GO_BUCKET_SIZE] = {"runtime.bucket.size"},
+    [GO_BUCKET_DEPTH] = {"runtime.bucket.nstk"},
+    [GO_RECORD_ALLOCS] = {"runtime.memRecord.active.allocs"},
+    [GO_RECORD_FREES] = {"runtime.memRecord.active.frees"},
+    [GO_RECORD_ALLOC_BYTES] = {"runtime.memRecord.active.alloc_bytes"},
+    [GO_RECORD_FREE_BYTES] = {"runtime.memRecord.active.free_bytes"},
+};
+
+static const char *const variables[] = {
+    "runtime.memstats", "runtime.gcController",
+    "runtime.mheap_",   "runtime.class_to_size",
+    "runtime.debug",    "runtime.gcpercent",
+    "runtime.iscgo",    "runtime.allgs",
+    "runtime.allp",     "runtime.sched",
+    "runtime.mbuckets", "runtime.MemProfileRate",
+    "runtime.timers",   "runtime.waitReasonStrings",
+};
+static const char *const types[] = {
+    "runtime.p", "runtime.mcache", "runtime.mspan",
+    "runtime.g", "runtime.bucket", "runtime.memRecord",
+};
+#define VARIABLES ARRAY_COUNT(variables)
+#define ROOTS (VARIABLES + ARRAY_COUNT(types))
+#define ABBREVS_BYTES_MAX (KIB * 256)
+#define STRINGS_BYTES_MAX (32 * MIB)
+
+// The part of a path behind its root; NULL if that is another root.
+static const char *path_behind(const char *path, const char *root)
+{
+    size_t len = strlen(root);
+    bool same = strncmp(path, root, len) == 0;
+    return same && (path[len] == '\0' || path[len] == '.' || path[len] == '[') ? path + len : NULL;
+}
+
+static bool path_find(struct go_dwarf *dwarf, const struct go_root *roots, const char *path,
+                      uint64_t bias, struct go_value *out)
+{
+    for (size_t i = 0; i < ROOTS; i++) {
+        const struct go_root *root = &roots[i];
+        const char *behind = path_behind(path, root->name);
+        if (behind == NULL || (!root->is_type && root->addr == 0)) {
+            continue;
+        }
+        uint64_t offset = 0;
+        uint64_t size = 0;
+        bool typed = dwarf != NULL && root->type != 0 &&
+                     go_dwarf_path(dwarf, root->type, behind, &offset, &size);
+        if (typed || (behind[0] == '\0' && !root->is_type)) {
+            *out = (struct go_value){offset, size, true};
+            out->at += root->is_type ? 0 : root->addr + bias;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void fields_find(struct go_dwarf *dwarf, const struct go_root *roots, uint64_t bias,
+                        struct go_layout *layout)
+{
+    for (size_t i = 0; i < GO_FIELD_COUNT; i++) {
+        for (size_t k = 0; k < PATHS_MAX && paths[i][k] != NULL; k++) {
+            if (path_find(dwarf, roots, paths[i][k], bias, &layout->fields[i])) {
+                break;
+            }
+        }
+    }
+}
+
+static void roots_init(const struct go_file *file, struct go_root *roots)
+{
+    uint64_t addrs[VARIABLES];
+    go_symbols(file, variables, addrs, VARIABLES);
+    for (size_t i = 0; i < ROOTS; i++) {
+        bool is_type = i >= VARIABLES;
+        roots[i] = (struct go_root){
+            .name = is_type ? types[i - VARIABLES] : variables[i],
+            .is_type = is_type,
+            .addr = is_type ? 0 : addrs[i],
+        };
+    }
+}
+
+static bool dwarf_load(const struct go_file *file, uint64_t budget_bytes, struct go_dwarf *dwarf,
+                       const char **why)
+{
+    struct go_bytes info;
+    struct go_bytes abbrevs;
+    struct go_bytes strings;
+    uint64_t size = go_section_size(file, ".debug_info");
+    if (size == 0) {
+        *why = "the program was linked without DWARF (-ldflags=-w or strip)";
+        return false;
+    }
+    if (size > budget_bytes) {
+        *why = "its DWARF is larger than the time allows: --exact";
+        return false;
+    }
+    go_section(file, ".debug_str", STRINGS_BYTES_MAX, &strings);
+    if (!go_section(file, ".debug_info", (size_t)budget_bytes, &info) ||
+        !go_section(file, ".debug_abbrev", ABBREVS_BYTES_MAX, &abbrevs) ||
+        !go_dwarf_open(dwarf, info, abbrevs, strings)) {
+        *why = "its DWARF makes no sense";
+        return false;
+    }
+    return true;
+}
+
+bool go_layout_make(const struct go_file *file, uint64_t bias, uint64_t budget_bytes,
+                    struct go_layout *layout, const char **why)
+{
+    struct go_root roots[ROOTS];
+    struct go_dwarf dwarf = {0};
+    int minor = layout->minor;
+    *layout = (struct go_layout){.minor = minor};
+    if (!dwarf_load(file, budget_bytes, &dwarf, why)) {
+        go_dwarf_close(&dwarf);
+        return false;
+    }
+    roots_init(file, roots);
+    // Addresses from DWARF serve where the symbol table was dropped alone.
+    uint64_t symbols[VARIABLES];
+    for (size_t i = 0; i < VARIABLES; i++) {
+        symbols[i] = roots[i].addr;
+    }
+    go_dwarf_roots(&dwarf, roots, ROOTS);
+    for (size_t i = 0; i < VARIABLES; i++) {
+        roots[i].addr = symbols[i] != 0 ? symbols[i] : roots[i].addr;
+    }
+    fields_find(&dwarf, roots, bias, layout);
+    go_dwarf_close(&dwarf);
+    bool enough = layout->fields[GO_HEAP_INUSE].known && layout->fields[GO_HEAP_RELEASED].known;
+    if (!enough) {
+        *why = "the runtime's counters are not where a known version has them";
+    }
+    return enough;
+}
+
+bool go_value_read(const struct exam *exam, const struct go_layout *layout, enum go_field field,
+                   uint64_t *value)
+{
+    const struct go_value *at = &layout->fields[field];
+    size_t size = at->size == 0 ? 8 : (size_t)at->size;
+    *value = 0;
+    return at->known && size <= sizeof(*value) && exam_read(exam, value, at->at, size) == 0;
+}
+
+uint64_t go_member(const struct go_layout *layout, enum go_field field, const uint8_t *copy,
+                   size_t len)
+{
+    const struct go_value *at = &layout->fields[field];
+    uint64_t value = 0;
+    if (at->known && at->size <= sizeof(value) && at->at <= len && len - at->at >= at->size) {
+        memcpy(&value, copy + at->at, at->size);
+    }
+    return value;
+}
