@@ -457,8 +457,11 @@ bool glibc_window(struct exam *exam, const struct glibc_heap *heap, const struct
         } else if (found == 0 || found >= end) {
             window_lost(w, end);
         } else {
+            // None, where what was found are the posts at the end of a heap.
             size_t count = pieces_walk(w, found, pieces);
-            pieces_emit(w, pieces, count, end);
+            if (count != 0) {
+                pieces_emit(w, pieces, count, end);
+            }
         }
     }
     free(pieces);
