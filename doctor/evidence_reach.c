@@ -7,8 +7,9 @@
 //   stack pointers on, other anonymous memory, other heaps, shared memory, the blocks themselves,
 //   what epoll keeps), resident pages only, and marks. If no thread has run meanwhile, one pass is
 //   as good as if the process had been stopped. If one has, a pointer that moved may have been
-//   missed: so what is unreachable must be so in every pass, at the same place and size; what is
-//   new since the first one is taken as reachable, with all it leads to.
+//   missed: so what is unreachable must be so in every pass, at the same place and size, and passes
+//   go on until they agree; what is new since the first one is taken as reachable, with all it leads
+//   to.
 //   The state of arenas is no root: its lists lead to free chunks only.
 //   What it cannot see: registers other than the arguments of a system call; pointers that are
 //   masked, shorter than eight bytes, not aligned to eight, or in swap. What is in swap is not
@@ -52,9 +53,15 @@
 // The cost of a piece that is read before the clock is looked at again.
 #define PIECE_COST_NS (UINT64_C(500) * NS_PER_US)
 #define BUF_BYTES (256 * KIB)
-#define PASSES_MAX 3
+#define PASSES_MIN 3
+#define PASSES_MIN_MANY 2
+#define PASSES_MAX 16
+// Passes agree if one takes less than this part of what was lost before.
+#define SETTLED_SHARE 64
+// So much is not worth another pass.
+#define CRUMBS_BYTES (256 * KIB)
 #define GAPS_TRIES 16
-#define PAUSE_NS (UINT64_C(100) * NS_PER_MS)
+#define PAUSE_NS (UINT64_C(60) * NS_PER_MS)
 #define PAUSE_NS_SHORT (UINT64_C(5) * NS_PER_MS)
 
 struct pass {
@@ -388,51 +395,74 @@ static void pause_for(uint64_t ns)
     clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
 }
 
-// The keys of what is unreachable so far: of all passes until now.
-struct keys {
-    struct reach_key *all;
-    size_t count;
+// What is unreachable in all passes so far.
+struct series {
+    struct reach_key *lost;
+    size_t count, count_before; // now, and a pass ago
+    size_t passes;
+    struct facts_reach found;
 };
 
-// passes_run returns how many passes were made; the facts are known if they were enough.
+// series_take takes what a pass has found; false if there is no memory.
+static bool series_take(struct series *series, struct pass *pass)
+{
+    if (series->passes != 0) {
+        reach_excuse(&pass->reach, series->lost, series->count);
+    }
+    free(series->lost);
+    series->count_before = series->count;
+    series->lost = reach_lost(&pass->reach, &series->count);
+    series->passes++;
+    facts_take(pass, &series->found);
+    return series->lost != NULL;
+}
+
+// Whether more passes would find the same. A block on its way from one place to another is missed by
+// one pass as by the other, by chance: then each pass takes away its share. What is lost stays.
+static bool series_settled(const struct series *series)
+{
+    const struct facts_reach *found = &series->found;
+    if (series->count == 0 || found->still) {
+        return true;
+    }
+    // One pointer that was missed may lose a large structure; many blocks that nothing leads to are
+    // not missed together by chance.
+    bool many = found->held_bytes < found->unreachable_bytes / 2;
+    size_t taken = series->count_before - min_size(series->count, series->count_before);
+    bool agree = taken <= series->count_before / SETTLED_SHARE;
+    return series->passes >= (many ? PASSES_MIN_MANY : PASSES_MIN) &&
+           (agree || found->unreachable_bytes < CRUMBS_BYTES);
+}
+
+// passes_run makes passes until they agree, or time is over; returns how many. The facts are known
+// if they agree.
 static size_t passes_run(struct exam *exam, struct pass *pass)
 {
     uint64_t begun_ns = clock_thread_cpu_ns(); // the budget is processor time
-    struct keys lost = {0};
-    bool enough = false;
-    size_t passes = 0;
+    struct series series = {0};
+    bool settled = false;
     uint64_t *buf = pass->buf;
-    while (!enough && passes < PASSES_MAX) {
-        uint64_t pass_ns = passes == 0 ? 0 : (clock_thread_cpu_ns() - begun_ns) / passes;
-        uint64_t pause_ns = exam->options->scan ? PAUSE_NS : PAUSE_NS_SHORT;
-        bool affords = exam->options->scan || exam_affords(exam, pass_ns);
-        if (passes != 0 && !affords) {
-            enough = passes >= 2;
+    while (!settled && series.passes < PASSES_MAX) {
+        if (series.passes != 0) {
+            uint64_t pass_ns = (clock_thread_cpu_ns() - begun_ns) / series.passes;
+            if (!exam->options->scan && !exam_affords(exam, pass_ns)) {
+                break;
+            }
+            pass_end(pass);
+            pause_for(exam->options->scan ? PAUSE_NS : PAUSE_NS_SHORT);
+        }
+        *pass = (struct pass){.exam = exam, .buf = buf, .first = series.passes == 0};
+        if (!pass_run(pass) || !series_take(&series, pass)) {
+            series.passes = pass->error == -ETIME ? series.passes : 0;
             break;
         }
-        if (passes != 0) {
-            pass_end(pass);
-            pause_for(pause_ns);
-        }
-        *pass = (struct pass){.exam = exam, .buf = buf, .first = passes == 0};
-        if (!pass_run(pass)) {
-            free(lost.all);
-            return pass->error == -ETIME ? passes : 0;
-        }
-        if (passes != 0) {
-            reach_excuse(&pass->reach, lost.all, lost.count);
-        }
-        passes++;
-        free(lost.all);
-        lost.all = reach_lost(&pass->reach, &lost.count);
-        enough = lost.all == NULL || lost.count == 0 || (passes == 1 && pass->still) ||
-                 passes == PASSES_MAX;
+        settled = series_settled(&series);
     }
-    if (enough && lost.all != NULL) {
-        facts_take(pass, &exam->facts->reach);
+    if (settled) {
+        exam->facts->reach = series.found;
     }
-    free(lost.all);
-    return passes;
+    free(series.lost);
+    return series.passes;
 }
 
 static uint64_t cost_of(const struct exam *exam, uint64_t bytes)
@@ -459,9 +489,9 @@ static bool affordable(struct exam *exam, uint64_t begun, uint64_t bytes)
                    "%llu MiB would be read, more than 8 GiB", (unsigned long long)(bytes / MIB));
     } else if (!exam->options->scan && (bytes > READ_BYTES_MAX || !exam_affords(exam, cost_ns))) {
         source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT,
-                   "%llu MiB would be read up to three times, in about %.1f s: --scan",
+                   "%llu MiB would be read, three times or more if it runs, in about %.1f s: --scan",
                    (unsigned long long)(bytes / MIB),
-                   (double)(cost_ns * PASSES_MAX + PAUSE_NS * 2) / (double)NS_PER_S);
+                   (double)(cost_ns * PASSES_MIN + PAUSE_NS * 2) / (double)NS_PER_S);
     } else {
         return true;
     }
@@ -487,10 +517,11 @@ void evidence_reach(struct exam *exam)
                    (unsigned long long)(exam->facts->reach.read_bytes / MIB),
                    passes == 1 && pass.still ? ", while nothing ran" : "");
     } else if (passes != 0 || pass.error == -ETIME) {
-        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT, "%s: --scan",
-                   passes != 0 ? "it runs meanwhile, so a second pass is needed, for which there "
-                                 "was no time"
-                               : "it took longer than the budget");
+        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT, "%s",
+                   passes >= PASSES_MAX ? "its blocks change places faster than they can be read"
+                   : passes != 0        ? "it runs meanwhile, so more passes are needed than there "
+                                          "was time for: --scan"
+                                        : "it took longer than the budget: --scan");
     } else {
         source_error(exam, SOURCE_REACH, begun, pass.buf == NULL ? -ENOMEM : pass.error);
     }
