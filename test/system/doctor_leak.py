@@ -22,11 +22,11 @@ KIB = 1 << 10
 SHAPES_MIB = 36
 LOST = ('forget', 'beheaded', 'ring', 'self', 'half', 'large', 'offlist')
 HELD = ('list', 'tree', 'hashmap', 'interior', 'last', 'tagged', 'mapped', 'shared', 'tls', 'stack',
-        'argument', 'epoll', 'cache', 'moved', 'grown')
+        'argument', 'epoll', 'cache', 'moved', 'grown', 'queues')
 # Those whose loss hangs on a single block, which a register might hold.
 ONE_HEAD = ('beheaded', 'ring')
 # Blocks of a program that works change hands while they are looked at.
-CRUMBS_BYTES = 256 * KIB
+CRUMBS_BYTES = MIB
 # A header, and what the sizes are rounded up to.
 SLACK_SHARE = 0.05
 
@@ -85,6 +85,9 @@ def shapes():
                 # Blocks of 1 MiB are so few that it depends on how many threads run.
                 confident = None if shape == 'large' else shape not in ONE_HEAD
                 check_lost(name, report, truth['lost'], confident)
+            elif shape == 'queues' and report['reach'] is None:
+                say('%-14s %s' % (name, report['sources']['reachability']['why']))
+                continue
             else:
                 check_held(name, report, truth['held'])
             say('%-14s lost %6.2f of %2d MiB, %s' % (

@@ -10,14 +10,16 @@
 // Held: list, tree, hashmap, interior (by their middle only), last (by one past their end), tls,
 //   stack (of a thread that waits), argument (of a system call), tagged (with bits at the top and
 //   the bottom), mapped (from memory that was mapped), shared (from shared memory), epoll (by the
-//   kernel alone), cache (freed, on lists of threads), moved ("run": handed round all the time),
-//   grown ("run": an array that is made larger all the time).
+//   kernel alone), cache (freed, on lists of threads), moved (a list handed round all the time),
+//   grown (an array that is made larger all the time), queues (all handed on all the time).
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <memory>
+#include <mutex>
 #include <pthread.h>
 #include <string>
 #include <sys/epoll.h>
@@ -160,6 +162,29 @@ static void *grows(void *)
     }
 }
 
+// Every block is handed from one queue to another many times while it is looked for.
+static std::deque<node *> queues[2];
+static std::mutex queue_locks[2];
+
+static void *hands_on(void *arg)
+{
+    size_t from = reinterpret_cast<size_t>(arg);
+    for (;;) {
+        node *n = nullptr;
+        {
+            std::lock_guard<std::mutex> guard(queue_locks[from]);
+            if (!queues[from].empty()) {
+                n = queues[from].front();
+                queues[from].pop_front();
+            }
+        }
+        if (n != nullptr) {
+            std::lock_guard<std::mutex> guard(queue_locks[1 - from]);
+            queues[1 - from].push_back(n);
+        }
+    }
+}
+
 static void start(void *(*run)(void *), size_t count)
 {
     pthread_t thread;
@@ -170,10 +195,10 @@ static void start(void *(*run)(void *), size_t count)
     pthread_barrier_wait(&ready);
 }
 
-static void begin(void *(*run)(void *))
+static void begin(void *(*run)(void *), size_t arg = 0)
 {
     pthread_t thread;
-    if (pthread_create(&thread, nullptr, run, nullptr) != 0) {
+    if (pthread_create(&thread, nullptr, run, reinterpret_cast<void *>(arg)) != 0) {
         abort();
     }
 }
@@ -297,6 +322,12 @@ static __attribute__((noinline)) bool hold(const std::string &shape, size_t coun
     } else if (shape == "moved") {
         slots[0] = list_new(count);
         begin(hands_round);
+    } else if (shape == "queues") {
+        for (size_t i = 0; i < 2000; i++) {
+            queues[i % 2].push_back(list_new(count / 2000));
+        }
+        begin(hands_on, 0);
+        begin(hands_on, 1);
     } else if (shape == "grown") {
         head = list_new(count);
         begin(grows);
