@@ -8,8 +8,8 @@
 //   what epoll keeps), resident pages only, and marks. If no thread has run meanwhile, one pass is
 //   as good as if the process had been stopped. If one has, a pointer that moved may have been
 //   missed: so what is unreachable must be so in every pass, at the same place and size, and passes
-//   go on until they agree; what is new since the first one is taken as reachable, with all it leads
-//   to.
+//   go on until they agree; what is new since the first one is taken as reachable, with all it
+//   leads to.
 //   The state of arenas is no root: its lists lead to free chunks only.
 //   What it cannot see: registers other than the arguments of a system call; pointers that are
 //   masked, shorter than eight bytes, not aligned to eight, or in swap. What is in swap is not
@@ -417,8 +417,8 @@ static bool series_take(struct series *series, struct pass *pass)
     return series->lost != NULL;
 }
 
-// Whether more passes would find the same. A block on its way from one place to another is missed by
-// one pass as by the other, by chance: then each pass takes away its share. What is lost stays.
+// Whether more passes would find the same. A block on its way from one place to another is missed
+// by one pass as by the other, by chance: then each pass takes away its share. What is lost stays.
 static bool series_settled(const struct series *series)
 {
     const struct facts_reach *found = &series->found;
@@ -488,10 +488,11 @@ static bool affordable(struct exam *exam, uint64_t begun, uint64_t bytes)
         source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT,
                    "%llu MiB would be read, more than 8 GiB", (unsigned long long)(bytes / MIB));
     } else if (!exam->options->scan && (bytes > READ_BYTES_MAX || !exam_affords(exam, cost_ns))) {
-        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT,
-                   "%llu MiB would be read, three times or more if it runs, in about %.1f s: --scan",
-                   (unsigned long long)(bytes / MIB),
-                   (double)(cost_ns * PASSES_MIN + PAUSE_NS * 2) / (double)NS_PER_S);
+        source_end(
+            exam, SOURCE_REACH, begun, SOURCE_LEFT,
+            "%llu MiB would be read, three times or more if it runs, in about %.1f s: --scan",
+            (unsigned long long)(bytes / MIB),
+            (double)(cost_ns * PASSES_MIN + PAUSE_NS * 2) / (double)NS_PER_S);
     } else {
         return true;
     }
