@@ -18,6 +18,8 @@
 #define SAMPLES_MAX 600
 #define FOR_MAX_S 86400
 #define BUDGET_MAX_MS 600000
+// Whoever watches a process has the second that a scan of so much memory takes.
+#define SCAN_RSS_BYTES GIB
 
 struct doctor_input {
     const char *pid;
@@ -25,13 +27,23 @@ struct doctor_input {
     const char *verify; // a file
     const char *url;    // NULL: to be found
     bool asks;          // its pprof server
-    bool json, verbose, exact, apply;
+    bool json, verbose, exact, scan, apply;
     uint64_t for_ns;
     uint64_t budget_ns;
 };
 
-enum { KEY_FOR = 256, KEY_EXACT, KEY_BUDGET, KEY_APPLY, KEY_VERIFY, KEY_URL,
-       KEY_CGROUP, KEY_CONTAINER, KEY_POD };
+enum {
+    KEY_FOR = 256,
+    KEY_EXACT,
+    KEY_BUDGET,
+    KEY_APPLY,
+    KEY_VERIFY,
+    KEY_URL,
+    KEY_CGROUP,
+    KEY_CONTAINER,
+    KEY_POD,
+    KEY_SCAN
+};
 
 static const struct argp_option options[] = {
     {"container", KEY_CONTAINER, "NAME", 0, "Look at its processes; also by ID, or POD/NAME", 0},
@@ -43,6 +55,8 @@ static const struct argp_option options[] = {
     {"apply", KEY_APPLY, NULL, 0, "Do what Ebb can do by itself, and look again", 0},
     {"verify", KEY_VERIFY, "FILE", 0, "Compare with a report that --json has saved", 0},
     {"exact", KEY_EXACT, NULL, 0, "Read what costs more than the budget too", 0},
+    {"scan", KEY_SCAN, NULL, 0, "Look for blocks that no pointer leads to, in a heap of any size",
+     0},
     {"budget", KEY_BUDGET, "MS", 0, "Look for at most so many milliseconds (80)", 0},
     {"verbose", 'v', NULL, 0, "Show each source with what it cost", 0},
     {"json", 'j', NULL, 0, "Print as JSON", 0},
@@ -87,6 +101,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_EXACT:
         input->exact = true;
+        return 0;
+    case KEY_SCAN:
+        input->scan = true;
         return 0;
     case KEY_URL:
         input->asks = true;
@@ -259,6 +276,7 @@ static struct doctor_options options_of(const struct doctor_input *input)
     return (struct doctor_options){
         .budget_ns = input->budget_ns,
         .exact = input->exact,
+        .scan = input->scan,
         .asks_cgroup = input->pick.kind != PICK_PID,
     };
 }
@@ -292,7 +310,9 @@ static enum doctor_error examine(int pid, const struct doctor_input *input, stru
     if (count == 0) {
         return DOCTOR_ENDED;
     }
-    error = look_and_ask(pid, input, &out->facts);
+    struct doctor_input last = *input;
+    last.scan = last.scan || before.process.rss_bytes <= SCAN_RSS_BYTES;
+    error = look_and_ask(pid, &last, &out->facts);
     sites_compare(&before, &out->facts);
     struct trend trend = trend_of(samples, count);
     verdicts_of(&out->facts, &trend, &out->diagnosis);

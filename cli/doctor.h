@@ -7,7 +7,8 @@
 //   samples between the first and the last, and the diagnosis.
 //
 // Flow
-//   cmd_doctor -> doctor_find, doctor_group (whom) -> looks and samples -> doctor_text, doctor_json.
+//   cmd_doctor -> doctor_find, doctor_group (whom) -> looks and samples -> doctor_text,
+//   doctor_json.
 //
 // Go       none
 // Tests    test/cli/doctor_test.py  test/system/doctor.py

@@ -62,8 +62,7 @@ static void row_print(const struct term *term, const struct examination *e)
     const struct verdict *v = &e->diagnosis.verdicts[0];
     snprintf(pid, sizeof(pid), "%7d  ", e->facts.pid);
     term_text(term, TERM_BOLD, pid, 0);
-    fprintf(term->out, "%10s  ",
-            size_text(e->diagnosis.account.rss_bytes, rss, sizeof(rss)));
+    fprintf(term->out, "%10s  ", size_text(e->diagnosis.account.rss_bytes, rss, sizeof(rss)));
     term_text(term, e->diagnosis.finding ? TERM_NOTE : TERM_PLAIN, verdict_name(v->id), 11);
     term_wrap(term, v->sentence, 32);
 }
@@ -91,8 +90,7 @@ static json_t *group_json(const struct found *found, json_t *reports, int status
 
 // Looks at each member; the one that matters most is left in *most.
 static int members_look(const struct member *members, size_t count,
-                        const struct doctor_options *how, struct examination *most,
-                        json_t *reports)
+                        const struct doctor_options *how, struct examination *most, json_t *reports)
 {
     static struct examination one;
     struct term term = term_open(stdout);

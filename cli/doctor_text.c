@@ -246,6 +246,26 @@ static void step_heaps(const struct report *r)
     }
 }
 
+static void step_reach(const struct report *r)
+{
+    const struct facts_reach *reach = &r->e->facts.reach;
+    char text[400];
+    if (!reach->known) {
+        return; // its source says why
+    }
+    if (reach->unreachable_count == 0) {
+        snprintf(text, sizeof(text), "pointers lead to all of the %s in use",
+                 SIZE(reach->reachable_bytes));
+    } else {
+        snprintf(text, sizeof(text),
+                 "of %s in use, pointers lead to %s; nothing leads to %s in %llu blocks",
+                 SIZE(reach->reachable_bytes + reach->unreachable_bytes),
+                 SIZE(reach->reachable_bytes), SIZE(reach->unreachable_bytes),
+                 (unsigned long long)reach->unreachable_count);
+    }
+    step(r, "reachable", text);
+}
+
 static void step_rest(const struct report *r)
 {
     const struct facts_pages *p = &r->e->facts.pages;
@@ -362,6 +382,7 @@ void doctor_text(const struct examination *e, bool verbose)
     step_goroutines(&r);
     step_sites(&r);
     step_heaps(&r);
+    step_reach(&r);
     step_rest(&r);
     step_trend(&r);
     verdicts_print(&r);

@@ -44,6 +44,7 @@ static const struct {
     [SOURCE_TCMALLOC] = {"tcmalloc", "its page heap, in memory"},
     [SOURCE_JVM] = {"JVM", "its hsperfdata file"},
     [SOURCE_PYTHON] = {"Python", "its arenas"},
+    [SOURCE_REACH] = {"reachability", "its blocks and all memory that may point to them"},
     [SOURCE_SITES] = {"sites", "a heap profile of the process"},
 };
 
@@ -195,6 +196,7 @@ static void (*const steps[])(struct exam *exam) = {
     evidence_ebb,        evidence_go,        evidence_jvm,          evidence_allocators,
     evidence_glibc,      evidence_pages,     evidence_lazyfree,     evidence_huge,
     evidence_ebb_divide, evidence_go_divide, evidence_glibc_divide, evidence_allocators_divide,
+    evidence_reach,
 };
 
 static void exam_free(struct exam *exam)

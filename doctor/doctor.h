@@ -61,6 +61,7 @@ enum source_id {
     SOURCE_TCMALLOC,
     SOURCE_JVM,
     SOURCE_PYTHON,
+    SOURCE_REACH,
     SOURCE_SITES,
     SOURCE_COUNT,
 };
@@ -263,11 +264,16 @@ struct facts_site {
     int64_t grown_bytes;   // since the first look of a series
 };
 
-// Which blocks in use any pointer leads to, by a scan of the memory.
+// Which blocks in use any pointer leads to, by a scan of the memory. Sizes are resident bytes.
 struct facts_reach {
     bool known;
+    bool still; // nothing ran while it was looked at
     uint64_t reachable_bytes, unreachable_bytes, unreachable_count;
     uint64_t common_bytes, common_count; // the size most of the unreachable ones have
+    uint64_t heads_count; // unreachable blocks that no other unreachable one leads to
+    uint64_t held_bytes;  // of unreachable: pointers in registers, which cannot be seen, might lead
+                          // to so much
+    uint64_t read_bytes;  // memory that was looked at, each time
 };
 
 struct facts {
@@ -300,6 +306,7 @@ struct doctor_options {
     uint64_t budget_ns; // of processor time; 0: DOCTOR_BUDGET_NS
     bool exact;         // whatever it costs
     bool asks_cgroup;   // the cgroup was named, so what is in it matters
+    bool scan;          // look for unreachable blocks, whatever the heap's size
     const char *root;   // in front of /proc and /sys, for tests; NULL: ""
 };
 

@@ -260,7 +260,8 @@ static void claim_all(struct exam *exam, struct glibc_heap *heap, size_t index)
     }
 }
 
-// version_of writes "2.36" of a text that holds "stable release version 2.36"; false if it does not.
+// version_of writes "2.36" of a text that holds "stable release version 2.36"; false if it does
+// not.
 static bool version_of(const char *text, size_t len, char *version, size_t cap)
 {
     static const char words[] = "stable release version ";
@@ -439,7 +440,7 @@ static void part_add(struct facts_heap *out, const struct glibc_sums *sums, uint
     out->pinned_bytes += scaled(sums->pinned_bytes, seen, resident);
 }
 
-static void division_note(struct exam *exam, const struct glibc_heap *heap,
+static void division_note(struct exam *exam, struct glibc_heap *heap,
                           const struct division *division, struct facts_heap *out)
 {
     uint64_t main = arena_bytes(exam, heap, true);
@@ -461,8 +462,10 @@ static void division_note(struct exam *exam, const struct glibc_heap *heap,
         double half = 1.96 * sqrt((variance > 0 ? variance : 0) / n) + 1 / n;
         out->error_bytes = (uint64_t)(half * (double)(main + others));
     }
-    snprintf(out->note, sizeof(out->note), "%llu chunks looked at%s.",
-             (unsigned long long)(division->main.chunks_count + division->others.chunks_count),
+    uint64_t chunks = division->main.chunks_count + division->others.chunks_count;
+    heap->chunks_count =
+        scaled(chunks, division->main.seen_bytes + division->others.seen_bytes, main + others);
+    snprintf(out->note, sizeof(out->note), "%llu chunks looked at%s.", (unsigned long long)chunks,
              division->windows != 0 ? ", a sample" : "");
 }
 
@@ -499,7 +502,7 @@ void evidence_glibc_divide(struct exam *exam)
                    "no chain of chunks in %llu of %llu KiB", (unsigned long long)(lost / KIB),
                    (unsigned long long)((lost + seen) / KIB));
     } else {
-        division_note(exam, heap, &division, out);
+        division_note(exam, exam->glibc, &division, out);
         source_end(exam, SOURCE_GLIBC, begun, SOURCE_READ, NULL);
     }
 }

@@ -54,6 +54,8 @@ struct walker {
     const struct glibc_heap *heap;
     const struct glibc_range *range;
     struct glibc_sums *sums;
+    glibc_visit *each; // or NULL
+    void *arg;
     uint64_t start, end; // of the segment
     uint64_t resident[SEGMENT_PAGES / 64];
     char *buf;
@@ -269,6 +271,9 @@ static bool chunks_walk(struct walker *w)
             w->free_from = free ? at : 0;
         }
         w->sums->chunks_count++;
+        if (w->each != NULL) {
+            w->each(w->arg, at, size, free);
+        }
         w->next = at + size;
     }
     return true;
@@ -319,14 +324,14 @@ static void walker_free(struct walker *w)
     free(w);
 }
 
-bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
-                struct glibc_sums *sums)
+// Walks the whole range of w, and frees it.
+static bool walk(struct walker *w)
 {
-    struct walker *w = walker_make(exam, heap, range, sums);
     bool readable = w != NULL;
+    uint64_t end = readable ? w->range->end : 0;
     // The state of an arena may lie before the first chunk, on the same page.
-    for (uint64_t at = align_down(range->start, 4 * KIB); readable && at < range->end;) {
-        uint64_t stop = min_u64(at + SEGMENT_BYTES, align_up(range->end, 4 * KIB));
+    for (uint64_t at = readable ? align_down(w->range->start, 4 * KIB) : 0; readable && at < end;) {
+        uint64_t stop = min_u64(at + SEGMENT_BYTES, align_up(end, 4 * KIB));
         readable = segment_load(w, at, stop);
         if (readable) {
             segment_walk(w);
@@ -337,6 +342,24 @@ bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct g
         walker_free(w);
     }
     return readable;
+}
+
+bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                struct glibc_sums *sums)
+{
+    return walk(walker_make(exam, heap, range, sums));
+}
+
+bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                  glibc_visit *each, void *arg)
+{
+    struct glibc_sums sums = {0};
+    struct walker *w = walker_make(exam, heap, range, &sums);
+    if (w != NULL) {
+        w->each = each;
+        w->arg = arg;
+    }
+    return walk(w);
 }
 
 // ---- windows ------------------------------------------------------------------------------------

@@ -331,6 +331,13 @@ EBB_TEST(verdicts, leak)
                                        .unreachable_bytes = 130 * MIB,
                                        .unreachable_count = 130000};
     expect(VERDICT_LEAK, "unreachable");
+    cr_assert(diagnosis.verdicts[0].confidence == CONFIDENCE_MEDIUM);
+    cr_assert_eq(diagnosis.verdicts[0].predicted_rss_bytes, 70 * MIB);
+    facts.reach.held_bytes = 125 * MIB;
+    facts.reach.heads_count = 9;
+    expect(VERDICT_LEAK, "a list that a register might hold");
+    cr_assert(diagnosis.verdicts[0].confidence == CONFIDENCE_LOW);
+    cr_assert(strstr(diagnosis.verdicts[0].refute, "register") != NULL);
     facts.reach.unreachable_bytes = 1 * MIB;
     expect(VERDICT_HEALTHY, "crumbs");
 }
@@ -472,4 +479,25 @@ EBB_TEST(verdicts, growth)
     cr_assert(says(v, "the limit of 1000 MiB is reached in 5 minutes"), "%s", v->because[1]);
     t = line(100 * MIB, 0, 30 * MIB, 20);
     cr_assert(first(&t)->id == VERDICT_HEALTHY);
+}
+
+EBB_TEST(verdicts, a_leak_that_grows_is_no_growth)
+{
+    process_make("forgets");
+    heap_make(HEAP_GLIBC, 0, 0, 0);
+    struct trend t = line(200 * MIB, (double)MIB, 0, 0);
+    cr_assert(t.shape == TREND_SLOPE);
+    cr_assert(first(&t)->id == VERDICT_GROWTH, "nobody knows what is reached");
+    facts.reach = (struct facts_reach){.known = true, .reachable_bytes = 190 * MIB};
+    cr_assert(first(&t)->id == VERDICT_GROWTH, "all of it is reached");
+    facts.reach.unreachable_bytes = 188 * MIB;
+    facts.reach.unreachable_count = 188000;
+    facts.reach.reachable_bytes = 2 * MIB;
+    cr_assert(first(&t)->id == VERDICT_LEAK);
+    cr_assert_eq(diagnosis.count, 1, "the same bytes are not two findings");
+    cr_assert(says(&diagnosis.verdicts[0], "each minute"));
+    facts.reach.unreachable_bytes = 20 * MIB;
+    facts.reach.reachable_bytes = 170 * MIB;
+    cr_assert(first(&t)->id == VERDICT_GROWTH, "a leak beside a growing table");
+    cr_assert_eq(diagnosis.count, 2);
 }
