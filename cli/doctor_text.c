@@ -174,7 +174,7 @@ static void step_goroutines(const struct report *r)
         step(r, "goroutines", text);
         return;
     }
-    snprintf(text, sizeof(text), "%llu, with %s of stacks; %llu timers.",
+    snprintf(text, sizeof(text), "%llu, with %s of stacks; timers: %llu.",
              (unsigned long long)go->goroutines_count, SIZE(go->goroutine_stack_bytes),
              (unsigned long long)go->timers_count);
     step(r, "goroutines", text);
@@ -209,6 +209,8 @@ static void step_heaps(const struct report *r)
     bool any = false;
     for (size_t i = 0; i < f->heaps_count; i++) {
         const struct facts_heap *h = &f->heaps[i];
+        // Go's versions begin with its name.
+        const char *version = h->version + (strncmp(h->version, "go", 2) == 0 ? 2 : 0);
         if (h->resident_bytes == 0) {
             continue;
         }
@@ -221,12 +223,12 @@ static void step_heaps(const struct report *r)
             snprintf(text, sizeof(text),
                      "%s %s: %s%s; in use %s, free and kept %s, free but pinned %s, lazily freed "
                      "%s%s. %s",
-                     heap_kind_name(h->kind), h->version, SIZE(h->resident_bytes), arenas,
+                     heap_kind_name(h->kind), version, SIZE(h->resident_bytes), arenas,
                      SIZE(h->live_bytes), SIZE(h->kept_bytes), SIZE(h->pinned_bytes),
                      SIZE(h->lazy_bytes), h->error_bytes != 0 ? " (estimated)" : "", h->note);
         } else {
             snprintf(text, sizeof(text), "%s %s: %s%s, not divided. %s", heap_kind_name(h->kind),
-                     h->version, SIZE(h->resident_bytes), arenas, h->note);
+                     version, SIZE(h->resident_bytes), arenas, h->note);
         }
         step(r, any ? "" : "its heap", text);
         any = true;

@@ -51,7 +51,8 @@ bool rule_leak(const struct patient *p, struct verdict *v)
              SIZE(v->bytes), (unsigned long long)reach->unreachable_count);
     leak_because(reach, v);
     if (p->trend != NULL && p->trend->shape == TREND_SLOPE) {
-        verdict_because(v, "%s grows by %s each minute.", p->trend->of,
+        v->weight_bytes = (uint64_t)(p->trend->slope_bytes_per_s * 3600);
+        verdict_because(v, "Its %s grows by %s each minute.", p->trend->of,
                         SIZE((uint64_t)(p->trend->slope_bytes_per_s * 60)));
     }
     v->confidence = CONFIDENCE_MEDIUM;

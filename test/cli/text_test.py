@@ -17,7 +17,7 @@ import cliutil
 from cliutil import STATUS_EBB, clean_environment
 
 COMMANDS = ("run", "ps", "memstats", "ledger", "doctor", "profile", "top", "watch", "policy",
-            "release", "options", "version", "help")
+            "release", "options", "version", "node", "attach", "help")
 ESCAPE = "\x1b["
 
 
