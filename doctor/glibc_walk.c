@@ -168,7 +168,9 @@ static bool chain_holds(struct walker *w, uint64_t at)
             return false;
         }
         if ((words[1] & GLIBC_PREV_INUSE) == 0) {
-            if (words[0] != size) {
+            // More than the size: of a free chunk in which this one, a header left over, lies.
+            if (words[0] < size || words[0] % GLIBC_ALIGN != 0 ||
+                words[0] > at - w->range->start) {
                 return false;
             }
             free_seen = true;
@@ -416,7 +418,12 @@ static size_t pieces_walk(struct walker *w, uint64_t at, struct piece *pieces)
 static void pieces_emit(struct walker *w, const struct piece *pieces, size_t count, uint64_t end)
 {
     w->run_start = pieces[0].start;
-    w->free_from = pieces[0].free ? pieces[0].start : 0;
+    w->free_from = 0;
+    if (pieces[0].free) {
+        // Where this free run begins is not known: before the window, most likely.
+        w->run_start = align_up(pieces[0].start, 4 * KIB);
+        w->free_from = w->run_start - FREE_HEADER_BYTES;
+    }
     for (size_t i = 1; i < count && pieces[i].start < end; i++) {
         w->sums->chunks_count++;
         if (pieces[i].free != (w->free_from != 0)) {
