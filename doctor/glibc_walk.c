@@ -169,8 +169,7 @@ static bool chain_holds(struct walker *w, uint64_t at)
         }
         if ((words[1] & GLIBC_PREV_INUSE) == 0) {
             // More than the size: of a free chunk in which this one, a header left over, lies.
-            if (words[0] < size || words[0] % GLIBC_ALIGN != 0 ||
-                words[0] > at - w->range->start) {
+            if (words[0] < size || words[0] % GLIBC_ALIGN != 0 || words[0] > at - w->range->start) {
                 return false;
             }
             free_seen = true;

@@ -51,7 +51,10 @@ bool rule_leak(const struct patient *p, struct verdict *v)
              SIZE(v->bytes), (unsigned long long)reach->unreachable_count);
     leak_because(reach, v);
     if (p->trend != NULL && p->trend->shape == TREND_SLOPE) {
-        v->weight_bytes = (uint64_t)(p->trend->slope_bytes_per_s * 3600);
+        // Its share of what grows: what is reached may grow beside it.
+        double all = (double)(reach->unreachable_bytes + reach->reachable_bytes);
+        double share = (double)reach->unreachable_bytes / all;
+        v->weight_bytes = (uint64_t)(p->trend->slope_bytes_per_s * 3600 * share);
         verdict_because(v, "Its %s grows by %s each minute.", p->trend->of,
                         SIZE((uint64_t)(p->trend->slope_bytes_per_s * 60)));
     }

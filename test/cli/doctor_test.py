@@ -20,12 +20,15 @@ HOLDER = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+static void **list; // of them all
 static void *wait_for_ever(void *arg) { pause(); return arg; }
 int main(void)
 {
     pthread_t thread;
     for (int i = 0; i < 24000; i++) {
-        memset(malloc(1000), 1, 1000);
+        void **block = memset(malloc(1000), 1, 1000);
+        *block = list;
+        list = block;
     }
     pthread_create(&thread, NULL, wait_for_ever, NULL);
     write(1, "ready\n", 6);
