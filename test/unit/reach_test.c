@@ -281,6 +281,7 @@ EBB_TEST(reach, random_graphs)
 {
     struct rand rand;
     rand_seed(&rand, 20);
+    frame_allow_mappings(200); // malloc under a sanitizer maps and keeps
     for (size_t round = 0; round < 200; round++) {
         size_t pages = 2 + rand_next(&rand) % 20;
         model_fill(&rand, pages);

@@ -369,6 +369,37 @@ EBB_TEST(verdicts, several_in_order_of_bytes)
     cr_assert(v->id == VERDICT_PINNED && diagnosis.verdicts[1].id == VERDICT_KEPT);
 }
 
+// A byte of garbage is no bool.
+static void truths_set(bool value)
+{
+    bool *const truths[] = {
+        &facts.process.exe_deleted,
+        &facts.pages.lazyfree_known,
+        &facts.pages.whole,
+        &facts.cgroup.asked,
+        &facts.cgroup.alone,
+        &facts.cgroup.root,
+        &facts.go.is_go,
+        &facts.go.symbols,
+        &facts.go.memory_known,
+        &facts.go.madvise_free,
+        &facts.go.goroutines_known,
+        &facts.go.timers_known,
+        &facts.ebb.loaded,
+        &facts.ebb.in_use,
+        &facts.ebb.control,
+        &facts.reach.known,
+        &facts.reach.still,
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(truths); i++) {
+        *truths[i] = value;
+    }
+    for (size_t i = 0; i < HEAPS_MAX; i++) {
+        struct facts_heap *heap = &facts.heaps[i];
+        heap->divided = heap->decays = heap->decay_thread = value;
+    }
+}
+
 // Facts at their extremes: nothing crashes, nothing divides by zero, texts end.
 EBB_TEST(verdicts, absurd)
 {
@@ -378,6 +409,7 @@ EBB_TEST(verdicts, absurd)
         facts.sites_count = min_size(facts.sites_count, SITES_MAX);
         facts.go.groups_count = min_size(facts.go.groups_count, GO_GROUPS_MAX);
         facts.process.settings_count = 0;
+        truths_set(fill % 2 == 0);
         for (size_t i = 0; i < HEAPS_MAX; i++) {
             facts.heaps[i].kind = (enum heap_kind)(i % HEAP_KINDS);
             facts.heaps[i].version[sizeof(facts.heaps[i].version) - 1] = '\0';
