@@ -18,26 +18,45 @@
 #define SAMPLES_MAX 600
 #define FOR_MAX_S 86400
 #define BUDGET_MAX_MS 600000
+// Whoever watches a process has the second that a scan of so much memory takes.
+#define SCAN_RSS_BYTES GIB
 
 struct doctor_input {
     const char *pid;
+    struct doctor_pick pick;
     const char *verify; // a file
     const char *url;    // NULL: to be found
     bool asks;          // its pprof server
-    bool json, verbose, exact, apply;
+    bool json, verbose, exact, scan, apply;
     uint64_t for_ns;
     uint64_t budget_ns;
 };
 
-enum { KEY_FOR = 256, KEY_EXACT, KEY_BUDGET, KEY_APPLY, KEY_VERIFY, KEY_URL };
+enum {
+    KEY_FOR = 256,
+    KEY_EXACT,
+    KEY_BUDGET,
+    KEY_APPLY,
+    KEY_VERIFY,
+    KEY_URL,
+    KEY_CGROUP,
+    KEY_CONTAINER,
+    KEY_POD,
+    KEY_SCAN
+};
 
 static const struct argp_option options[] = {
+    {"container", KEY_CONTAINER, "NAME", 0, "Look at its processes; also by ID, or POD/NAME", 0},
+    {"pod", KEY_POD, "NAME", 0, "Look at the processes of a Kubernetes pod", 0},
+    {"cgroup", KEY_CGROUP, "PATH", 0, "Look at the processes of a cgroup", 0},
     {"for", KEY_FOR, "TIME", 0, "Watch it so long, 30s or 5m: tells slope, wave and plateau", 0},
     {"url", KEY_URL, "URL", OPTION_ARG_OPTIONAL,
      "Ask its pprof server too, there or where it is found to listen", 0},
     {"apply", KEY_APPLY, NULL, 0, "Do what Ebb can do by itself, and look again", 0},
     {"verify", KEY_VERIFY, "FILE", 0, "Compare with a report that --json has saved", 0},
     {"exact", KEY_EXACT, NULL, 0, "Read what costs more than the budget too", 0},
+    {"scan", KEY_SCAN, NULL, 0, "Look for blocks that no pointer leads to, in a heap of any size",
+     0},
     {"budget", KEY_BUDGET, "MS", 0, "Look for at most so many milliseconds (80)", 0},
     {"verbose", 'v', NULL, 0, "Show each source with what it cost", 0},
     {"json", 'j', NULL, 0, "Print as JSON", 0},
@@ -65,6 +84,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     char *end;
     unsigned long ms;
     switch (key) {
+    case KEY_CGROUP:
+        input->pick = (struct doctor_pick){PICK_CGROUP, arg};
+        return 0;
+    case KEY_CONTAINER:
+        input->pick = (struct doctor_pick){PICK_CONTAINER, arg};
+        return 0;
+    case KEY_POD:
+        input->pick = (struct doctor_pick){PICK_POD, arg};
+        return 0;
     case 'j':
         input->json = true;
         return 0;
@@ -73,6 +101,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_EXACT:
         input->exact = true;
+        return 0;
+    case KEY_SCAN:
+        input->scan = true;
         return 0;
     case KEY_URL:
         input->asks = true;
@@ -113,12 +144,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 const struct argp cmd_doctor_argp = {
     options,
     parse,
-    "PID",
+    "PID\n--container=NAME\n--pod=NAME\n--cgroup=PATH",
     "Say why the memory of a process is as it is: a leak, kept by its allocator, lazily freed, "
     "fragmented, or not memory of the process at all. It looks from outside, at any process, on "
     "Ebb or not: nothing in it stops, nothing is asked of it."
     "\vExamples:\n"
     "  ebb doctor 1234\n"
+    "  ebb doctor --pod web-7f9c            each process of it, and the one that matters most\n"
     "  ebb doctor --for 30s 1234            is it a slope, a wave or a plateau?\n"
     "  ebb doctor --apply 1234              on Ebb: release, switch the policy, look again\n"
     "  ebb doctor --json 1234 > before.json\n"
@@ -239,11 +271,21 @@ static void sites_compare(const struct facts *before, struct facts *after)
     }
 }
 
+static struct doctor_options options_of(const struct doctor_input *input)
+{
+    return (struct doctor_options){
+        .budget_ns = input->budget_ns,
+        .exact = input->exact,
+        .scan = input->scan,
+        .asks_cgroup = input->pick.kind != PICK_PID,
+    };
+}
+
 // look_and_ask looks, and asks the process itself where that is wanted.
 static enum doctor_error look_and_ask(int pid, const struct doctor_input *input,
                                       struct facts *facts)
 {
-    const struct doctor_options how = {.budget_ns = input->budget_ns, .exact = input->exact};
+    const struct doctor_options how = options_of(input);
     enum doctor_error error = doctor_look(pid, &how, facts);
     if (error == DOCTOR_OK && input->asks && !doctor_sites(input->url, facts)) {
         struct source *source = &facts->sources[SOURCE_SITES];
@@ -268,7 +310,9 @@ static enum doctor_error examine(int pid, const struct doctor_input *input, stru
     if (count == 0) {
         return DOCTOR_ENDED;
     }
-    error = look_and_ask(pid, input, &out->facts);
+    struct doctor_input last = *input;
+    last.scan = last.scan || before.process.rss_bytes <= SCAN_RSS_BYTES;
+    error = look_and_ask(pid, &last, &out->facts);
     sites_compare(&before, &out->facts);
     struct trend trend = trend_of(samples, count);
     verdicts_of(&out->facts, &trend, &out->diagnosis);
@@ -291,6 +335,35 @@ static int report(const struct doctor_input *input, const struct examination *ex
     return (int)doctor_status_of(&examination->diagnosis);
 }
 
+// pid_pick finds whom to report on: by number, or the one that matters most of a container, after a
+// sentence on each. Several as JSON are all there is to say: *pid is 0 then. The status of all, or
+// DOCTOR_FAILED after it has said why.
+static int pid_pick(const struct doctor_input *input, int *pid)
+{
+    struct found found = {0};
+    const struct doctor_options how = options_of(input);
+    int status = DOCTOR_HEALTHY;
+    if ((input->pid != NULL) == (input->pick.kind != PICK_PID)) {
+        cli_fail("doctor", input->pid == NULL
+                               ? "which process? `ebb doctor PID`; `ebb node` lists them"
+                               : "a PID and the name of a container: which of them?");
+        return DOCTOR_FAILED;
+    }
+    if (input->pick.kind == PICK_PID) {
+        return pid_parse(input->pid, pid) ? DOCTOR_HEALTHY : DOCTOR_FAILED;
+    }
+    if (!doctor_find(&input->pick, &found)) {
+        status = DOCTOR_FAILED;
+    } else if (found.count == 1) {
+        *pid = found.pids[0];
+    } else {
+        status = doctor_group(&found, &how, input->json, pid);
+        *pid = input->json ? 0 : *pid;
+    }
+    found_free(&found);
+    return status;
+}
+
 int cmd_doctor(const struct command *self, int argc, char **argv)
 {
     struct doctor_input input = {0};
@@ -300,12 +373,9 @@ int cmd_doctor(const struct command *self, int argc, char **argv)
     if (status != CLI_GO_ON) {
         return status == 0 ? 0 : DOCTOR_FAILED;
     }
-    if (input.pid == NULL) {
-        cli_fail(self->name, "which process? `ebb doctor PID`; `ebb node` lists them");
-        return DOCTOR_FAILED;
-    }
-    if (!pid_parse(input.pid, &pid)) {
-        return DOCTOR_FAILED;
+    int group_status = pid_pick(&input, &pid);
+    if (group_status == DOCTOR_FAILED || (pid == 0 && input.json)) {
+        return group_status;
     }
     enum doctor_error error = examine(pid, &input, &examination);
     if (error != DOCTOR_OK) {
@@ -329,5 +399,7 @@ int cmd_doctor(const struct command *self, int argc, char **argv)
     if (input.verify != NULL && !doctor_verify(input.verify, &examination)) {
         return DOCTOR_FAILED;
     }
-    return report(&input, &examination);
+    int own_status = report(&input, &examination);
+    // A finding in another process of the container is one of the container.
+    return group_status == DOCTOR_FINDING ? DOCTOR_FINDING : own_status;
 }

@@ -276,8 +276,8 @@ json_t *look_json_classes(const struct ebb_ledger *ledger)
     return classes;
 }
 
-static int json_print(const struct ledger_target *target, const struct ebb_ledger *l,
-                      const struct ebb_memstats *stats, const struct ledger_extra *extra)
+json_t *look_json_ledger(const struct ledger_target *target, const struct ebb_ledger *l,
+                         const struct ebb_memstats *stats, const struct ledger_extra *extra)
 {
     char name[64];
     json_t *classes = look_json_classes(l);
@@ -287,7 +287,7 @@ static int json_print(const struct ledger_target *target, const struct ebb_ledge
                   (json_int_t)l->huge, "huge_back_bytes", (json_int_t)l->huge_back,
                   "lazyfree_bytes", (json_int_t)l->lazyfree, "swap_bytes", (json_int_t)l->swap);
     look_name(target->reader.pid, name, sizeof(name));
-    json_t *root = json_pack(
+    return json_pack(
         "{s:i, s:s, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:s, s:o, s:I, s:o, s:o}", "pid",
         target->reader.pid, "name", name, "version", target->page.library, "policy",
         target->page.policy, "state", look_in_use(target) ? "in use" : "loaded but not in use",
@@ -296,7 +296,6 @@ static int json_print(const struct ledger_target *target, const struct ebb_ledge
         (json_int_t)l->unexplained, "rss_from", l->rss_by_rollup != 0 ? "smaps_rollup" : "status",
         "beside", beside, "scan_count", (json_int_t)l->scan_count, "memstats",
         look_json_memstats(stats), "ebb", look_json_extra(stats, extra));
-    return look_json_print("ledger", root);
 }
 
 int cmd_ledger(const struct command *self, int argc, char **argv)
@@ -319,7 +318,7 @@ int cmd_ledger(const struct command *self, int argc, char **argv)
         return look_fail(&args, error);
     }
     if (args.json) {
-        return json_print(&target, &ledger, &stats, &extra);
+        return look_json_print("ledger", look_json_ledger(&target, &ledger, &stats, &extra));
     }
     text_print(&target, &ledger, &stats, &extra);
     return 0;

@@ -7,7 +7,8 @@
 //   samples between the first and the last, and the diagnosis.
 //
 // Flow
-//   cmd_doctor -> pick_* (whom) -> exam_run (looks and samples) -> doctor_text or doctor_json.
+//   cmd_doctor -> doctor_find, doctor_group (whom) -> looks and samples -> doctor_text,
+//   doctor_json.
 //
 // Go       none
 // Tests    test/cli/doctor_test.py  test/system/doctor.py
@@ -40,6 +41,19 @@ json_t *doctor_json(const struct examination *examination);
 // doctor_sites asks the process itself, at url or where it is found to listen (NULL), for its heap
 // profile, and a Go program for what its memory did not tell. False after it has said why not.
 bool doctor_sites(const char *url, struct facts *facts);
+
+// By which name processes are picked.
+enum pick_kind { PICK_PID, PICK_CGROUP, PICK_CONTAINER, PICK_POD };
+struct doctor_pick {
+    enum pick_kind kind;
+    const char *name;
+};
+// doctor_find finds the processes of a container; false after it has said what was tried.
+bool doctor_find(const struct doctor_pick *pick, struct found *found);
+// doctor_group says a sentence on each of several processes, and which one matters most, whose full
+// report is to follow; as JSON, the reports of all. Returns the status of the gravest.
+int doctor_group(const struct found *found, const struct doctor_options *how, bool json,
+                 int *most_pid);
 
 // doctor_apply does what the verdict with a remedy of Ebb's asks for, and waits until RSS rests.
 // What could not be done has been said.

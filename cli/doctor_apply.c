@@ -141,8 +141,8 @@ bool doctor_verify(const char *file, const struct examination *after)
         return false;
     }
     json_t *first = json_array_get(json_object_get(root, "verdicts"), 0);
-    bool known = json_unpack(root, "{s:s, s:{s:I}}", "verdict", &verdict, "account", "rss_bytes",
-                             &rss) == 0;
+    bool known =
+        json_unpack(root, "{s:s, s:{s:I}}", "verdict", &verdict, "account", "rss_bytes", &rss) == 0;
     (void)json_unpack(first, "{s:I}", "predicted_rss_bytes", &predicted);
     if (!known || rss < 0 || predicted < 0) {
         cli_fail("doctor", "--verify=%s is no report: `ebb doctor --json PID > FILE` makes one",

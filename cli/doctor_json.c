@@ -172,6 +172,21 @@ static json_t *go_json(const struct facts_go *go)
     return o;
 }
 
+static json_t *reach_json(const struct facts_reach *r)
+{
+    json_t *o = json_object();
+    set_u64(o, "reachable_bytes", r->reachable_bytes);
+    set_u64(o, "unreachable_bytes", r->unreachable_bytes);
+    set_u64(o, "unreachable_count", r->unreachable_count);
+    set_u64(o, "common_bytes", r->common_bytes);
+    set_u64(o, "common_count", r->common_count);
+    set_u64(o, "heads_count", r->heads_count);
+    set_u64(o, "held_bytes", r->held_bytes);
+    set_u64(o, "read_bytes", r->read_bytes);
+    json_object_set_new(o, "still", json_boolean(r->still));
+    return o;
+}
+
 static json_t *sites_json(const struct facts *f, bool series)
 {
     json_t *array = json_array();
@@ -248,6 +263,7 @@ json_t *doctor_json(const struct examination *e)
     json_object_set_new(root, "cgroup", cgroup_json(&f->cgroup));
     json_object_set_new(root, "heaps", heaps_json(f));
     json_object_set_new(root, "go", go_json(&f->go));
+    json_object_set_new(root, "reach", f->reach.known ? reach_json(&f->reach) : json_null());
     json_object_set_new(root, "sites", sites_json(f, series));
     json_object_set_new(root, "sources", sources_json(f));
     set_u64(root, "cost_ns", f->cost_ns);

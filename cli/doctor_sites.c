@@ -28,10 +28,10 @@ struct site_list {
 // Frames that only pass memory on: whoever called them is the site.
 static bool passes_on(const char *function)
 {
-    static const char *const names[] = {"malloc",        "calloc",         "realloc",
-                                        "ebb_malloc",    "operator new",   "runtime.",
-                                        "strdup",        "aligned_alloc",  "posix_memalign",
-                                        "reflect.",      "internal/",      "_Znwm", "_Znam"};
+    static const char *const names[] = {"malloc",         "calloc",   "realloc",   "ebb_malloc",
+                                        "operator new",   "runtime.", "strdup",    "aligned_alloc",
+                                        "posix_memalign", "reflect.", "internal/", "_Znwm",
+                                        "_Znam"};
     for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
         if (strncmp(function, names[i], strlen(names[i])) == 0) {
             return true;
@@ -52,8 +52,8 @@ static void site_add(struct site_list *list, const char *name, const char *calle
         }
     }
     list->items = prof_grow(list->items, list->count, &list->cap, sizeof(*list->items));
-    list->items[list->count++] = (struct site_sum){prof_format("%s", name),
-                                                   prof_format("%s", caller), bytes, count};
+    list->items[list->count++] =
+        (struct site_sum){prof_format("%s", name), prof_format("%s", caller), bytes, count};
 }
 
 // "main.add (cache.go:55)": the folders of a file say little, and a line is short.
@@ -175,8 +175,7 @@ static void goroutines_take(struct facts_go *go, const char *text)
         if (sscanf(line, "\n%llu @ ", &count) == 1) {
             struct go_group *group = &go->groups[go->groups_count++];
             *group = (struct go_group){.count = count, .state = "waiting"};
-        } else if (go->groups_count != 0 &&
-                   sscanf(line, "\n#\t0x%*x\t%120s", function) == 1) {
+        } else if (go->groups_count != 0 && sscanf(line, "\n#\t0x%*x\t%120s", function) == 1) {
             struct go_group *group = &go->groups[go->groups_count - 1];
             if (group->site[0] == '\0') {
                 function[strcspn(function, "+")] = '\0';

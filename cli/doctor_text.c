@@ -49,13 +49,16 @@ static void row_print(const struct report *r, const char *title, uint64_t bytes,
     double share = a->rss_bytes == 0 ? 0 : 100.0 * (double)bytes / (double)a->rss_bytes;
     fputs("  ", r->term.out);
     term_text(&r->term, style, title, TITLE_COLUMNS);
-    snprintf(cell, sizeof(cell), "%*s %6.1f %%  ", BYTES_COLUMNS,
+    snprintf(cell, sizeof(cell), "%*s %6.1f %%", BYTES_COLUMNS,
              size_text(bytes, size, sizeof(size)), share);
     term_text(&r->term, style, cell, 0);
     if (most != 0 && room > 4) {
         term_bar(bar, sizeof(bar), bytes, most, room < BAR_COLUMNS_MAX ? room : BAR_COLUMNS_MAX);
     }
-    term_text(&r->term, style, bar, 0);
+    if (bar[0] != '\0') {
+        fputs("  ", r->term.out);
+        term_text(&r->term, style, bar, 0);
+    }
     fputc('\n', r->term.out);
 }
 
@@ -77,7 +80,7 @@ static void account_print(const struct report *r)
     }
     int64_t rest = a->unexplained_bytes;
     uint64_t size_of_rest = (uint64_t)(rest < 0 ? -rest : rest);
-    row_print(r, rest < 0 ? "counted beyond RSS" : "unexplained", size_of_rest, 0, TERM_PLAIN);
+    row_print(r, rest < 0 ? "unexplained, beyond RSS" : "unexplained", size_of_rest, 0, TERM_PLAIN);
     row_print(r, "RSS, by the kernel", a->rss_bytes, 0, TERM_BOLD);
     uint64_t swap = r->e->facts.process.swap_bytes;
     if (swap != 0) {
@@ -171,7 +174,7 @@ static void step_goroutines(const struct report *r)
         step(r, "goroutines", text);
         return;
     }
-    snprintf(text, sizeof(text), "%llu, with %s of stacks; %llu timers.",
+    snprintf(text, sizeof(text), "%llu, with %s of stacks; timers: %llu.",
              (unsigned long long)go->goroutines_count, SIZE(go->goroutine_stack_bytes),
              (unsigned long long)go->timers_count);
     step(r, "goroutines", text);
@@ -206,6 +209,8 @@ static void step_heaps(const struct report *r)
     bool any = false;
     for (size_t i = 0; i < f->heaps_count; i++) {
         const struct facts_heap *h = &f->heaps[i];
+        // Go's versions begin with its name.
+        const char *version = h->version + (strncmp(h->version, "go", 2) == 0 ? 2 : 0);
         if (h->resident_bytes == 0) {
             continue;
         }
@@ -218,12 +223,12 @@ static void step_heaps(const struct report *r)
             snprintf(text, sizeof(text),
                      "%s %s: %s%s; in use %s, free and kept %s, free but pinned %s, lazily freed "
                      "%s%s. %s",
-                     heap_kind_name(h->kind), h->version, SIZE(h->resident_bytes), arenas,
+                     heap_kind_name(h->kind), version, SIZE(h->resident_bytes), arenas,
                      SIZE(h->live_bytes), SIZE(h->kept_bytes), SIZE(h->pinned_bytes),
                      SIZE(h->lazy_bytes), h->error_bytes != 0 ? " (estimated)" : "", h->note);
         } else {
             snprintf(text, sizeof(text), "%s %s: %s%s, not divided. %s", heap_kind_name(h->kind),
-                     h->version, SIZE(h->resident_bytes), arenas, h->note);
+                     version, SIZE(h->resident_bytes), arenas, h->note);
         }
         step(r, any ? "" : "its heap", text);
         any = true;
@@ -241,6 +246,26 @@ static void step_heaps(const struct report *r)
                  f->pages.lazyfree_error_bytes != 0 ? ", by a sample of pages" : "");
         step(r, "lazily freed", text);
     }
+}
+
+static void step_reach(const struct report *r)
+{
+    const struct facts_reach *reach = &r->e->facts.reach;
+    char text[400];
+    if (!reach->known) {
+        return; // its source says why
+    }
+    if (reach->unreachable_count == 0) {
+        snprintf(text, sizeof(text), "pointers lead to all of the %s in use",
+                 SIZE(reach->reachable_bytes));
+    } else {
+        snprintf(text, sizeof(text),
+                 "of %s in use, pointers lead to %s; nothing leads to %s in %llu blocks",
+                 SIZE(reach->reachable_bytes + reach->unreachable_bytes),
+                 SIZE(reach->reachable_bytes), SIZE(reach->unreachable_bytes),
+                 (unsigned long long)reach->unreachable_count);
+    }
+    step(r, "reachable", text);
 }
 
 static void step_rest(const struct report *r)
@@ -359,6 +384,7 @@ void doctor_text(const struct examination *e, bool verbose)
     step_goroutines(&r);
     step_sites(&r);
     step_heaps(&r);
+    step_reach(&r);
     step_rest(&r);
     step_trend(&r);
     verdicts_print(&r);

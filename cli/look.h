@@ -75,5 +75,8 @@ json_t *look_json_memstats(const struct ebb_memstats *stats);
 json_t *look_json_extra(const struct ebb_memstats *stats, const struct ledger_extra *extra);
 // look_json_classes makes an object of the ledger's classes (cmd_ledger.c).
 json_t *look_json_classes(const struct ebb_ledger *ledger);
+// look_json_ledger makes what `ebb ledger --json` prints; NULL without memory.
+json_t *look_json_ledger(const struct ledger_target *target, const struct ebb_ledger *l,
+                         const struct ebb_memstats *stats, const struct ledger_extra *extra);
 
 #endif

@@ -35,6 +35,7 @@ static const struct command commands[] = {
     {"memstats", cmd_memstats, &cmd_memstats_argp, "show a process's MemStats, as gops does"},
     {"ledger", cmd_ledger, &cmd_ledger_argp, "show where each resident byte of a process is"},
     {"doctor", cmd_doctor, &cmd_doctor_argp, "say why the memory of any process is as it is"},
+    {"node", cmd_node, &cmd_node_argp, "say it of every process, once or all the time"},
     {"profile", cmd_profile, &cmd_profile_argp, "show which functions hold memory, run or wait"},
     {"top", cmd_top, &cmd_top_argp, "watch all processes on Ebb, sorted, live"},
     {"watch", cmd_watch, &cmd_watch_argp, "watch the ledger of one process as a picture"},

@@ -110,6 +110,6 @@ struct account account_make(const struct facts *facts)
     for (enum account_row row = 0; row < ROW_COUNT; row++) {
         account.sum_bytes += account.bytes[row];
     }
-    account.unexplained_bytes = (int64_t)account.rss_bytes - (int64_t)account.sum_bytes;
+    account.unexplained_bytes = (int64_t)(account.rss_bytes - account.sum_bytes);
     return account;
 }

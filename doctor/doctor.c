@@ -44,6 +44,7 @@ static const struct {
     [SOURCE_TCMALLOC] = {"tcmalloc", "its page heap, in memory"},
     [SOURCE_JVM] = {"JVM", "its hsperfdata file"},
     [SOURCE_PYTHON] = {"Python", "its arenas"},
+    [SOURCE_REACH] = {"reachability", "its blocks and all memory that may point to them"},
     [SOURCE_SITES] = {"sites", "a heap profile of the process"},
 };
 
@@ -126,7 +127,8 @@ void source_error(struct exam *exam, enum source_id id, uint64_t begun_ns, long 
 
 bool exam_affords(const struct exam *exam, uint64_t cost_ns)
 {
-    return exam->options->exact || clock_thread_cpu_ns() + cost_ns <= exam->deadline_ns;
+    return exam->options->exact ||
+           clock_thread_cpu_ns() + cost_ns + exam->reserve_ns <= exam->deadline_ns;
 }
 
 long exam_read(const struct exam *exam, void *to, uint64_t addr, size_t bytes)
@@ -189,24 +191,12 @@ long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t
 // What is cheap and always allowed comes first, then what says who owns which vma, then pages,
 // then what divides the heaps.
 static void (*const steps[])(struct exam *exam) = {
-    evidence_status,
-    evidence_command,
-    evidence_environ,
-    evidence_kernel,
-    evidence_cgroup,
-    evidence_maps, evidence_pagemap, evidence_exe,
-    evidence_ebb,
-    evidence_go,
-    evidence_jvm,
-    evidence_allocators,
-    evidence_glibc,
-    evidence_pages,
-    evidence_lazyfree,
-    evidence_huge,
-    evidence_ebb_divide,
-    evidence_go_divide,
-    evidence_glibc_divide,
-    evidence_allocators_divide,
+    evidence_status,     evidence_command,   evidence_environ,      evidence_kernel,
+    evidence_cgroup,     evidence_maps,      evidence_pagemap,      evidence_exe,
+    evidence_ebb,        evidence_go,        evidence_jvm,          evidence_allocators,
+    evidence_glibc,      evidence_pages,     evidence_lazyfree,     evidence_huge,
+    evidence_ebb_divide, evidence_go_divide, evidence_glibc_divide, evidence_allocators_divide,
+    evidence_reach,
 };
 
 static void exam_free(struct exam *exam)

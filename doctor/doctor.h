@@ -61,6 +61,7 @@ enum source_id {
     SOURCE_TCMALLOC,
     SOURCE_JVM,
     SOURCE_PYTHON,
+    SOURCE_REACH,
     SOURCE_SITES,
     SOURCE_COUNT,
 };
@@ -263,11 +264,16 @@ struct facts_site {
     int64_t grown_bytes;   // since the first look of a series
 };
 
-// Which blocks in use any pointer leads to, by a scan of the memory.
+// Which blocks in use any pointer leads to, by a scan of the memory. Sizes are resident bytes.
 struct facts_reach {
     bool known;
+    bool still; // nothing ran while it was looked at
     uint64_t reachable_bytes, unreachable_bytes, unreachable_count;
     uint64_t common_bytes, common_count; // the size most of the unreachable ones have
+    uint64_t heads_count; // unreachable blocks that no other unreachable one leads to
+    uint64_t held_bytes;  // of unreachable: pointers in registers, which cannot be seen, might lead
+                          // to so much
+    uint64_t read_bytes;  // memory that was looked at, each time
 };
 
 struct facts {
@@ -299,6 +305,8 @@ const struct facts_heap *facts_heap_const(const struct facts *facts, enum heap_k
 struct doctor_options {
     uint64_t budget_ns; // of processor time; 0: DOCTOR_BUDGET_NS
     bool exact;         // whatever it costs
+    bool asks_cgroup;   // the cgroup was named, so what is in it matters
+    bool scan;          // look for unreachable blocks, whatever the heap's size
     const char *root;   // in front of /proc and /sys, for tests; NULL: ""
 };
 
@@ -321,11 +329,54 @@ struct sample {
     uint64_t at_ns;
     uint64_t rss_bytes, anon_bytes, shmem_bytes;
     uint64_t live_bytes;       // UINT64_MAX: the target cannot tell
+    bool collected;            // live_bytes holds garbage until the next collection
     uint64_t goroutines_count; // UINT64_MAX: the same
     uint64_t cgroup_bytes;     // usage; UINT64_MAX: none
     uint64_t cpu_ns;
 };
 enum doctor_error doctor_sample(const struct facts *facts, struct sample *sample);
+
+// ---- finding processes --------------------------------------------------------------------------
+
+#define CONTAINER_ID_BYTES 72
+#define CONTAINER_NAME_BYTES 256
+// What /proc/PID/cgroup tells about a container.
+struct container {
+    char id[CONTAINER_ID_BYTES];      // 12 to 64 hexadecimal digits, or a name; "" if in none
+    char pod_uid[CONTAINER_ID_BYTES]; // of Kubernetes, with dashes; "" if in none
+};
+// container_parse reads the text of /proc/PID/cgroup. Pure; false if it names no container.
+bool container_parse(const char *text, size_t len, struct container *out);
+
+#define FOUND_HOW_BYTES 512
+struct found {
+    int *pids; // in order
+    size_t count, cap;
+    char how[FOUND_HOW_BYTES]; // a clause: by what they were found, or what was tried in vain
+};
+// find_* list processes; those that end meanwhile may still be in the list. root stands in front of
+// /proc, /sys, /var and /run, for tests; NULL: "". false, with `how` set, if none was found or
+// memory is out. The list is found_free's to free, in any case; it may be filled again.
+//   find_all        every process but threads of the kernel
+//   find_cgroup     of a cgroup and all below it: its directory, its name as in /proc/PID/cgroup,
+//                   or the last part of that, "nginx.service"
+//   find_container  by name, POD/NAME, or the first 6 digits or more of the ID
+//   find_pod        of Kubernetes, by name or UID
+bool find_all(const char *root, struct found *out);
+bool find_cgroup(const char *root, const char *path, struct found *out);
+bool find_container(const char *root, const char *name, struct found *out);
+bool find_pod(const char *root, const char *name, struct found *out);
+void found_free(struct found *out);
+
+// container_names looks up what a container is called, in the files of the engine that runs it; pid
+// is a process in it. "" where nobody says.
+struct container_names {
+    char name[CONTAINER_NAME_BYTES];
+    char pod[CONTAINER_NAME_BYTES];
+    const char *source; // "docker", "containerd", "CRI-O", "podman", "environment"; NULL: nobody
+};
+void container_names(const char *root, const struct container *container, int pid,
+                     struct container_names *out);
 
 // ---- account ------------------------------------------------------------------------------------
 

@@ -37,8 +37,10 @@ struct exam {
     struct facts *facts;
     const struct doctor_options *options;
     struct ledger_reader reader; // of the process's memory
-    uint64_t deadline_ns; // of this thread's processor time: on a busy machine an answer counts more
-    struct vma *vmas; // by address
+    // Of this thread's processor time: on a busy machine an answer counts more than the clock.
+    uint64_t deadline_ns;
+    uint64_t reserve_ns; // of it, kept for counting pages until they are counted
+    struct vma *vmas;    // by address
     size_t vmas_count, vmas_cap;
     struct name_block *names;   // memory of the paths
     struct residency residency; // open while `scans`
@@ -91,6 +93,10 @@ bool vma_cut(struct exam *exam, uint64_t addr);
 // vma_claim gives a vma to a heap.
 void vma_claim(struct exam *exam, struct vma *vma, size_t heap_index);
 void vmas_free(struct exam *exam);
+// maps_gaps visits what can be read and written now but lies in no vma that could, in order of
+// address. 0 or a negative errno.
+typedef void maps_visit(void *arg, uint64_t start, uint64_t end);
+long maps_gaps(const struct exam *exam, maps_visit *visit, void *arg);
 // vma_is_anonymous tells private memory without a file that can be written.
 bool vma_is_anonymous(const struct vma *vma);
 
@@ -124,5 +130,6 @@ void go_free(struct exam *exam); // of what evidence_go holds for it
 void evidence_glibc_divide(struct exam *exam);
 void glibc_free(struct exam *exam);
 void evidence_allocators_divide(struct exam *exam);
+void evidence_reach(struct exam *exam);
 
 #endif

@@ -160,7 +160,8 @@ static void allocator_take(struct exam *exam, const struct allocator *allocator,
     }
     struct facts_heap *heap = &exam->facts->heaps[index];
     version_of_file(path, heap->version, sizeof(heap->version));
-    heap->decays = true;
+    // tcmalloc gives back as it frees, by its release rate; time has no part in it.
+    heap->decays = allocator->kind != HEAP_TCMALLOC;
     heap->decay_thread = allocator->kind == HEAP_JEMALLOC && thread_named(exam, "jemalloc_bg_thd");
     module_find(exam, path, &module);
     bool found = allocator->find(exam, &module, index, why, sizeof(why));

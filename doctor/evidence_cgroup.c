@@ -111,6 +111,7 @@ void evidence_cgroup(struct exam *exam)
         return;
     }
     out->version = place.version;
+    out->asked = exam->options->asks_cgroup;
     snprintf(out->path, sizeof(out->path), "%s", place.path);
     out->root = strlen(place.path) <= place.mount_len;
     out->limit_bytes = memory.limit_bytes;

@@ -19,10 +19,15 @@
 
 #include "glibc.h"
 
-#define WALK_BYTES (64 * MIB)
+#define WALK_BYTES (160 * MIB)
 #define WALK_COST_NS_PER_MIB (UINT64_C(400) * NS_PER_US)
 #define WINDOWS 64
 #define WINDOW_COST_NS (UINT64_C(300) * NS_PER_US)
+// Mappings are whole pages of any kernel's.
+#define PAGE_READ_BYTES (4 * KIB)
+// The words with the version stand among libc's constants.
+#define LIBC_PIECE_BYTES (256 * KIB)
+#define LIBC_BYTES_MAX (8 * MIB)
 // More than a third without a chain of chunks: this is no heap of glibc's, or it is in turmoil.
 #define LOST_SHARE_MAX 3
 // Of 127 bins some are empty even in a heap in turmoil: those of sizes nobody asks for.
@@ -77,10 +82,11 @@ uint64_t glibc_main_find(struct exam *exam)
         if (!libc || bytes > MIB || bytes < GLIBC_STATE_BYTES) {
             continue;
         }
-        uint64_t *words = malloc(bytes);
-        if (words == NULL || exam_read(exam, words, vma->start, bytes) != 0) {
-            bytes = 0;
+        uint64_t *words = calloc(1, bytes);
+        for (uint64_t at = 0; words != NULL && at < bytes; at += PAGE_READ_BYTES) {
+            (void)exam_peek(exam, (char *)words + at, vma->start + at, PAGE_READ_BYTES);
         }
+        bytes = words != NULL ? bytes : 0;
         for (uint64_t at = 0; at + GLIBC_STATE_BYTES <= bytes; at += 8) {
             size_t empty = state_empty(exam, vma->start + at, words + at / 8);
             found = empty > most ? vma->start + at : found;
@@ -254,47 +260,70 @@ static void claim_all(struct exam *exam, struct glibc_heap *heap, size_t index)
     }
 }
 
-// "stable release version 2.36" stands in libc's constants.
-static void version_read(struct exam *exam, struct glibc_heap *heap, struct facts_heap *out)
+// version_of writes "2.36" of a text that holds "stable release version 2.36"; false if it does
+// not.
+static bool version_of(const char *text, size_t len, char *version, size_t cap)
 {
     static const char words[] = "stable release version ";
-    int minor = 0;
-    for (size_t i = 0; i < exam->vmas_count && out->version[0] == '\0'; i++) {
-        const struct vma *vma = &exam->vmas[i];
-        const char *name = strrchr(vma->path, '/');
-        uint64_t bytes = min_u64(vma->end - vma->start, 4 * MIB);
-        if (name == NULL || strncmp(name, "/libc", 5) != 0 || vma->perms[1] == 'w' ||
-            vma->perms[0] != 'r' || vma->perms[2] == 'x') {
-            continue;
-        }
-        char *text = malloc(bytes);
-        const char *at = text != NULL && exam_read(exam, text, vma->start, bytes) == 0
-                             ? memmem(text, bytes, words, sizeof(words) - 1)
-                             : NULL;
-        if (at != NULL && at + sizeof(words) + 5 < text + bytes) {
-            at += sizeof(words) - 1;
-            snprintf(out->version, sizeof(out->version), "%.*s", (int)strspn(at, "0123456789."),
-                     at);
-            size_t len = strlen(out->version);
-            out->version[len - (len != 0 && out->version[len - 1] == '.')] = '\0';
-            (void)sscanf(out->version, "2.%d", &minor);
-        }
-        free(text);
+    const char *at = memmem(text, len, words, sizeof(words) - 1);
+    if (at == NULL || (size_t)(text + len - at) < sizeof(words) + 8) {
+        return false;
     }
-    heap->mangled = minor == 0 || minor >= 32;
+    at += sizeof(words) - 1;
+    snprintf(version, cap, "%.*s", (int)min_size(strspn(at, "0123456789."), cap - 1), at);
+    size_t end = strlen(version);
+    if (end != 0 && version[end - 1] == '.') {
+        version[end - 1] = '\0';
+    }
+    return true;
+}
+
+// version_read looks into libc's file, because pages of it that are not resident would be if they
+// were read in the process.
+static void version_read(const struct exam *exam, const struct vma *libc, char *version, size_t cap)
+{
+    char path[PATH_MAX + 64];
+    snprintf(path, sizeof(path), "/proc/%d/root%s", exam->facts->pid, libc->path);
+    FILE *file = fopen(path, "re");
+    char *text = malloc(LIBC_PIECE_BYTES);
+    size_t kept = 0;
+    for (size_t read = 0; file != NULL && text != NULL && read < LIBC_BYTES_MAX;) {
+        size_t got = fread(text + kept, 1, LIBC_PIECE_BYTES - kept, file);
+        size_t len = kept + got;
+        if (got == 0 || version_of(text, len, version, cap)) {
+            break;
+        }
+        // What the end of a piece may have cut comes first in the next one.
+        kept = min_size(len, 64);
+        memmove(text, text + len - kept, kept);
+        read += got;
+    }
+    free(text);
+    if (file != NULL) {
+        fclose(file);
+    }
+}
+
+static const struct vma *libc_find(const struct exam *exam)
+{
+    // Older ones are called libc-2.31.so; a static program has none.
+    const struct vma *libc = vma_named(exam, "libc.so");
+    return libc != NULL ? libc : vma_named(exam, "libc-2");
 }
 
 void evidence_glibc(struct exam *exam)
 {
     uint64_t begun = source_begin();
-    struct glibc_heap *heap = calloc(1, sizeof(*heap));
-    if (heap == NULL || vma_named(exam, "libc.so") == NULL) {
-        // Older ones are called libc-2.31.so; a static program has none.
-        if (heap == NULL || vma_named(exam, "libc-2") == NULL) {
-            free(heap);
-            return;
-        }
+    const struct vma *libc = libc_find(exam);
+    struct glibc_heap *heap = libc != NULL ? calloc(1, sizeof(*heap)) : NULL;
+    char version[16] = "";
+    int minor = 0;
+    if (heap == NULL) {
+        return;
     }
+    version_read(exam, libc, version, sizeof(version));
+    (void)sscanf(version, "2.%d", &minor);
+    heap->mangled = minor == 0 || minor >= 32;
     size_t index = heap_add(exam, HEAP_GLIBC);
     for (size_t i = 0; i < exam->vmas_count; i++) {
         const struct vma *vma = &exam->vmas[i];
@@ -311,7 +340,7 @@ void evidence_glibc(struct exam *exam)
     claim_all(exam, heap, index);
     if (index < HEAPS_MAX) {
         struct facts_heap *out = &exam->facts->heaps[index];
-        version_read(exam, heap, out);
+        snprintf(out->version, sizeof(out->version), "%s", version);
         out->arenas_count = heap->states_count;
     }
     exam->glibc = heap;
@@ -346,8 +375,7 @@ static bool walk_all(struct exam *exam, const struct glibc_heap *heap, struct di
     bool readable = true;
     for (size_t i = 0; i < heap->ranges_count && readable; i++) {
         const struct glibc_range *range = &heap->ranges[i];
-        readable =
-            glibc_walk(exam, heap, range, sums_of(division, range));
+        readable = glibc_walk(exam, heap, range, sums_of(division, range));
     }
     return readable;
 }
@@ -412,7 +440,7 @@ static void part_add(struct facts_heap *out, const struct glibc_sums *sums, uint
     out->pinned_bytes += scaled(sums->pinned_bytes, seen, resident);
 }
 
-static void division_note(struct exam *exam, const struct glibc_heap *heap,
+static void division_note(struct exam *exam, struct glibc_heap *heap,
                           const struct division *division, struct facts_heap *out)
 {
     uint64_t main = arena_bytes(exam, heap, true);
@@ -434,8 +462,10 @@ static void division_note(struct exam *exam, const struct glibc_heap *heap,
         double half = 1.96 * sqrt((variance > 0 ? variance : 0) / n) + 1 / n;
         out->error_bytes = (uint64_t)(half * (double)(main + others));
     }
-    snprintf(out->note, sizeof(out->note), "%llu chunks looked at%s.",
-             (unsigned long long)(division->main.chunks_count + division->others.chunks_count),
+    uint64_t chunks = division->main.chunks_count + division->others.chunks_count;
+    heap->chunks_count =
+        scaled(chunks, division->main.seen_bytes + division->others.seen_bytes, main + others);
+    snprintf(out->note, sizeof(out->note), "%llu chunks looked at%s.", (unsigned long long)chunks,
              division->windows != 0 ? ", a sample" : "");
 }
 
@@ -472,7 +502,7 @@ void evidence_glibc_divide(struct exam *exam)
                    "no chain of chunks in %llu of %llu KiB", (unsigned long long)(lost / KIB),
                    (unsigned long long)((lost + seen) / KIB));
     } else {
-        division_note(exam, heap, &division, out);
+        division_note(exam, exam->glibc, &division, out);
         source_end(exam, SOURCE_GLIBC, begun, SOURCE_READ, NULL);
     }
 }

@@ -141,7 +141,8 @@ static bool vma_add(struct exam *exam, const struct mapping *m)
     return true;
 }
 
-struct vma *vma_at(const struct exam *exam, uint64_t addr)
+// The index of the first vma that ends behind addr; their number if there is none.
+static size_t vma_behind(const struct exam *exam, uint64_t addr)
 {
     size_t low = 0;
     size_t high = exam->vmas_count;
@@ -153,7 +154,13 @@ struct vma *vma_at(const struct exam *exam, uint64_t addr)
             high = middle;
         }
     }
-    return low < exam->vmas_count && exam->vmas[low].start <= addr ? &exam->vmas[low] : NULL;
+    return low;
+}
+
+struct vma *vma_at(const struct exam *exam, uint64_t addr)
+{
+    struct vma *vma = exam->vmas + vma_behind(exam, addr);
+    return vma < exam->vmas + exam->vmas_count && vma->start <= addr ? vma : NULL;
 }
 
 struct vma *vma_named(const struct exam *exam, const char *prefix)
@@ -270,4 +277,36 @@ void evidence_maps(struct exam *exam)
     } else {
         source_end(exam, SOURCE_MAPS, begun, SOURCE_READ, NULL);
     }
+}
+
+long maps_gaps(const struct exam *exam, maps_visit *visit, void *arg)
+{
+    char buf[2 * PATH_MAX];
+    struct lines lines;
+    struct mapping m;
+    char *line;
+    long fd = maps_open(exam);
+    if (fd < 0) {
+        return fd;
+    }
+    lines_init(&lines, fd, buf, sizeof(buf));
+    while ((line = lines_next(&lines)) != NULL) {
+        if (!mapping_parse(line, &m) || m.perms[0] != 'r' || m.perms[1] != 'w') {
+            continue;
+        }
+        const struct vma *last = exam->vmas + exam->vmas_count;
+        const struct vma *vma = exam->vmas + vma_behind(exam, m.start);
+        for (uint64_t at = m.start; at < m.end; vma++) {
+            // What was closed when it was read, and is open now, is a gap too.
+            bool open = vma < last && vma->perms[0] == 'r' && vma->perms[1] == 'w';
+            uint64_t next = vma < last ? vma->end : m.end;
+            uint64_t stop = min_u64(open ? vma->start : next, m.end);
+            if (stop > at) {
+                visit(arg, at, stop);
+            }
+            at = max_u64(next, at);
+        }
+    }
+    close((int)fd);
+    return lines.error;
 }

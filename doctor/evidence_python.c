@@ -19,7 +19,9 @@
 #include "parts.h"
 
 #define ARENAS_FIRST 16
-#define ARENAS_MAX ((uint32_t)1 << 20)
+#define ARENAS_MAX ((uint32_t)1 << 16)
+// Records that fit into a page; at the edge of what is resident they are read one by one.
+#define STEP_COUNT 80
 #define BATCH_COUNT 256
 #define POOLS_COUNT 64
 #define BLOCK_STEP 16
@@ -73,33 +75,49 @@ static bool record_plausible(const struct python *python, const struct arena_rec
     return record->address == 0 || arena_check(python, record);
 }
 
+// records_walk copies plausible records behind `at` (or before it), a step at a time, since an
+// array is short and what lies around it may be large. How many there are.
+static size_t records_walk(const struct python *python, uint64_t at, bool up,
+                           struct arena_record *to, size_t cap)
+{
+    struct arena_record step[STEP_COUNT];
+    uint64_t bytes = sizeof(step[0]);
+    size_t count = 0;
+    size_t n = STEP_COUNT;
+    while (count + n <= cap) {
+        uint64_t from = up ? at + count * bytes : at - (count + n) * bytes;
+        if (exam_peek(python->exam, step, from, n * bytes) != 0) {
+            if (n == 1) {
+                return count;
+            }
+            n = 1;
+            continue;
+        }
+        for (size_t i = 0; i < n; i++) {
+            const struct arena_record *record = &step[up ? i : n - 1 - i];
+            if (!record_plausible(python, record)) {
+                return count;
+            }
+            to[count++] = *record;
+        }
+    }
+    return count;
+}
+
 // array_keep keeps the array that a record in use belongs to. Its length is in another variable,
 // and one that leads into its middle may have been found first: so it goes as far to both sides as
 // the records make sense. Unused ones have no address.
 static bool array_keep(struct python *python, uint64_t addr)
 {
-    const struct vma *vma = vma_at(python->exam, addr);
-    uint64_t bytes = sizeof(struct arena_record);
-    uint64_t before = min_u64((addr - vma->start) / bytes, ARENAS_MAX);
-    uint64_t after = min_u64((vma->end - addr) / bytes, ARENAS_MAX);
-    uint64_t start = addr - before * bytes;
-    struct arena_record *all = malloc((before + after) * bytes);
-    if (all == NULL || exam_read(python->exam, all, start, (before + after) * bytes) != 0) {
-        free(all);
+    struct arena_record *all = malloc(2 * ARENAS_MAX * sizeof(*all));
+    if (all == NULL) {
         return false;
     }
-    uint64_t low = before;
-    uint64_t high = before;
-    while (low > 0 && record_plausible(python, &all[low - 1])) {
-        low--;
-    }
-    while (high < before + after && record_plausible(python, &all[high])) {
-        high++;
-    }
-    memmove(all, all + low, (high - low) * bytes);
+    size_t count = records_walk(python, addr, true, all, ARENAS_MAX);
+    count += records_walk(python, addr, false, all + count, ARENAS_MAX);
     python->arenas = all;
-    python->arenas_count = (uint32_t)(high - low);
-    return high - low >= ARENAS_FIRST;
+    python->arenas_count = (uint32_t)count;
+    return count >= ARENAS_FIRST;
 }
 
 // Of what a batch of variables leads to, the first that is a record in use.
@@ -137,10 +155,16 @@ static bool range_search(struct python *python, const uint64_t *words, size_t co
             continue;
         }
         addrs[n++] = addr;
-        if (n == BATCH_COUNT && batch_try(python, addrs, n)) {
+        if (n < BATCH_COUNT) {
+            continue;
+        }
+        if (batch_try(python, addrs, n)) {
             return true;
         }
-        n = n == BATCH_COUNT ? 0 : n;
+        if (!exam_affords(python->exam, 0)) {
+            return false;
+        }
+        n = 0;
     }
     return batch_try(python, addrs, n);
 }

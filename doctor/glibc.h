@@ -49,7 +49,8 @@ struct glibc_heap {
     bool main_known;
     struct glibc_large large[GLIBC_LARGE_MAX];
     size_t large_count;
-    bool mangled; // links of free lists are masked with their own address: 2.32 and later
+    uint64_t chunks_count; // estimated by the division; 0: not known
+    bool mangled;          // links of free lists are masked with their own address: 2.32 and later
 };
 
 // What walking adds up: resident bytes only.
@@ -70,8 +71,18 @@ bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct g
 bool glibc_window(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
                   uint64_t start, struct glibc_sums *sums);
 
+// glibc_chunks visits every chunk of a range that can be found, in order of address. What it calls
+// free is on a free list, but for most of those on a thread's own lists, of which no other chunk
+// tells. False if the process cannot be read.
+typedef void glibc_visit(void *arg, uint64_t chunk, uint64_t size_bytes, bool free);
+bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                  glibc_visit *each, void *arg);
+
 // glibc_states_read reads tops and large free chunks of the arenas.
 void glibc_states_read(struct exam *exam, struct glibc_heap *heap);
+// glibc_tcache_tell marks blocks as free that lie on a thread's own lists.
+struct reach;
+void glibc_tcache_tell(const struct exam *exam, struct reach *reach);
 // glibc_main_find looks for the first arena's state in libc's variables; 0 if there is none.
 uint64_t glibc_main_find(struct exam *exam);
 

@@ -54,6 +54,8 @@ struct walker {
     const struct glibc_heap *heap;
     const struct glibc_range *range;
     struct glibc_sums *sums;
+    glibc_visit *each; // or NULL
+    void *arg;
     uint64_t start, end; // of the segment
     uint64_t resident[SEGMENT_PAGES / 64];
     char *buf;
@@ -166,7 +168,8 @@ static bool chain_holds(struct walker *w, uint64_t at)
             return false;
         }
         if ((words[1] & GLIBC_PREV_INUSE) == 0) {
-            if (words[0] != size) {
+            // More than the size: of a free chunk in which this one, a header left over, lies.
+            if (words[0] < size || words[0] % GLIBC_ALIGN != 0 || words[0] > at - w->range->start) {
                 return false;
             }
             free_seen = true;
@@ -269,6 +272,9 @@ static bool chunks_walk(struct walker *w)
             w->free_from = free ? at : 0;
         }
         w->sums->chunks_count++;
+        if (w->each != NULL) {
+            w->each(w->arg, at, size, free);
+        }
         w->next = at + size;
     }
     return true;
@@ -319,14 +325,14 @@ static void walker_free(struct walker *w)
     free(w);
 }
 
-bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
-                struct glibc_sums *sums)
+// Walks the whole range of w, and frees it.
+static bool walk(struct walker *w)
 {
-    struct walker *w = walker_make(exam, heap, range, sums);
     bool readable = w != NULL;
+    uint64_t end = readable ? w->range->end : 0;
     // The state of an arena may lie before the first chunk, on the same page.
-    for (uint64_t at = align_down(range->start, 4 * KIB); readable && at < range->end;) {
-        uint64_t stop = min_u64(at + SEGMENT_BYTES, align_up(range->end, 4 * KIB));
+    for (uint64_t at = readable ? align_down(w->range->start, 4 * KIB) : 0; readable && at < end;) {
+        uint64_t stop = min_u64(at + SEGMENT_BYTES, align_up(end, 4 * KIB));
         readable = segment_load(w, at, stop);
         if (readable) {
             segment_walk(w);
@@ -337,6 +343,24 @@ bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct g
         walker_free(w);
     }
     return readable;
+}
+
+bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                struct glibc_sums *sums)
+{
+    return walk(walker_make(exam, heap, range, sums));
+}
+
+bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
+                  glibc_visit *each, void *arg)
+{
+    struct glibc_sums sums = {0};
+    struct walker *w = walker_make(exam, heap, range, &sums);
+    if (w != NULL) {
+        w->each = each;
+        w->arg = arg;
+    }
+    return walk(w);
 }
 
 // ---- windows ------------------------------------------------------------------------------------
@@ -393,7 +417,12 @@ static size_t pieces_walk(struct walker *w, uint64_t at, struct piece *pieces)
 static void pieces_emit(struct walker *w, const struct piece *pieces, size_t count, uint64_t end)
 {
     w->run_start = pieces[0].start;
-    w->free_from = pieces[0].free ? pieces[0].start : 0;
+    w->free_from = 0;
+    if (pieces[0].free) {
+        // Where this free run begins is not known: before the window, most likely.
+        w->run_start = align_up(pieces[0].start, 4 * KIB);
+        w->free_from = w->run_start - FREE_HEADER_BYTES;
+    }
     for (size_t i = 1; i < count && pieces[i].start < end; i++) {
         w->sums->chunks_count++;
         if (pieces[i].free != (w->free_from != 0)) {
@@ -429,12 +458,11 @@ bool glibc_window(struct exam *exam, const struct glibc_heap *heap, const struct
     if (readable) {
         const struct glibc_large *large = large_around(heap, start);
         uint64_t found = large != NULL ? start : chain_find(w);
-        if (large != NULL && large->end >= end) {
-            window_lost(w, end);
-        } else if (found == 0 || found >= end) {
+        bool inside = (large != NULL && large->end >= end) || found == 0 || found >= end;
+        size_t count = inside ? 0 : pieces_walk(w, found, pieces);
+        if (count == 0) {
             window_lost(w, end);
         } else {
-            size_t count = pieces_walk(w, found, pieces);
             pieces_emit(w, pieces, count, end);
         }
     }

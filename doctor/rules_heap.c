@@ -19,6 +19,25 @@
 
 // ---- 1 leak -------------------------------------------------------------------------------------
 
+static void leak_because(const struct facts_reach *reach, struct verdict *v)
+{
+    verdict_because(
+        v, "Of %s in use, %s can be reached from its variables, stacks and other blocks.",
+        SIZE(reach->reachable_bytes + reach->unreachable_bytes), SIZE(reach->reachable_bytes));
+    if (reach->common_count > 1) {
+        verdict_because(v, "%llu of them have %llu bytes.", (unsigned long long)reach->common_count,
+                        (unsigned long long)reach->common_bytes);
+    }
+    if (reach->heads_count < reach->unreachable_count) {
+        verdict_because(v, "They hang together: %llu of them lead to all the others.",
+                        (unsigned long long)reach->heads_count);
+    }
+    verdict_because(v, "%s",
+                    reach->still ? "Nothing in it ran while it was looked at."
+                                 : "It ran meanwhile, and was looked at more than once: only what "
+                                   "was unreachable each time counts.");
+}
+
 bool rule_leak(const struct patient *p, struct verdict *v)
 {
     const struct facts *f = p->facts;
@@ -26,17 +45,30 @@ bool rule_leak(const struct patient *p, struct verdict *v)
     if (!reach->known || !matters(reach->unreachable_bytes, p->account->rss_bytes, 5)) {
         return false;
     }
-    v->confidence = CONFIDENCE_MEDIUM;
     v->bytes = reach->unreachable_bytes;
     snprintf(v->sentence, sizeof(v->sentence),
              "%s leaks: %s in %llu blocks that no pointer in the process leads to.", p->who,
              SIZE(v->bytes), (unsigned long long)reach->unreachable_count);
-    verdict_because(
-        v, "Of %s in use, %s can be reached from its variables, stacks and other blocks.",
-        SIZE(reach->reachable_bytes + reach->unreachable_bytes), SIZE(reach->reachable_bytes));
-    if (reach->common_count != 0) {
-        verdict_because(v, "%llu of them have %llu bytes.", (unsigned long long)reach->common_count,
-                        (unsigned long long)reach->common_bytes);
+    leak_because(reach, v);
+    if (p->trend != NULL && p->trend->shape == TREND_SLOPE) {
+        // Its share of what grows: what is reached may grow beside it.
+        double all = (double)(reach->unreachable_bytes + reach->reachable_bytes);
+        double share = (double)reach->unreachable_bytes / all;
+        v->weight_bytes = (uint64_t)(p->trend->slope_bytes_per_s * 3600 * share);
+        verdict_because(v, "Its %s grows by %s each minute.", p->trend->of,
+                        SIZE((uint64_t)(p->trend->slope_bytes_per_s * 60)));
+    }
+    v->confidence = CONFIDENCE_MEDIUM;
+    if (!matters(v->bytes - reach->held_bytes, p->account->rss_bytes, 5)) {
+        v->confidence = CONFIDENCE_LOW;
+        snprintf(v->refute, sizeof(v->refute),
+                 "a pointer in a register, which cannot be seen from outside: %s hang on so few "
+                 "blocks that registers could hold them all",
+                 SIZE(reach->held_bytes));
+    }
+    if (!f->ebb.in_use) {
+        snprintf(v->command, sizeof(v->command), "ebb run %.200s",
+                 f->process.command[0] != '\0' ? f->process.command : f->process.name);
     }
     verdict_advice(v, "Find who allocates them: `ebb run` the program, then `ebb profile growth`.");
     verdict_predict(v, p, v->bytes);
@@ -87,6 +119,13 @@ bool rule_growth(const struct patient *p, struct verdict *v)
     double age_s = (double)f->process.age_ns / (double)NS_PER_S;
     double since_start = t->slope_bytes_per_s * age_s;
     uint64_t held = rows[ROW_LIVE] + rows[ROW_UNDIVIDED] + rows[ROW_NATIVE] + rows[ROW_SHMEM];
+    // What nothing leads to is a leak, which has a rule of its own.
+    uint64_t lost = f->reach.known ? min_u64(f->reach.unreachable_bytes, held) : 0;
+    held -= lost;
+    since_start -= (double)lost;
+    if (lost != 0 && (since_start <= 0 || !matters(held, p->account->rss_bytes, 5))) {
+        return false;
+    }
     v->bytes = since_start >= (double)held ? held : (uint64_t)since_start;
     v->confidence = t->span_ns >= 30 * NS_PER_S ? CONFIDENCE_HIGH : CONFIDENCE_MEDIUM;
     v->weight_bytes = (uint64_t)(t->slope_bytes_per_s * 3600);

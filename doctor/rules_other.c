@@ -62,7 +62,7 @@ static const struct facts_heap *runtime_heap(const struct facts *f)
     static const enum heap_kind runtimes[] = {HEAP_GO, HEAP_JVM, HEAP_V8, HEAP_PYTHON};
     for (size_t i = 0; i < ARRAY_COUNT(runtimes); i++) {
         const struct facts_heap *heap = facts_heap_const(f, runtimes[i]);
-        if (heap != NULL) {
+        if (heap != NULL && heap->resident_bytes != 0) {
             return heap;
         }
     }
@@ -83,16 +83,54 @@ static void native_advice(const struct facts *f, const struct facts_heap *heap, 
              f->process.command[0] != '\0' ? f->process.command : f->process.name);
 }
 
+static void native_of_malloc(const struct facts *f, const struct facts_heap *heap,
+                             struct verdict *v)
+{
+    for (size_t i = 0; i < f->heaps_count; i++) {
+        const struct facts_heap *other = &f->heaps[i];
+        if (other != heap && other->resident_bytes >= MIB) {
+            verdict_because(v, "Of it %s is malloc's (%s), %s in use.", SIZE(other->resident_bytes),
+                            heap_kind_name(other->kind), SIZE(other->live_bytes));
+        }
+    }
+}
+
+// Python's objects beyond 512 bytes are malloc's by design. Where hardly anything else is there,
+// it is more likely that an extension holds it, or few large objects.
+static bool native_python(const struct patient *p, const struct facts_heap *heap, struct verdict *v)
+{
+    const struct facts *f = p->facts;
+    uint64_t rss = p->account->rss_bytes;
+    if (!matters(v->bytes, rss, 60) || matters(heap->resident_bytes, rss, 15)) {
+        return false;
+    }
+    v->confidence = CONFIDENCE_LOW;
+    snprintf(v->sentence, sizeof(v->sentence),
+             "%s holds %s, but Python's own small objects have only %s of it: %s is memory of "
+             "extension modules, or a few large objects.",
+             p->who, SIZE(rss), SIZE(heap->resident_bytes), SIZE(v->bytes));
+    native_of_malloc(f, heap, v);
+    snprintf(v->refute, sizeof(v->refute), "%s",
+             "tracemalloc in the program counts as much: then large objects of Python's own");
+    verdict_advice(v, "tracemalloc tells large objects of Python's from memory of extensions, "
+                      "which it does not see. For those:");
+    snprintf(v->command, sizeof(v->command), "ebb run %.200s", f->process.command);
+    return true;
+}
+
 bool rule_native(const struct patient *p, struct verdict *v)
 {
     const struct facts *f = p->facts;
     const struct facts_heap *heap = runtime_heap(f);
-    if (heap == NULL || heap->kind == HEAP_PYTHON) {
-        return false; // Python's large blocks are malloc's by design
+    if (heap == NULL) {
+        return false;
     }
     v->bytes = p->account->bytes[ROW_NATIVE];
     for (size_t i = 0; i < f->heaps_count; i++) {
-        v->bytes += &f->heaps[i] != heap ? f->heaps[i].resident_bytes : 0;
+        v->bytes += &f->heaps[i] != heap ? f->heaps[i].live_bytes : 0;
+    }
+    if (heap->kind == HEAP_PYTHON) {
+        return native_python(p, heap, v);
     }
     if (!matters(v->bytes, p->account->rss_bytes, 30)) {
         return false;
@@ -106,13 +144,7 @@ bool rule_native(const struct patient *p, struct verdict *v)
              SIZE(v->bytes));
     verdict_because(v, "Anonymous memory outside of the runtime's heap: %s; stacks: %s.",
                     SIZE(v->bytes), SIZE(p->account->bytes[ROW_STACKS]));
-    for (size_t i = 0; i < f->heaps_count; i++) {
-        const struct facts_heap *other = &f->heaps[i];
-        if (other != heap && other->resident_bytes >= MIB) {
-            verdict_because(v, "Of it %s is malloc's (%s), %s in use.", SIZE(other->resident_bytes),
-                            heap_kind_name(other->kind), SIZE(other->live_bytes));
-        }
-    }
+    native_of_malloc(f, heap, v);
     native_advice(f, heap, v);
     return true;
 }

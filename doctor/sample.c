@@ -67,7 +67,7 @@ enum doctor_error doctor_sample(const struct facts *facts, struct sample *sample
         .cpu_ns = cpu_of(facts->pid),
     };
     if (facts->go.memory_known) {
-        go_sample(facts->pid, &sample->live_bytes, &sample->goroutines_count);
+        sample->collected = go_sample(facts->pid, &sample->live_bytes, &sample->goroutines_count);
     }
     return DOCTOR_OK;
 }

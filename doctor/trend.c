@@ -7,6 +7,8 @@
 //   with shared memory. It is cut into thirds. A slope rises from third to third by their
 //   least values: what a wave gives back in its valleys does not count, so a wave around a level is
 //   no slope, and a wave around a rising one is. A change below SMALL is none.
+//   In a collected heap what counts as in use rises with garbage until the next collection: there
+//   it is a slope only if anonymous memory rises too.
 //
 // Go  none.
 #include "doctor.h"
@@ -54,20 +56,42 @@ static bool above(uint64_t to, uint64_t from)
     return (double)to > (double)from + small;
 }
 
-static enum trend_shape shape_of(const struct third thirds[THIRDS], const struct trend *trend)
+static void thirds_fill(const struct sample *samples, size_t count, bool live,
+                        struct third thirds[THIRDS])
 {
-    // Small steps count if they all point the same way.
-    bool rises = thirds[1].least > thirds[0].least && thirds[2].least > thirds[1].least &&
-                 above(thirds[2].least, thirds[0].least);
-    bool falls = thirds[1].most < thirds[0].most && thirds[2].most < thirds[1].most &&
-                 above(thirds[0].most, thirds[2].most);
-    if (rises) {
-        return TREND_SLOPE;
+    for (size_t i = 0; i < THIRDS; i++) {
+        thirds[i] = third_of(samples, i * count / THIRDS, (i + 1) * count / THIRDS, live);
     }
-    if (falls) {
+}
+
+// Small steps count if they all point the same way.
+static bool rises(const struct third thirds[THIRDS])
+{
+    return thirds[1].least > thirds[0].least && thirds[2].least > thirds[1].least &&
+           above(thirds[2].least, thirds[0].least);
+}
+
+static bool falls(const struct third thirds[THIRDS])
+{
+    return thirds[1].most < thirds[0].most && thirds[2].most < thirds[1].most &&
+           above(thirds[0].most, thirds[2].most);
+}
+
+// The shape of the line; in a collected heap a rise counts only if memory rises with it.
+static enum trend_shape shape_of(const struct sample *samples, size_t count, bool live,
+                                 const struct third thirds[THIRDS])
+{
+    struct third memory[THIRDS];
+    struct third all = third_of(samples, 0, count, live);
+    if (rises(thirds)) {
+        thirds_fill(samples, count, false, memory);
+        bool garbage = live && samples[count - 1].collected && !rises(memory);
+        return garbage ? TREND_WAVE : TREND_SLOPE;
+    }
+    if (falls(thirds)) {
         return TREND_FALL;
     }
-    return above(trend->most_bytes, trend->least_bytes) ? TREND_WAVE : TREND_PLATEAU;
+    return above(all.most, all.least) ? TREND_WAVE : TREND_PLATEAU;
 }
 
 struct trend trend_of(const struct sample *samples, size_t count)
@@ -94,10 +118,8 @@ struct trend trend_of(const struct sample *samples, size_t count)
     }
     double seconds = (double)trend.span_ns / (double)NS_PER_S;
     trend.cpu_share = (double)(last->cpu_ns - samples[0].cpu_ns) / (double)trend.span_ns;
-    for (size_t i = 0; i < THIRDS; i++) {
-        thirds[i] = third_of(samples, i * count / THIRDS, (i + 1) * count / THIRDS, live);
-    }
-    trend.shape = shape_of(thirds, &trend);
+    thirds_fill(samples, count, live, thirds);
+    trend.shape = shape_of(samples, count, live, thirds);
     // From the valley of the first third to that of the last: two thirds of the time apart.
     double rise = (double)thirds[THIRDS - 1].least - (double)thirds[0].least;
     trend.slope_bytes_per_s = rise / (seconds * (THIRDS - 1) / THIRDS);

@@ -56,9 +56,9 @@ struct placing {
     uint64_t base;
     uint64_t pos;
     uint64_t end;
-    uint64_t live_bytes;   // not placed yet
-    uint64_t remote_bytes; // not placed yet
-    uint64_t block_bytes;  // 0: a large span
+    uint64_t live_bytes;           // not placed yet
+    uint64_t remote_bytes;         // not placed yet
+    uint64_t block_bytes;          // 0: a large span
     uint64_t used_count, capacity; // blocks
     uint32_t holes;
     uint32_t ready_holes; // of these: not given back

@@ -68,9 +68,10 @@ static long walk_scan(struct residency *r, uint64_t start, uint64_t end, residen
                              ((regions[i].categories & SCAN_IS_HUGE) != 0 ? RESIDENT_HUGE : 0);
             visit(arg, max_u64(regions[i].start, start), min_u64(regions[i].end, end), flags);
         }
-        // The kernel collects 512 regions at a time. Where a walk goes on after such a batch and comes
-        // to its end, it leaves walk_end at the end of the batch (Linux 6.7 to 6.18): what lies
-        // beyond would be visited again. A buffer that is not full tells that the walk is over.
+        // The kernel collects 512 regions at a time. Where a walk goes on after such a batch and
+        // comes to its end, it leaves walk_end at the end of the batch (Linux 6.7 to 6.18): what
+        // lies beyond would be visited again. A buffer that is not full tells that the walk is
+        // over.
         bool full = (size_t)n == r->buf_bytes / sizeof(struct scan_region);
         walk_end = full ? max_u64(walk_end, regions[n - 1].end) : end;
         if (walk_end <= start) {

@@ -175,9 +175,9 @@ static struct in_holes holes_place(struct walk *walk, const struct placing *p, u
     return sum;
 }
 
-// hollow_of estimates how much of a span's slack lies on kernel pages without a block in use: a page
-// is that if none of the blocks on it, one of them cut by its edge, is. Exact to some percent where
-// the blocks in use are scattered, too little where they lie together.
+// hollow_of estimates how much of a span's slack lies on kernel pages without a block in use: a
+// page is that if none of the blocks on it, one of them cut by its edge, is. Exact to some percent
+// where the blocks in use are scattered, too little where they lie together.
 static uint64_t hollow_of(const struct walk *walk, const struct placing *p, uint64_t resident,
                           uint64_t slack)
 {

@@ -16,8 +16,8 @@ import termios
 import cliutil
 from cliutil import STATUS_EBB, clean_environment
 
-COMMANDS = ("run", "ps", "memstats", "ledger", "profile", "top", "watch", "policy", "release",
-            "options", "version", "help")
+COMMANDS = ("run", "ps", "memstats", "ledger", "doctor", "profile", "top", "watch", "policy",
+            "release", "options", "version", "node", "attach", "help")
 ESCAPE = "\x1b["
 
 

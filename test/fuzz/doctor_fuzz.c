@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "doctor/doctor.h"
+#include "doctor/glibc.h"
 #include "fuzz.h"
 
 #define MEMORY_BYTES ((size_t)1 << 20)
@@ -38,8 +38,8 @@ static void file_write(const char *path, const void *text, size_t len)
 
 static void root_make(void)
 {
-    static const char *const folders[] = {"proc", "proc/self", "sys", "sys/fs", "sys/fs/cgroup",
-                                          "sys/fs/cgroup/app"};
+    static const char *const folders[] = {"proc",   "proc/self",     "sys",
+                                          "sys/fs", "sys/fs/cgroup", "sys/fs/cgroup/app"};
     char path[256];
     // A file system in memory, where there is one: thousands of files a second.
     snprintf(root, sizeof(root), "%s/ebb-fuzz-%d",
@@ -51,11 +51,10 @@ static void root_make(void)
     }
     snprintf(path, sizeof(path), "%s/proc/%d", root, (int)getpid());
     mkdir(path, 0700);
-    static const char mounts[] =
-        "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+    static const char mounts[] = "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
     file_write("proc/self/mountinfo", mounts, sizeof(mounts) - 1);
-    memory = mmap(NULL, 2 * MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                  0);
+    memory =
+        mmap(NULL, 2 * MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     FUZZ_REQUIRE(memory != MAP_FAILED);
 }
 
@@ -81,9 +80,34 @@ static void maps_write(const char *path)
     int len = snprintf(text, sizeof(text),
                        "%lx-%lx rw-p 00000000 00:00 0 [heap]\n"
                        "%lx-%lx rw-p 00000000 00:01 7 /lib/libc.so.6\n",
-                       start, start + MEMORY_BYTES, start + MEMORY_BYTES,
-                       start + 2 * MEMORY_BYTES);
+                       start, start + MEMORY_BYTES, start + MEMORY_BYTES, start + 2 * MEMORY_BYTES);
     file_write(path, text, (size_t)len);
+}
+
+// Windows are for heaps larger than the fuzzed one: asked directly, at each quarter.
+static void windows_look(struct facts *facts)
+{
+    static char buf[4096];
+    static struct glibc_heap heap;
+    const struct doctor_options options = {.root = "", .exact = true};
+    uint64_t start = (uintptr_t)memory;
+    struct exam exam = {.facts = facts, .options = &options, .reader = {.pid = getpid()}};
+    facts->kernel.page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+    FUZZ_REQUIRE(
+        residency_open(&exam.residency, getpid(), facts->kernel.page_bytes, buf, sizeof(buf)) == 0);
+    exam.scans = true;
+    heap.mangled = true;
+    heap.large_count = 1;
+    heap.large[0] = (struct glibc_large){start + 8192, start + 40960};
+    for (uint64_t at = 0; at < MEMORY_BYTES; at += MEMORY_BYTES / 4) {
+        for (int first = 0; first < 2; first++) {
+            struct glibc_sums sums = {0};
+            struct glibc_range range = {start, start + MEMORY_BYTES, first != 0};
+            FUZZ_REQUIRE(glibc_window(&exam, &heap, &range, start + at, &sums));
+            FUZZ_REQUIRE(sums.seen_bytes + sums.lost_bytes <= GLIBC_WINDOW_BYTES + 4096);
+        }
+    }
+    residency_close(&exam.residency);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -123,5 +147,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         verdicts_of(&facts, NULL, &diagnosis);
         FUZZ_REQUIRE(diagnosis.count >= 1);
     }
+    windows_look(&facts);
     return 0;
 }

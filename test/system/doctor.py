@@ -23,6 +23,11 @@ from sysutil import EBB, Fail, GLIBC, MIB, say
 NOBODY = 65534
 
 
+def rss(pid):
+    with open('/proc/%d/status' % pid, encoding='ascii') as status:
+        return int(re.search(r'VmRSS:\s+(\d+)', status.read()).group(1)) * 1024
+
+
 class Shape:
     """glibcheap in one of its shapes."""
 
@@ -45,8 +50,7 @@ class Shape:
         return self.hear('trimmed')
 
     def rss(self):
-        with open('/proc/%d/status' % self.pid, encoding='ascii') as status:
-            return int(re.search(r'VmRSS:\s+(\d+)', status.read()).group(1)) * 1024
+        return rss(self.pid)
 
     def __enter__(self):
         return self
@@ -183,7 +187,32 @@ def edge_other_user():
         say('as nobody: RSS and cgroup; refused: %s' % ', '.join(refused))
 
 
+def edge_untouched():
+    """Nothing of the process that was not resident is, after it was looked at."""
+    def counters(pid):
+        with open('/proc/%d/stat' % pid, encoding='ascii') as stat:
+            fields = stat.read().rsplit(')', 1)[1].split()
+        return {'minor faults': int(fields[7]), 'switches': sum(switches(pid))}
+
+    def switches(pid):
+        with open('/proc/%d/status' % pid, encoding='ascii') as status:
+            return [int(n) for n in re.findall(r'ctxt_switches:\s+(\d+)', status.read())]
+
+    for argv in (['/bin/sleep', '60'], ['/usr/bin/python3', '-c', 'import time; time.sleep(60)']):
+        process = sysutil.spawn(GLIBC, argv)
+        time.sleep(0.7)
+        before = dict(counters(process.pid), rss=rss(process.pid))
+        for _ in range(3):
+            doctorutil.ask(process.pid)
+        after = dict(counters(process.pid), rss=rss(process.pid))
+        say('%s: %s' % (argv[0], after))
+        sysutil.kill(process)
+        if after != before:
+            raise Fail('looking has changed %s from %s to %s' % (argv[0], before, after))
+
+
 def part_edges(_):
+    edge_untouched()
     edge_words()
     edge_dead()
     edge_dies()

@@ -51,14 +51,15 @@ def alerts():
 
 
 class Prometheus:
-    """The server, with a folder of its own; other is its user, None: ours."""
+    """The server, with a folder of its own; user: whose it is, None: ours; rules: instead of those
+    of the guide."""
 
-    def __init__(self, where, user):
+    def __init__(self, where, user, rules=None):
         self.folder = sysutil.tempdir(0o755)
         with open(os.path.join(self.folder, 'prometheus.yml'), 'w') as file:
             file.write(CONFIG % (self.folder, where))
         with open(os.path.join(self.folder, 'alerts.yml'), 'w') as file:
-            file.write(alerts())
+            file.write(rules or alerts())
         data = os.path.join(self.folder, 'data')
         os.mkdir(data)
         if user:

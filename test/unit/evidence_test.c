@@ -36,7 +36,7 @@ static void file_make(const char *path, const char *text)
 }
 
 #define GOOD_STATUS                                                                                \
-    "Name:\tx\nUid:\t1000\t1000\t1000\t1000\nVmHWM:\t  2000 kB\nVmRSS:\t  1000 kB\n"              \
+    "Name:\tx\nUid:\t1000\t1000\t1000\t1000\nVmHWM:\t  2000 kB\nVmRSS:\t  1000 kB\n"               \
     "RssAnon:\t   900 kB\nRssFile:\t   100 kB\nRssShmem:\t     0 kB\nVmSize:\t9000 kB\n"           \
     "Threads:\t3\n"
 #define GOOD_STAT "4242 (a) b) S 1 1 1 0 -1 4194560 7 0 0 0 11 22 0 0 20 0 3 0 100 1 1 1 1 1\n"
@@ -121,8 +121,8 @@ EBB_TEST(evidence, no_such_process)
 
 EBB_TEST(evidence, status_cut_off)
 {
-    static const char *const bad[] = {"", "Name:\tx\n", "Threads:\t3\n", "Uid:\t99999999999\n",
-                                      "Threads:\nUid:\n", "\n\n\n"};
+    static const char *const bad[] = {
+        "", "Name:\tx\n", "Threads:\t3\n", "Uid:\t99999999999\n", "Threads:\nUid:\n", "\n\n\n"};
     root_make();
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
         file_make("/proc/4242/status", bad[i]);

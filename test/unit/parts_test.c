@@ -160,6 +160,18 @@ static void scatter(unsigned char *p, size_t bytes, uint64_t *seed)
     }
 }
 
+// Leaves out all other memory: a sanitizer's shadow has terabytes that might hold tables.
+static void only(struct exam *exam, uint64_t start, uint64_t end)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < exam->vmas_count; i++) {
+        if (exam->vmas[i].end > start && exam->vmas[i].start < end) {
+            exam->vmas[count++] = exam->vmas[i];
+        }
+    }
+    exam->vmas_count = count;
+}
+
 static void garbage(bool (*find)(struct exam *, const struct module *, size_t, char *, size_t),
                     enum heap_kind kind, void (*shape)(unsigned char *p, uint64_t *seed))
 {
@@ -175,6 +187,7 @@ static void garbage(bool (*find)(struct exam *, const struct module *, size_t, c
         scatter(p, GARBAGE_BYTES, &seed);
         shape(p, &seed);
         begin(&exam);
+        only(&exam, (uintptr_t)base, (uintptr_t)base + room);
         module.ranges[0] = (struct range){(uintptr_t)p, (uintptr_t)p + GARBAGE_BYTES};
         size_t index = kind == HEAP_PYTHON ? 0 : heap_add(&exam, kind);
         if (find(&exam, &module, index, why, sizeof(why))) {

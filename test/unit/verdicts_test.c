@@ -331,6 +331,13 @@ EBB_TEST(verdicts, leak)
                                        .unreachable_bytes = 130 * MIB,
                                        .unreachable_count = 130000};
     expect(VERDICT_LEAK, "unreachable");
+    cr_assert(diagnosis.verdicts[0].confidence == CONFIDENCE_MEDIUM);
+    cr_assert_eq(diagnosis.verdicts[0].predicted_rss_bytes, 70 * MIB);
+    facts.reach.held_bytes = 125 * MIB;
+    facts.reach.heads_count = 9;
+    expect(VERDICT_LEAK, "a list that a register might hold");
+    cr_assert(diagnosis.verdicts[0].confidence == CONFIDENCE_LOW);
+    cr_assert(strstr(diagnosis.verdicts[0].refute, "register") != NULL);
     facts.reach.unreachable_bytes = 1 * MIB;
     expect(VERDICT_HEALTHY, "crumbs");
 }
@@ -362,6 +369,37 @@ EBB_TEST(verdicts, several_in_order_of_bytes)
     cr_assert(v->id == VERDICT_PINNED && diagnosis.verdicts[1].id == VERDICT_KEPT);
 }
 
+// A byte of garbage is no bool.
+static void truths_set(bool value)
+{
+    bool *const truths[] = {
+        &facts.process.exe_deleted,
+        &facts.pages.lazyfree_known,
+        &facts.pages.whole,
+        &facts.cgroup.asked,
+        &facts.cgroup.alone,
+        &facts.cgroup.root,
+        &facts.go.is_go,
+        &facts.go.symbols,
+        &facts.go.memory_known,
+        &facts.go.madvise_free,
+        &facts.go.goroutines_known,
+        &facts.go.timers_known,
+        &facts.ebb.loaded,
+        &facts.ebb.in_use,
+        &facts.ebb.control,
+        &facts.reach.known,
+        &facts.reach.still,
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(truths); i++) {
+        *truths[i] = value;
+    }
+    for (size_t i = 0; i < HEAPS_MAX; i++) {
+        struct facts_heap *heap = &facts.heaps[i];
+        heap->divided = heap->decays = heap->decay_thread = value;
+    }
+}
+
 // Facts at their extremes: nothing crashes, nothing divides by zero, texts end.
 EBB_TEST(verdicts, absurd)
 {
@@ -371,6 +409,7 @@ EBB_TEST(verdicts, absurd)
         facts.sites_count = min_size(facts.sites_count, SITES_MAX);
         facts.go.groups_count = min_size(facts.go.groups_count, GO_GROUPS_MAX);
         facts.process.settings_count = 0;
+        truths_set(fill % 2 == 0);
         for (size_t i = 0; i < HEAPS_MAX; i++) {
             facts.heaps[i].kind = (enum heap_kind)(i % HEAP_KINDS);
             facts.heaps[i].version[sizeof(facts.heaps[i].version) - 1] = '\0';
@@ -445,6 +484,20 @@ EBB_TEST(trend, live_bytes_where_they_are_known)
     cr_assert(t.shape == TREND_PLATEAU && t.last_bytes == 50 * MIB);
 }
 
+EBB_TEST(trend, garbage_is_no_slope)
+{
+    line(200 * MIB, 0, 0, 0);
+    for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
+        samples[i].live_bytes = 50 * MIB + i * MIB / 2;
+        samples[i].collected = true;
+    }
+    cr_assert(trend_of(samples, ARRAY_COUNT(samples)).shape == TREND_WAVE);
+    for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
+        samples[i].anon_bytes += i * MIB / 2;
+    }
+    cr_assert(trend_of(samples, ARRAY_COUNT(samples)).shape == TREND_SLOPE);
+}
+
 EBB_TEST(verdicts, growth)
 {
     process_make("grows");
@@ -458,4 +511,25 @@ EBB_TEST(verdicts, growth)
     cr_assert(says(v, "the limit of 1000 MiB is reached in 5 minutes"), "%s", v->because[1]);
     t = line(100 * MIB, 0, 30 * MIB, 20);
     cr_assert(first(&t)->id == VERDICT_HEALTHY);
+}
+
+EBB_TEST(verdicts, a_leak_that_grows_is_no_growth)
+{
+    process_make("forgets");
+    heap_make(HEAP_GLIBC, 0, 0, 0);
+    struct trend t = line(200 * MIB, (double)MIB, 0, 0);
+    cr_assert(t.shape == TREND_SLOPE);
+    cr_assert(first(&t)->id == VERDICT_GROWTH, "nobody knows what is reached");
+    facts.reach = (struct facts_reach){.known = true, .reachable_bytes = 190 * MIB};
+    cr_assert(first(&t)->id == VERDICT_GROWTH, "all of it is reached");
+    facts.reach.unreachable_bytes = 188 * MIB;
+    facts.reach.unreachable_count = 188000;
+    facts.reach.reachable_bytes = 2 * MIB;
+    cr_assert(first(&t)->id == VERDICT_LEAK);
+    cr_assert_eq(diagnosis.count, 1, "the same bytes are not two findings");
+    cr_assert(says(&diagnosis.verdicts[0], "each minute"));
+    facts.reach.unreachable_bytes = 20 * MIB;
+    facts.reach.reachable_bytes = 170 * MIB;
+    cr_assert(first(&t)->id == VERDICT_GROWTH, "a leak beside a growing table");
+    cr_assert_eq(diagnosis.count, 2);
 }

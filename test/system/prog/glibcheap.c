@@ -33,6 +33,19 @@ static uint64_t random_next(uint64_t *state)
     return *state;
 }
 
+// Each block that stays leads to the one before it, the last one hangs here. In the shape of a leak
+// none does.
+static char *stay;
+static int forget;
+
+static void keep(char *block)
+{
+    if (!forget) {
+        char *before = __atomic_exchange_n(&stay, block, __ATOMIC_RELAXED);
+        memcpy(block, &before, sizeof(before));
+    }
+}
+
 // Blocks of a size, or of 16 to 1024 bytes if it is 0, up to so many bytes; one in `every` stays.
 static void fill(size_t bytes, size_t size, size_t every, uint64_t *state, int shuffle)
 {
@@ -51,9 +64,11 @@ static void fill(size_t bytes, size_t size, size_t every, uint64_t *state, int s
         blocks[i] = blocks[j];
         blocks[j] = block;
     }
-    for (size_t i = 0; i + 1 < count; i++) {
-        if (every == 0 || random_next(state) % every != 0) {
+    for (size_t i = 0; i < count; i++) {
+        if (i + 1 < count && (every == 0 || random_next(state) % every != 0)) {
             free(blocks[i]);
+        } else {
+            keep(blocks[i]);
         }
     }
     free(blocks);
@@ -140,6 +155,7 @@ static void shape_make(const char *shape, size_t bytes, size_t threads)
     } else if (strcmp(shape, "stacks") == 0) {
         threads_start(threads, stack_thread);
     } else if (strcmp(shape, "leak") == 0 || strcmp(shape, "grow") == 0) {
+        forget = shape[0] == 'l';
         fill(bytes, 0, 1, &seed, 0);
         pthread_create(&thread, NULL, grow_thread, shape[0] == 'g' ? &list : NULL);
     } else {

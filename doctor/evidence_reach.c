@@ -1,0 +1,532 @@
+// SPDX-License-Identifier: MIT
+//
+// Doctor, evidence of reachability: which blocks of glibc's malloc no pointer leads to.
+//
+// Model
+//   A pass walks the chunks, reads all memory that may hold a pointer (variables, stacks from their
+//   stack pointers on, other anonymous memory, other heaps, shared memory, the blocks themselves,
+//   what epoll keeps), resident pages only, and marks. If no thread has run meanwhile, one pass is
+//   as good as if the process had been stopped. If one has, a pointer that moved may have been
+//   missed: so what is unreachable must be so in every pass, at the same place and size, and passes
+//   go on until they agree; what is new since the first one is taken as reachable, with all it
+//   leads to.
+//   The state of arenas is no root: its lists lead to free chunks only.
+//   What it cannot see: registers other than the arguments of a system call; pointers that are
+//   masked, shorter than eight bytes, not aligned to eight, or in swap. What is in swap is not
+//   brought back: then nothing is said. What it takes for a pointer but is none keeps a block: so
+//   does what a program without a pointer still has on an old part of its stack.
+//   Blocks of Ebb are left out: from outside a block on a thread's list of free ones looks as one
+//   in use, and it is most of what such a heap keeps.
+//
+// Locking
+//   None; the process runs on.
+//
+// Flow
+//   evidence_reach -> affordable -> pass_run (blocks_index, memory_feed, reach_mark) up to
+//   PASSES_MAX times -> facts.reach.
+//
+// Why this way
+//   LeakSanitizer and memcheck stop the program, and must have been there from its start. To read
+//   it from outside needs neither, and says less: for a verdict from 5 % of RSS on it is enough.
+//
+// Go       runtime/mgcmark.go marks from the same roots, with barriers for what moves meanwhile.
+// Tests    test/system/doctor_leak.py  test/unit/reach_test.c
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "glibc.h"
+#include "os/clock.h"
+#include "reach.h"
+#include "reach_threads.h"
+
+// A smaller heap has no leak that matters (rules.h).
+#define HEAP_BYTES_MIN (16 * MIB)
+#define READ_BYTES_MAX (64 * MIB)
+#define READ_BYTES_MAX_SCAN (8 * GIB)
+// Measured, of a pass: for each MiB, the heap being read twice, and for each block with its
+// pointers.
+#define COST_NS_PER_MIB (UINT64_C(500) * NS_PER_US)
+#define COST_NS_PER_CHUNK 120
+#define COST_NS_PER_THREAD (UINT64_C(60) * NS_PER_US)
+// The cost of a piece that is read before the clock is looked at again.
+#define PIECE_COST_NS (UINT64_C(500) * NS_PER_US)
+#define BUF_BYTES (256 * KIB)
+#define PASSES_MIN 3
+#define PASSES_MIN_MANY 2
+#define PASSES_MAX 16
+// Passes agree if one takes less than this part of what was lost before.
+#define SETTLED_SHARE 64
+// So much is not worth another pass.
+#define CRUMBS_BYTES (256 * KIB)
+#define GAPS_TRIES 16
+#define PAUSE_NS (UINT64_C(60) * NS_PER_MS)
+#define PAUSE_NS_SHORT (UINT64_C(5) * NS_PER_MS)
+
+struct pass {
+    struct exam *exam;
+    struct reach reach;
+    struct reach_threads threads;
+    uint64_t *buf;
+    bool first;   // stacks count from their stack pointers on
+    bool outside; // what is read now lies in no vma that was known
+    bool torn;    // it has gone before it was read
+    uint64_t gaps_sum;
+    uint64_t stack_from; // what lies before it, in the mapping that is read, is no root
+    bool still;
+    long error;
+};
+
+// ---- what to read -------------------------------------------------------------------------------
+
+static bool is_huge_file(const struct vma *vma)
+{
+    return strstr(vma->path, "/hugepages") != NULL || strncmp(vma->path, "/anon_hugepage", 14) == 0;
+}
+
+// What of a vma may hold pointers: private copies and anonymous memory, and shared memory.
+static uint64_t root_bytes(const struct vma *vma)
+{
+    if (vma->place == PLACE_SPECIAL || is_huge_file(vma)) {
+        return 0;
+    }
+    return vma->place == PLACE_SHMEM ? vma->resident_bytes : vma->resident_bytes - vma->file_bytes;
+}
+
+static uint64_t read_bytes(const struct exam *exam)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < exam->vmas_count; i++) {
+        bytes += root_bytes(&exam->vmas[i]);
+    }
+    return bytes;
+}
+
+static void closed_look(void *arg, uint64_t start, uint64_t end, unsigned flags)
+{
+    struct pass *pass = arg;
+    uint64_t word;
+    (void)end;
+    (void)flags;
+    if (pass->error == 0) {
+        pass->error = exam_read(pass->exam, &word, start, sizeof(word));
+    }
+}
+
+// Closed memory with pages may have been opened since the mappings were read: an arena grows so.
+static bool is_closed(struct exam *exam, const struct vma *vma)
+{
+    struct pass pass = {.exam = exam};
+    exam->residency.files = false;
+    return residency_scan(&exam->residency, vma->start, vma->end, closed_look, &pass) != 0 ||
+           pass.error != 0;
+}
+
+// hidden_why says what of the memory cannot be looked at, so that nothing can be called lost.
+static const char *hidden_why(struct exam *exam)
+{
+    if (exam->facts->process.swap_bytes != 0) {
+        return "part of it is in swap, where pointers are not seen unless it is brought back";
+    }
+    if (!exam->facts->pages.whole) {
+        return "not all pages were counted";
+    }
+    for (size_t i = 0; i < exam->vmas_count; i++) {
+        const struct vma *vma = &exam->vmas[i];
+        if (is_huge_file(vma)) {
+            return "it has memory of hugetlbfs, which is not read";
+        }
+        if (vma->perms[0] != 'r' && root_bytes(vma) != 0 && is_closed(exam, vma)) {
+            return "part of its memory is closed to reading";
+        }
+    }
+    return NULL;
+}
+
+// ---- blocks -------------------------------------------------------------------------------------
+
+static void chunk_add(void *arg, uint64_t chunk, uint64_t size_bytes, bool free)
+{
+    struct pass *pass = arg;
+    reach_block_add(&pass->reach, chunk + GLIBC_ALIGN, size_bytes, free ? REACH_FREE : 0);
+}
+
+// Mapped blocks: one header after the other, to the end of the vma.
+static void mapped_add(struct pass *pass, const struct vma *vma)
+{
+    uint64_t chunk[2];
+    reach_piece_begin(&pass->reach, vma->start, vma->end);
+    for (uint64_t at = vma->start; at < vma->end;) {
+        uint64_t size = 0;
+        if (exam_read(pass->exam, chunk, at, sizeof(chunk)) == 0) {
+            size = chunk[1] & ~GLIBC_FLAGS;
+        }
+        if ((chunk[1] & GLIBC_FLAGS) != GLIBC_MMAPPED || size == 0 || size % (4 * KIB) != 0 ||
+            size > vma->end - at) {
+            return;
+        }
+        reach_block_add(&pass->reach, at + GLIBC_ALIGN, size - GLIBC_ALIGN, 0);
+        at += size;
+    }
+}
+
+static const struct glibc_range *range_of(const struct glibc_heap *heap, const struct vma *vma)
+{
+    for (size_t i = 0; i < heap->ranges_count; i++) {
+        if (heap->ranges[i].start < vma->end && heap->ranges[i].end > vma->start) {
+            return &heap->ranges[i];
+        }
+    }
+    return NULL;
+}
+
+static bool blocks_index(struct pass *pass)
+{
+    struct exam *exam = pass->exam;
+    const struct glibc_heap *heap = exam->glibc;
+    size_t index = (size_t)(facts_heap(exam->facts, HEAP_GLIBC) - exam->facts->heaps);
+    const struct glibc_range *done = NULL;
+    for (size_t i = 0; i < exam->vmas_count; i++) {
+        const struct vma *vma = &exam->vmas[i];
+        if (vma->place != PLACE_HEAP || vma->heap != index || vma->resident_bytes == 0) {
+            continue;
+        }
+        const struct glibc_range *range = range_of(heap, vma);
+        if (range == NULL) {
+            mapped_add(pass, vma);
+        } else if (range != done) {
+            reach_piece_begin(&pass->reach, range->start, range->end);
+            if (!glibc_chunks(exam, heap, range, chunk_add, pass)) {
+                return false;
+            }
+            done = range;
+        }
+    }
+    reach_index(&pass->reach);
+    if (!pass->reach.failed) {
+        glibc_tcache_tell(exam, &pass->reach);
+    }
+    return true;
+}
+
+// ---- memory -------------------------------------------------------------------------------------
+
+// The state of an arena names headers of chunks, each of which lies right behind some block, and
+// would keep it: the top of an arena its last one.
+static void states_blank(struct pass *pass, uint64_t start, uint64_t end)
+{
+    const struct glibc_heap *heap = pass->exam->glibc;
+    for (size_t i = 0; i < heap->states_count; i++) {
+        uint64_t from = max_u64(heap->states[i], start);
+        uint64_t to = min_u64(heap->states[i] + GLIBC_STATE_BYTES, end);
+        if (from < to) {
+            memset((char *)pass->buf + (from - start), 0, to - from);
+        }
+    }
+}
+
+static void piece_feed(struct pass *pass, uint64_t start, uint64_t bytes)
+{
+    // What has gone meanwhile points to nothing.
+    if (exam_read(pass->exam, pass->buf, start, bytes) != 0) {
+        for (uint64_t at = 0; at < bytes; at += 4 * KIB) {
+            char *page = (char *)pass->buf + at;
+            if (exam_read(pass->exam, page, start + at, 4 * KIB) != 0) {
+                memset(page, 0, 4 * KIB);
+                pass->torn = true;
+            }
+        }
+    }
+    states_blank(pass, start, start + bytes);
+    if (pass->stack_from > start) {
+        memset(pass->buf, 0, min_u64(pass->stack_from - start, bytes));
+    }
+    if (pass->outside) {
+        reach_feed_roots(&pass->reach, pass->buf, bytes / sizeof(*pass->buf));
+    } else {
+        reach_feed_heap(&pass->reach, start, pass->buf, bytes / sizeof(*pass->buf));
+    }
+}
+
+static void resident_feed(void *arg, uint64_t start, uint64_t end, unsigned flags)
+{
+    struct pass *pass = arg;
+    if ((flags & RESIDENT_FILE) != 0 && pass->exam->residency.files) {
+        return;
+    }
+    for (uint64_t bytes; start < end && pass->error == 0; start += bytes) {
+        if (!pass->exam->options->scan && !exam_affords(pass->exam, PIECE_COST_NS)) {
+            pass->error = -ETIME;
+        }
+        bytes = min_u64(end - start, BUF_BYTES);
+        piece_feed(pass, start, bytes);
+    }
+}
+
+static void area_feed(struct pass *pass, uint64_t start, uint64_t end, bool files)
+{
+    if (pass->error == 0) {
+        pass->exam->residency.files = files;
+        pass->error = residency_scan(&pass->exam->residency, start, end, resident_feed, pass);
+    }
+}
+
+static void gap_note(void *arg, uint64_t start, uint64_t end)
+{
+    uint64_t *sum = arg;
+    *sum = (*sum ^ start) * UINT64_C(0x9e3779b97f4a7c15) + end;
+}
+
+static void gap_feed(void *arg, uint64_t start, uint64_t end)
+{
+    struct pass *pass = arg;
+    gap_note(&pass->gaps_sum, start, end);
+    area_feed(pass, start, end, false);
+}
+
+// What was mapped since the mappings were read holds pointers, but no block that is judged. A block
+// that is made larger may move each time: then it is looked for again.
+static void gaps_feed(struct pass *pass)
+{
+    uint64_t after = 0;
+    pass->outside = true;
+    for (size_t i = 0; i < GAPS_TRIES && pass->error == 0; i++) {
+        pass->torn = false;
+        pass->gaps_sum = 0;
+        after = 0;
+        pass->error = maps_gaps(pass->exam, gap_feed, pass);
+        if (pass->error == 0) {
+            pass->error = maps_gaps(pass->exam, gap_note, &after);
+        }
+        if (!pass->torn && after == pass->gaps_sum) {
+            return;
+        }
+    }
+}
+
+static void word_feed(void *arg, uint64_t word)
+{
+    struct pass *pass = arg;
+    reach_root(&pass->reach, word);
+}
+
+static void memory_feed(struct pass *pass)
+{
+    const struct exam *exam = pass->exam;
+    pass->outside = false;
+    for (size_t i = 0; i < exam->vmas_count; i++) {
+        const struct vma *vma = &exam->vmas[i];
+        // A copy made since the pages were counted is of a page that could be written then, too.
+        bool writable = vma->perms[1] == 'w' && vma->perms[3] == 'p';
+        if ((root_bytes(vma) == 0 && !(writable && vma->place != PLACE_SPECIAL)) ||
+            vma->perms[0] != 'r') {
+            continue;
+        }
+        uint64_t start = vma->start;
+        pass->stack_from = 0;
+        if (vma->place == PLACE_STACK && pass->first) {
+            pass->stack_from = threads_sp(&pass->threads, vma->start, vma->end);
+            start = align_down(pass->stack_from, 4 * KIB);
+        }
+        bool of_file = vma->path[0] == '/' && vma->place != PLACE_SHMEM;
+        area_feed(pass, start, vma->end, of_file);
+    }
+    pass->stack_from = 0;
+    gaps_feed(pass);
+    for (size_t i = 0; i < pass->threads.count; i++) {
+        for (size_t k = 0; k < THREAD_WORDS; k++) {
+            reach_root(&pass->reach, pass->threads.threads[i].words[k]);
+        }
+    }
+    epoll_words(exam, word_feed, pass);
+}
+
+// ---- passes -------------------------------------------------------------------------------------
+
+static bool pass_run(struct pass *pass)
+{
+    struct reach_threads after;
+    threads_read(pass->exam, &pass->threads);
+    if (!blocks_index(pass)) {
+        pass->error = -EFAULT;
+    } else if (pass->reach.failed) {
+        pass->error = -ENOMEM;
+    } else {
+        memory_feed(pass);
+        reach_mark(&pass->reach);
+    }
+    threads_read(pass->exam, &after);
+    pass->still = threads_still(&pass->threads, &after);
+    if (after.count == 0) {
+        pass->error = -ESRCH;
+    }
+    threads_free(&after);
+    return pass->error == 0 && !pass->reach.failed;
+}
+
+static void pass_end(struct pass *pass)
+{
+    threads_free(&pass->threads);
+    reach_free(&pass->reach);
+}
+
+static void facts_take(struct pass *pass, struct facts_reach *out)
+{
+    struct reach_sums sums;
+    reach_sum(&pass->reach, threads_hidden_count(&pass->threads), &sums);
+    *out = (struct facts_reach){
+        .known = true,
+        .still = pass->still,
+        .reachable_bytes = sums.reachable_bytes,
+        .unreachable_bytes = sums.unreachable_bytes,
+        .unreachable_count = sums.unreachable_count,
+        .common_bytes = sums.common_bytes,
+        .common_count = sums.common_count,
+        .heads_count = sums.heads_count,
+        .held_bytes = sums.few_bytes,
+        .read_bytes = pass->reach.read_bytes,
+    };
+}
+
+static void pause_for(uint64_t ns)
+{
+    const struct timespec time = {(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
+}
+
+// What is unreachable in all passes so far.
+struct series {
+    struct reach_key *lost;
+    size_t count, count_before; // now, and a pass ago
+    size_t passes;
+    struct facts_reach found;
+};
+
+// series_take takes what a pass has found; false if there is no memory.
+static bool series_take(struct series *series, struct pass *pass)
+{
+    if (series->passes != 0) {
+        reach_excuse(&pass->reach, series->lost, series->count);
+    }
+    free(series->lost);
+    series->count_before = series->count;
+    series->lost = reach_lost(&pass->reach, &series->count);
+    series->passes++;
+    facts_take(pass, &series->found);
+    return series->lost != NULL;
+}
+
+// Whether more passes would find the same. A block on its way from one place to another is missed
+// by one pass as by the other, by chance: then each pass takes away its share. What is lost stays.
+static bool series_settled(const struct series *series)
+{
+    const struct facts_reach *found = &series->found;
+    if (series->count == 0 || found->still) {
+        return true;
+    }
+    // One pointer that was missed may lose a large structure; many blocks that nothing leads to are
+    // not missed together by chance.
+    bool many = found->held_bytes < found->unreachable_bytes / 2;
+    size_t taken = series->count_before - min_size(series->count, series->count_before);
+    bool agree = taken <= series->count_before / SETTLED_SHARE;
+    return series->passes >= (many ? PASSES_MIN_MANY : PASSES_MIN) &&
+           (agree || found->unreachable_bytes < CRUMBS_BYTES);
+}
+
+// passes_run makes passes until they agree, or time is over; returns how many. The facts are known
+// if they agree.
+static size_t passes_run(struct exam *exam, struct pass *pass)
+{
+    uint64_t begun_ns = clock_thread_cpu_ns(); // the budget is processor time
+    struct series series = {0};
+    bool settled = false;
+    uint64_t *buf = pass->buf;
+    while (!settled && series.passes < PASSES_MAX) {
+        if (series.passes != 0) {
+            uint64_t pass_ns = (clock_thread_cpu_ns() - begun_ns) / series.passes;
+            if (!exam->options->scan && !exam_affords(exam, pass_ns)) {
+                break;
+            }
+            pass_end(pass);
+            pause_for(exam->options->scan ? PAUSE_NS : PAUSE_NS_SHORT);
+        }
+        *pass = (struct pass){.exam = exam, .buf = buf, .first = series.passes == 0};
+        if (!pass_run(pass) || !series_take(&series, pass)) {
+            series.passes = pass->error == -ETIME ? series.passes : 0;
+            break;
+        }
+        settled = series_settled(&series);
+    }
+    if (settled) {
+        exam->facts->reach = series.found;
+    }
+    free(series.lost);
+    return series.passes;
+}
+
+static uint64_t cost_of(const struct exam *exam, uint64_t bytes)
+{
+    return bytes / MIB * COST_NS_PER_MIB + exam->glibc->chunks_count * COST_NS_PER_CHUNK +
+           exam->facts->process.threads_count * COST_NS_PER_THREAD;
+}
+
+// Whether there is something to look at, and it may be looked at; says why not.
+static bool affordable(struct exam *exam, uint64_t begun, uint64_t bytes)
+{
+    const struct facts_heap *heap = facts_heap_const(exam->facts, HEAP_GLIBC);
+    uint64_t cost_ns = cost_of(exam, bytes);
+    const char *hidden = hidden_why(exam);
+    if (!exam->options->scan && heap->divided && heap->live_bytes < HEAP_BYTES_MIN) {
+        return false;
+    }
+    if (exam->facts->sources[SOURCE_GLIBC].state == SOURCE_BROKEN) {
+        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT, "the chunks of its heap are not known");
+    } else if (hidden != NULL) {
+        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT, "%s", hidden);
+    } else if (bytes > READ_BYTES_MAX_SCAN) {
+        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT,
+                   "%llu MiB would be read, more than 8 GiB", (unsigned long long)(bytes / MIB));
+    } else if (!exam->options->scan && (bytes > READ_BYTES_MAX || !exam_affords(exam, cost_ns))) {
+        source_end(
+            exam, SOURCE_REACH, begun, SOURCE_LEFT,
+            "%llu MiB would be read, three times or more if it runs, in about %.1f s: --scan",
+            (unsigned long long)(bytes / MIB),
+            (double)(cost_ns * PASSES_MIN + PAUSE_NS * 2) / (double)NS_PER_S);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+void evidence_reach(struct exam *exam)
+{
+    uint64_t begun = source_begin();
+    struct pass pass = {0};
+    if (exam->glibc == NULL || !exam->scans || facts_heap(exam->facts, HEAP_GLIBC) == NULL) {
+        return;
+    }
+    uint64_t bytes = read_bytes(exam);
+    if (!affordable(exam, begun, bytes)) {
+        return;
+    }
+    pass.buf = malloc(BUF_BYTES);
+    size_t passes = pass.buf == NULL ? 0 : passes_run(exam, &pass);
+    if (exam->facts->reach.known) {
+        source_end(exam, SOURCE_REACH, begun, SOURCE_READ, "%zu %s over %llu MiB%s", passes,
+                   passes == 1 ? "pass" : "passes",
+                   (unsigned long long)(exam->facts->reach.read_bytes / MIB),
+                   passes == 1 && pass.still ? ", while nothing ran" : "");
+    } else if (passes != 0 || pass.error == -ETIME) {
+        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT, "%s",
+                   passes >= PASSES_MAX ? "its blocks change places faster than they can be read"
+                   : passes != 0        ? "it runs meanwhile, so more passes are needed than there "
+                                          "was time for: --scan"
+                                        : "it took longer than the budget: --scan");
+    } else {
+        source_error(exam, SOURCE_REACH, begun, pass.buf == NULL ? -ENOMEM : pass.error);
+    }
+    uint64_t *buf = pass.buf;
+    pass_end(&pass);
+    free(buf);
+}
