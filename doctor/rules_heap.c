@@ -410,6 +410,11 @@ bool rule_pinned(const struct patient *p, struct verdict *v)
             in_use = heap->live_bytes + heap->pinned_bytes;
         }
     }
+    // A collector frees up to its goal before it looks again: what is free below that is by design.
+    if (heap != NULL && heap->kind == HEAP_GO &&
+        in_use < f->go.next_gc_bytes / 100 * GO_GOAL_PERCENT) {
+        return false;
+    }
     // A third of what is in use: half-empty spans and bins are the price of size classes.
     if (heap == NULL || !matters(v->bytes, p->account->rss_bytes, 25) ||
         !matters(v->bytes, in_use, 33)) {

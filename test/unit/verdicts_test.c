@@ -212,6 +212,13 @@ EBB_TEST(verdicts, pinned)
     heap_make(HEAP_GLIBC, 5 * MIB, 100 * MIB, 0);
     expect(VERDICT_PINNED, "half of it pinned");
     cr_assert(!diagnosis.verdicts[0].predicts);
+    process_make("swept");
+    heap_make(HEAP_GO, 5 * MIB, 80 * MIB, 0);
+    go_make(19, false);
+    facts.go.next_gc_bytes = 200 * MIB;
+    expect(VERDICT_HEALTHY, "Go just after a collection");
+    facts.go.next_gc_bytes = 100 * MIB;
+    expect(VERDICT_PINNED, "Go far above its goal");
     process_make("fine");
     heap_make(HEAP_GLIBC, 5 * MIB, 45 * MIB, 0);
     expect(VERDICT_HEALTHY, "a quarter pinned");
