@@ -163,14 +163,6 @@ const struct argp cmd_doctor_argp = {
     NULL,
 };
 
-enum doctor_status doctor_status_of(const struct diagnosis *diagnosis)
-{
-    if (diagnosis->finding) {
-        return DOCTOR_FINDING;
-    }
-    return diagnosis->verdicts[0].id == VERDICT_HEALTHY ? DOCTOR_HEALTHY : DOCTOR_CANNOT_TELL;
-}
-
 static int fail_error(int pid, const struct facts *facts, enum doctor_error error)
 {
     const char *name = facts->process.name;

@@ -7,6 +7,14 @@
 
 #include "doctor.h"
 
+enum doctor_status doctor_status_of(const struct diagnosis *diagnosis)
+{
+    if (diagnosis->finding) {
+        return DOCTOR_FINDING;
+    }
+    return diagnosis->verdicts[0].id == VERDICT_HEALTHY ? DOCTOR_HEALTHY : DOCTOR_CANNOT_TELL;
+}
+
 static void set_u64(json_t *object, const char *name, uint64_t value)
 {
     // UINT64_MAX stands for "none", which JSON has a word for.

@@ -53,7 +53,7 @@ struct exam {
     enum doctor_error error;            // the process cannot be examined any further
 };
 
-// ---- sources (doctor.c) -------------------------------------------------------------------------
+// ---- sources (exam.c) ---------------------------------------------------------------------------
 
 // source_begin starts the clock of a source; source_end stops it and notes the outcome. format may
 // be NULL.
