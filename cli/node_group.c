@@ -18,6 +18,20 @@
 #include "os/cgroup.h"
 #include "os/procfs.h"
 
+void *node_grow(void *items, size_t count, size_t *cap, size_t bytes)
+{
+    if (count < *cap) {
+        return items;
+    }
+    *cap = *cap * 2 + 64;
+    items = reallocarray(items, *cap, bytes);
+    if (items == NULL) {
+        exit(cli_fail("node", "out of memory"));
+    }
+    memset((char *)items + count * bytes, 0, (*cap - count) * bytes);
+    return items;
+}
+
 #define TEXT_BYTES 4096
 #define DEPTH_MAX 16
 

@@ -30,20 +30,6 @@ static _Noreturn void out_of_memory(void)
     exit(DOCTOR_FAILED);
 }
 
-void *node_grow(void *items, size_t count, size_t *cap, size_t bytes)
-{
-    if (count < *cap) {
-        return items;
-    }
-    *cap = *cap * 2 + 64;
-    items = reallocarray(items, *cap, bytes);
-    if (items == NULL) {
-        out_of_memory();
-    }
-    memset((char *)items + count * bytes, 0, (*cap - count) * bytes);
-    return items;
-}
-
 // ---- the cheap pass -----------------------------------------------------------------------------
 
 static void process_free(struct node_process *process)

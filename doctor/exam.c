@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -15,7 +14,6 @@
 #include "doctor_int.h"
 #include "os/clock.h"
 #include "os/procfs.h"
-#include "parts.h"
 
 // Of a word of pagemap, from Documentation/admin-guide/mm/pagemap.rst.
 #define WORD_IS_PRESENT (UINT64_C(1) << 63)
