@@ -70,6 +70,9 @@ enum apply_result doctor_apply(const struct examination *examination)
     if (v->remedy == REMEDY_POLICY && !ask(&target, CONTROL_POLICY, v->remedy_arg)) {
         return APPLY_FAILED;
     }
+    if (v->remedy_limit && !ask(&target, CONTROL_LIMIT, "auto")) {
+        return APPLY_FAILED;
+    }
     if (!ask(&target, CONTROL_RELEASE, "")) {
         return APPLY_FAILED;
     }

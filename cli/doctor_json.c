@@ -195,6 +195,20 @@ static json_t *reach_json(const struct facts_reach *r)
     return o;
 }
 
+static json_t *ebb_json(const struct facts_ebb *ebb)
+{
+    if (!ebb->loaded) {
+        return json_null();
+    }
+    json_t *o = json_object();
+    set_text(o, "version", ebb->version);
+    set_text(o, "policy", ebb->policy);
+    set_text(o, "options", ebb->options);
+    set_u64(o, "limit_bytes", ebb->limit_bytes);
+    json_object_set_new(o, "in_use", json_boolean(ebb->in_use));
+    return o;
+}
+
 static json_t *sites_json(const struct facts *f, bool series)
 {
     json_t *array = json_array();
@@ -271,6 +285,7 @@ json_t *doctor_json(const struct examination *e)
     json_object_set_new(root, "cgroup", cgroup_json(&f->cgroup));
     json_object_set_new(root, "heaps", heaps_json(f));
     json_object_set_new(root, "go", go_json(&f->go));
+    json_object_set_new(root, "ebb", ebb_json(&f->ebb));
     json_object_set_new(root, "reach", f->reach.known ? reach_json(&f->reach) : json_null());
     json_object_set_new(root, "sites", sites_json(f, series));
     json_object_set_new(root, "sources", sources_json(f));

@@ -120,8 +120,14 @@ static void step_process(const struct report *r)
              SIZE(p->peak_rss_bytes));
     step(r, "this process", text);
     for (size_t i = 0; i < p->settings_count; i++) {
+        char meaning[200];
         snprintf(text, sizeof(text), "%s=%s", p->settings[i].name, p->settings[i].value);
         step(r, i == 0 ? "its settings" : "", text);
+        for (size_t at = 0;
+             (at = setting_meaning(&p->settings[i], at, meaning, sizeof(meaning)));) {
+            snprintf(text, sizeof(text), "  %s", meaning);
+            step(r, "", text);
+        }
     }
 }
 

@@ -26,7 +26,8 @@ void *node_grow(void *items, size_t count, size_t *cap, size_t bytes)
     *cap = *cap * 2 + 64;
     items = reallocarray(items, *cap, bytes);
     if (items == NULL) {
-        exit(cli_fail("node", "out of memory"));
+        cli_fail("node", "out of memory");
+        exit(DOCTOR_FAILED);
     }
     memset((char *)items + count * bytes, 0, (*cap - count) * bytes);
     return items;

@@ -98,6 +98,10 @@ struct setting {
     char value[SETTING_VALUE_BYTES];
 };
 
+// setting_meaning writes what a setting means for memory, one clause per call: index is 0 at first,
+// then what the last call returned. 0: there is nothing more to say.
+size_t setting_meaning(const struct setting *setting, size_t index, char *buf, size_t cap);
+
 struct facts_process {
     char name[32];
     char command[512];
@@ -477,6 +481,7 @@ struct verdict {
     uint64_t predicted_rss_bytes; // after the advice
     enum remedy remedy;
     char remedy_arg[24]; // of REMEDY_POLICY: its name
+    bool remedy_limit;   // and a limit from the container's
 };
 
 struct diagnosis {

@@ -172,6 +172,20 @@ static void kept_advice_glibc(const struct patient *p, struct verdict *v)
     verdict_advice(v, "For good: `ebb run` gives it back by itself, also from inside.");
 }
 
+// A process on Ebb in a container with a limit had better know it: it then gives back harder near
+// it.
+static void limit_advice(const struct facts *f, struct verdict *v)
+{
+    uint64_t limit = min_u64(f->cgroup.limit_bytes, f->cgroup.high_bytes);
+    if (f->cgroup.version != 0 && limit != UINT64_MAX && f->ebb.limit_bytes == UINT64_MAX) {
+        v->remedy_limit = true;
+        verdict_advice(v,
+                       "Its container has a limit of %s, and Ebb was told of none: start it with "
+                       "limit=auto; --apply sets that until then.",
+                       SIZE(limit));
+    }
+}
+
 static void kept_advice(const struct patient *p, const struct facts_heap *heap, struct verdict *v)
 {
     const struct facts *f = p->facts;
@@ -185,6 +199,7 @@ static void kept_advice(const struct patient *p, const struct facts_heap *heap, 
             snprintf(v->command, sizeof(v->command), "ebb release %d && ebb policy %d go1.16",
                      f->pid, f->pid);
         }
+        limit_advice(f, v);
         break;
     case HEAP_GO:
         verdict_advice(v,

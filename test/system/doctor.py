@@ -17,6 +17,7 @@ import subprocess
 import time
 
 import doctorutil
+import measure
 import sysutil
 from sysutil import EBB, Fail, GLIBC, MIB, say
 
@@ -31,9 +32,9 @@ def rss(pid):
 class Shape:
     """glibcheap in one of its shapes."""
 
-    def __init__(self, shape, mib, *words, kind=GLIBC, options=None):
+    def __init__(self, shape, mib, *words, kind=GLIBC, options=None, before=None):
         self.process = sysutil.spawn(kind, [sysutil.prog('glibcheap'), shape, str(mib), *words],
-                                     options=options, stdin=subprocess.PIPE,
+                                     options=options, before=before, stdin=subprocess.PIPE,
                                      stdout=subprocess.PIPE)
         self.pid = self.process.pid
         self.truth = self.hear('ready')
@@ -245,6 +246,21 @@ def part_large(args):
 
 # ---- apply --------------------------------------------------------------------------------------
 
+def apply_in_a_container():
+    """Where the container has a limit and Ebb knows none, --apply sets that too."""
+    sysutil.need_root('it makes a cgroup')
+    with measure.Cgroup('doctor_apply', 400 * MIB) as cgroup:
+        with Shape('kept', 100, kind=EBB, options={'policy': 'never'}, before=cgroup.enter) as run:
+            before = doctorutil.ask(run.pid)
+            if before['ebb']['limit_bytes'] is not None or not any(
+                    'limit=auto' in line for line in before['verdicts'][0]['advice']):
+                raise Fail('no limit is advised: %s' % before['verdicts'][0]['advice'])
+            said = doctor('--apply', str(run.pid)).stdout.decode()
+            limit = doctorutil.ask(run.pid)['ebb']['limit_bytes']
+            if 'it holds' not in said or limit != 400 * MIB // 10 * 9:
+                raise Fail('--apply in a container: limit %s, %s' % (limit, said[:300]))
+
+
 def part_apply(_):
     sysutil.require_library()
     folder = sysutil.tempdir()
@@ -265,6 +281,7 @@ def part_apply(_):
         expect(['--verify', before, str(run.pid)], 0, 'it holds')
         expect(['--verify', '/nonexistent', str(run.pid)], 3, 'cannot be read')
         expect(['--verify', '/dev/null', str(run.pid)], 3, 'cannot be read|is no report')
+    apply_in_a_container()
     with Shape('kept', 100) as run:
         expect(['--apply', str(run.pid)], 1, 'nothing here that Ebb can do')
 

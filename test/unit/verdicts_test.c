@@ -154,6 +154,15 @@ EBB_TEST(verdicts, kept)
     expect(VERDICT_KEPT, "Ebb under never");
     cr_assert(says(&diagnosis.verdicts[0], "ebb policy 4242 go1.16"));
     cr_assert(diagnosis.verdicts[0].remedy == REMEDY_POLICY);
+    cr_assert(!diagnosis.verdicts[0].remedy_limit, "no container");
+    facts.cgroup.version = 2;
+    facts.cgroup.limit_bytes = 500 * MIB;
+    facts.ebb.limit_bytes = UINT64_MAX;
+    expect(VERDICT_KEPT, "in a container");
+    cr_assert(diagnosis.verdicts[0].remedy_limit && says(&diagnosis.verdicts[0], "limit=auto"));
+    facts.ebb.limit_bytes = 450 * MIB;
+    expect(VERDICT_KEPT, "with a limit");
+    cr_assert(!diagnosis.verdicts[0].remedy_limit);
 }
 
 EBB_TEST(verdicts, kept_until_the_next_collection_is_no_finding)
@@ -436,6 +445,35 @@ EBB_TEST(verdicts, absurd)
         verdicts_of(&facts, NULL, &diagnosis);
         cr_assert(diagnosis.count >= 1 && diagnosis.count <= VERDICT_COUNT);
     }
+}
+
+static void meaning_expect(const char *name, const char *value, size_t count, const char *text)
+{
+    struct setting setting;
+    char buf[200];
+    char all[800] = "";
+    size_t found = 0;
+    snprintf(setting.name, sizeof(setting.name), "%s", name);
+    snprintf(setting.value, sizeof(setting.value), "%s", value);
+    for (size_t at = 0; (at = setting_meaning(&setting, at, buf, sizeof(buf))) != 0; found++) {
+        snprintf(all + strlen(all), sizeof(all) - strlen(all), "%s; ", buf);
+    }
+    cr_assert(found == count && strstr(all, text) != NULL, "%s=%s: %zu, %s", name, value, found,
+              all);
+}
+
+EBB_TEST(settings, what_they_mean)
+{
+    meaning_expect("MALLOC_ARENA_MAX", "2", 1, "at most 2 arenas");
+    meaning_expect("MALLOC_CONF", "background_thread:true,dirty_decay_ms:-1", 2,
+                   "back within -1 ms (-1: never");
+    meaning_expect("JE_MALLOC_CONF", "xmuzzy_decay_ms:7,narenas:4", 1, "4 arenas of jemalloc");
+    meaning_expect("GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=2", 2,
+                   "(2: 1 by madvise");
+    meaning_expect("GODEBUG", "gctrace=1,madvdontneed=0", 1, "MADV_FREE if 0: 0");
+    meaning_expect("GOGC", "50", 1, "grown by 50 % since");
+    meaning_expect("LD_PRELOAD", "x.so", 0, "");
+    meaning_expect("GOGC", "", 0, "");
 }
 
 // ---- the trend ----------------------------------------------------------------------------------
