@@ -287,6 +287,17 @@ static enum doctor_error look_and_ask(int pid, const struct doctor_input *input,
     return error;
 }
 
+// A cgroup that was asked for by name, and whose numbers are none.
+static bool cgroup_broken(const struct doctor_input *input, const struct facts *facts)
+{
+    const struct source *source = &facts->sources[SOURCE_CGROUP];
+    if (input->pick.kind == PICK_PID || source->state != SOURCE_BROKEN) {
+        return false;
+    }
+    cli_fail("doctor", "the cgroup of process %d makes no sense: %s", facts->pid, source->why);
+    return true;
+}
+
 static enum doctor_error examine(int pid, const struct doctor_input *input, struct examination *out)
 {
     static struct sample samples[SAMPLES_MAX];
@@ -372,6 +383,9 @@ int cmd_doctor(const struct command *self, int argc, char **argv)
     enum doctor_error error = examine(pid, &input, &examination);
     if (error != DOCTOR_OK) {
         return fail_error(pid, &examination.facts, error);
+    }
+    if (cgroup_broken(&input, &examination.facts)) {
+        return DOCTOR_FAILED;
     }
     if (input.apply) {
         static struct examination before;

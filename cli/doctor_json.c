@@ -86,6 +86,8 @@ static json_t *process_json_of(const struct facts *f)
     set_u64(o, "threads_count", p->threads_count);
     set_u64(o, "cpu_ns", p->cpu_ns);
     set_u64(o, "age_ns", p->age_ns);
+    json_object_set_new(o, "gops_port",
+                        p->gops_port != 0 ? json_integer(p->gops_port) : json_null());
     for (size_t i = 0; i < p->settings_count; i++) {
         set_text(settings, p->settings[i].name, p->settings[i].value);
     }

@@ -119,6 +119,10 @@ static void step_process(const struct report *r)
              (unsigned long long)p->threads_count, p->threads_count == 1 ? "" : "s", cpu,
              SIZE(p->peak_rss_bytes));
     step(r, "this process", text);
+    if (p->gops_port != 0) {
+        snprintf(text, sizeof(text), "An agent of gops listens at 127.0.0.1:%u.", p->gops_port);
+        step(r, "", text);
+    }
     for (size_t i = 0; i < p->settings_count; i++) {
         char meaning[200];
         snprintf(text, sizeof(text), "%s=%s", p->settings[i].name, p->settings[i].value);

@@ -117,6 +117,7 @@ struct facts_process {
     uint64_t minor_faults_count;
     struct setting settings[SETTINGS_MAX];
     size_t settings_count;
+    uint32_t gops_port; // of the file that an agent of gops leaves; 0: none
 };
 
 // facts_setting returns the value of a variable, or NULL if it is not set or was not read.

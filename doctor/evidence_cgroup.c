@@ -91,6 +91,45 @@ static void own_name(struct exam *exam)
     }
 }
 
+// size_absurd tells a file that states neither a size nor, where that is allowed, "max". One that
+// is not there states nothing.
+static bool size_absurd(const struct facts_cgroup *cgroup, const char *name, char *text, size_t cap)
+{
+    uint64_t value;
+    long len = place_read(cgroup, name, text, cap);
+    if (len < 0) {
+        return false;
+    }
+    text[strcspn(text, "\n")] = '\0';
+    size_t digits = strspn(text, "0123456789");
+    bool number = digits != 0 && text[digits] == '\0' && procfs_number_u64(text, digits, &value) &&
+                  value != UINT64_MAX;
+    return !number && strcmp(text, "max") != 0;
+}
+
+// sizes_check looks for sizes that no kernel writes; false after the source has said which.
+static bool sizes_check(struct exam *exam, uint64_t begun)
+{
+    static const char *const names[][3] = {
+        {"memory.usage_in_bytes", "memory.limit_in_bytes", NULL},
+        {"memory.current", "memory.max", "memory.high"},
+    };
+    const struct facts_cgroup *cgroup = &exam->facts->cgroup;
+    char text[32];
+    for (size_t i = 0; i < 3; i++) {
+        const char *name = names[cgroup->version - 1][i];
+        if (name != NULL && size_absurd(cgroup, name, text, sizeof(text))) {
+            for (char *c = text; *c != '\0'; c++) {
+                *c = *c < ' ' || *c > '~' ? '?' : *c;
+            }
+            source_end(exam, SOURCE_CGROUP, begun, SOURCE_BROKEN,
+                       "%s says \"%s\", which is no size", name, text);
+            return false;
+        }
+    }
+    return true;
+}
+
 void evidence_cgroup(struct exam *exam)
 {
     uint64_t begun = source_begin();
@@ -114,6 +153,11 @@ void evidence_cgroup(struct exam *exam)
     out->asked = exam->options->asks_cgroup;
     snprintf(out->path, sizeof(out->path), "%s", place.path);
     out->root = strlen(place.path) <= place.mount_len;
+    if (!sizes_check(exam, begun)) {
+        *out = (struct facts_cgroup){.limit_bytes = UINT64_MAX, .high_bytes = UINT64_MAX};
+        out->pressure = PRESSURE_UNKNOWN;
+        return;
+    }
     out->limit_bytes = memory.limit_bytes;
     out->high_bytes = memory.high_bytes;
     out->usage_bytes = memory.usage_bytes;

@@ -224,6 +224,42 @@ static void setting_add(struct facts_process *process, const char *entry)
     printable(setting->value);
 }
 
+static const char *entry_value(const char *text, long len, const char *name)
+{
+    size_t name_len = strlen(name);
+    for (long at = 0; at < len; at += (long)strlen(text + at) + 1) {
+        if (strncmp(text + at, name, name_len) == 0 && text[at + (long)name_len] == '=') {
+            return text + at + name_len + 1;
+        }
+    }
+    return NULL;
+}
+
+// The file in which an agent of gops leaves its port, where the environment leads to; see gops'
+// internal.ConfigDir.
+static void gops_read(struct exam *exam, const char *text, long len)
+{
+    static const struct {
+        const char *name, *below;
+    } places[] = {{"GOPS_CONFIG_DIR", ""}, {"XDG_CONFIG_HOME", "/gops"}, {"HOME", "/.config/gops"}};
+    char path[PATH_MAX + 128];
+    char port[16];
+    uint64_t value;
+    for (size_t i = 0; i < ARRAY_COUNT(places); i++) {
+        const char *folder = entry_value(text, len, places[i].name);
+        if (folder == NULL || folder[0] != '/') {
+            continue;
+        }
+        snprintf(path, sizeof(path), "%s/proc/%d/root%.4000s%s/%d", exam->options->root,
+                 exam->facts->pid, folder, places[i].below, exam->facts->pid);
+        long got = procfs_file_read(path, port, sizeof(port));
+        if (got > 0 && procfs_number_u64(port, (size_t)got, &value) && value <= UINT16_MAX) {
+            exam->facts->process.gops_port = (uint32_t)value;
+        }
+        return;
+    }
+}
+
 // The environment as the program was started with: what it has set itself since is not there.
 void evidence_environ(struct exam *exam)
 {
@@ -237,6 +273,7 @@ void evidence_environ(struct exam *exam)
     for (long at = 0; at < len; at += (long)strlen(text + at) + 1) {
         setting_add(&exam->facts->process, text + at);
     }
+    gops_read(exam, text, len);
     free(text);
     if (len < 0) {
         source_error(exam, SOURCE_ENVIRON, begun, len);

@@ -256,9 +256,15 @@ static bool goroutines_rule(const struct patient *p, struct verdict *v)
                     SIZE(go->goroutine_stack_bytes), SIZE(p->account->bytes[ROW_LIVE]));
     snprintf(v->refute, sizeof(v->refute), "%s",
              "the number falls by itself: a burst of requests that are being worked off");
-    verdict_advice(v, "Give them a way out: a context or a timeout beside the channel, a close by "
-                      "the sender. All stacks: /debug/pprof/goroutine?debug=2, or");
-    snprintf(v->command, sizeof(v->command), "gops stack %d", p->facts->pid);
+    verdict_advice(v,
+                   "Give them a way out: a context or a timeout beside the channel, a close by "
+                   "the sender. All stacks: %s",
+                   p->facts->process.gops_port != 0
+                       ? "of its agent:"
+                       : "/debug/pprof/goroutine?debug=2, where it serves that.");
+    if (p->facts->process.gops_port != 0) {
+        snprintf(v->command, sizeof(v->command), "gops stack %d", p->facts->pid);
+    }
     verdict_predict(v, p, v->bytes);
     return true;
 }

@@ -111,6 +111,20 @@ EBB_TEST(evidence, lazily_freed_hides_in_inactive_file)
     root_remove();
 }
 
+EBB_TEST(evidence, an_agent_of_gops)
+{
+    root_make();
+    cr_assert(look() == DOCTOR_OK && facts.process.gops_port == 0);
+    file_make("/proc/4242/environ", "HOME=/home/x");
+    file_make("/proc/4242/root/home/x/.config/gops/4242", "40145");
+    cr_assert(look() == DOCTOR_OK && facts.process.gops_port == 40145);
+    file_make("/proc/4242/root/home/x/.config/gops/4242", "99999999");
+    cr_assert(look() == DOCTOR_OK && facts.process.gops_port == 0);
+    file_make("/proc/4242/environ", "HOME=relative");
+    cr_assert(look() == DOCTOR_OK && facts.process.gops_port == 0);
+    root_remove();
+}
+
 EBB_TEST(evidence, no_such_process)
 {
     const struct doctor_options options = {.root = root};
@@ -170,14 +184,21 @@ EBB_TEST(evidence, maps_of_nonsense)
 
 EBB_TEST(evidence, absurd_numbers_of_a_cgroup)
 {
-    static const char *const texts[] = {"99999999999999999999999999", "-5",     "abc", "", "max",
+    static const char *const texts[] = {"99999999999999999999999999", "-5",     "abc", "",
                                         "18446744073709551615",       "1e9 kB", "\n\n"};
     root_make();
     for (size_t i = 0; i < ARRAY_COUNT(texts); i++) {
         file_make("/sys/fs/cgroup/app/memory.max", texts[i]);
         cr_assert(look() == DOCTOR_OK, "%s", texts[i]);
-        file_make("/sys/fs/cgroup/app/memory.current", texts[i]);
-        cr_assert(look() == DOCTOR_OK, "%s", texts[i]);
+        const struct source *source = &facts.sources[SOURCE_CGROUP];
+        cr_assert(source->state == SOURCE_BROKEN, "%s", texts[i]);
+        cr_assert(strstr(source->why, "memory.max says") != NULL, "%s", source->why);
+        cr_assert(facts.cgroup.version == 0 && facts.cgroup.limit_bytes == UINT64_MAX);
+    }
+    file_make("/sys/fs/cgroup/app/memory.max", "max\n");
+    cr_assert(look() == DOCTOR_OK && facts.sources[SOURCE_CGROUP].state == SOURCE_READ);
+    cr_assert(facts.cgroup.limit_bytes == UINT64_MAX);
+    for (size_t i = 0; i < ARRAY_COUNT(texts); i++) {
         char stat[256];
         snprintf(stat, sizeof(stat), "anon %s\nfile %s\nshmem %s\ninactive_file %s\n", texts[i],
                  texts[i], texts[i], texts[i]);
