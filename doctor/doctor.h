@@ -272,6 +272,7 @@ struct facts_site {
 // Which blocks in use any pointer leads to, by a scan of the memory. Sizes are resident bytes.
 struct facts_reach {
     bool known;
+    bool asked; // by --scan, or by watching: else it is a by-product of a look
     bool still; // nothing ran while it was looked at
     uint64_t reachable_bytes, unreachable_bytes, unreachable_count;
     uint64_t common_bytes, common_count; // the size most of the unreachable ones have

@@ -377,6 +377,7 @@ static void facts_take(struct pass *pass, struct facts_reach *out)
     reach_sum(&pass->reach, threads_hidden_count(&pass->threads), &sums);
     *out = (struct facts_reach){
         .known = true,
+        .asked = pass->exam->options->scan,
         .still = pass->still,
         .reachable_bytes = sums.reachable_bytes,
         .unreachable_bytes = sums.unreachable_bytes,

@@ -60,6 +60,11 @@ bool rule_leak(const struct patient *p, struct verdict *v)
     }
     v->confidence = CONFIDENCE_MEDIUM;
     if (!matters(v->bytes - reach->held_bytes, p->account->rss_bytes, 5)) {
+        // A function that builds something large has it in a register: nobody who did not look for
+        // a leak should be sent after that.
+        if (!reach->asked) {
+            return false;
+        }
         v->confidence = CONFIDENCE_LOW;
         snprintf(v->refute, sizeof(v->refute),
                  "a pointer in a register, which cannot be seen from outside: %s hang on so few "

@@ -351,6 +351,8 @@ EBB_TEST(verdicts, leak)
     cr_assert_eq(diagnosis.verdicts[0].predicted_rss_bytes, 70 * MIB);
     facts.reach.held_bytes = 125 * MIB;
     facts.reach.heads_count = 9;
+    expect(VERDICT_HEALTHY, "a list that a register might hold, and nobody asked");
+    facts.reach.asked = true;
     expect(VERDICT_LEAK, "a list that a register might hold");
     cr_assert(diagnosis.verdicts[0].confidence == CONFIDENCE_LOW);
     cr_assert(strstr(diagnosis.verdicts[0].refute, "register") != NULL);
