@@ -486,7 +486,7 @@ static struct sample samples[120];
 static struct trend line(uint64_t start, double slope, uint64_t wave, size_t period)
 {
     for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
-        uint64_t bytes = start + (uint64_t)(slope * (double)i);
+        uint64_t bytes = (uint64_t)((double)start + slope * (double)i);
         bytes += period != 0 && i % period < period / 2 ? wave : 0;
         samples[i] = (struct sample){.at_ns = i * NS_PER_S,
                                      .anon_bytes = bytes,
