@@ -408,6 +408,7 @@ static void truths_set(bool value)
         &facts.ebb.control,
         &facts.reach.known,
         &facts.reach.still,
+        &facts.reach.asked,
     };
     for (size_t i = 0; i < ARRAY_COUNT(truths); i++) {
         *truths[i] = value;
