@@ -126,6 +126,8 @@ static const char *const roots_names[GO_ROOTS] = {
     [GO_ROOT_BUCKET] = "runtime.bucket",
     [GO_ROOT_RECORD] = "runtime.memRecord",
 };
+#define ABBREVS_BYTES_MAX (KIB * 256)
+#define STRINGS_BYTES_MAX (32 * MIB)
 
 // The part of a path behind its root; NULL if that is another root.
 static const char *path_behind(const char *path, const char *root)
@@ -182,35 +184,25 @@ void go_layout_join(struct go_layout *layout, const struct go_shape *shape, cons
     }
 }
 
-// What libdw would have to inflate.
-static uint64_t dwarf_bytes(const struct go_file *file)
-{
-    static const char *const names[] = {
-        ".debug_info",     ".debug_abbrev",      ".debug_str",      ".debug_line",
-        ".debug_line_str", ".debug_frame",       ".debug_loc",      ".debug_ranges",
-        ".debug_loclists", ".debug_rnglists",    ".debug_pubnames", ".debug_addr",
-        ".debug_pubtypes", ".debug_str_offsets",
-    };
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < ARRAY_COUNT(names); i++) {
-        uint64_t size = go_section_size(file, names[i]);
-        bytes = size > UINT64_MAX - bytes ? UINT64_MAX : bytes + size;
-    }
-    return bytes;
-}
-
 static bool dwarf_load(const struct go_file *file, uint64_t budget_bytes, struct go_dwarf *dwarf,
                        const char **why)
 {
-    if (go_section_size(file, ".debug_info") == 0) {
+    struct go_bytes info;
+    struct go_bytes abbrevs;
+    struct go_bytes strings;
+    uint64_t size = go_section_size(file, ".debug_info");
+    if (size == 0) {
         *why = "the program was linked without DWARF (-ldflags=-w or strip)";
         return false;
     }
-    if (dwarf_bytes(file) > budget_bytes) {
+    if (size > budget_bytes) {
         *why = "its DWARF is larger than the time allows: --exact";
         return false;
     }
-    if (!go_dwarf_open(dwarf, file)) {
+    go_section(file, ".debug_str", STRINGS_BYTES_MAX, &strings);
+    if (!go_section(file, ".debug_info", (size_t)budget_bytes, &info) ||
+        !go_section(file, ".debug_abbrev", ABBREVS_BYTES_MAX, &abbrevs) ||
+        !go_dwarf_open(dwarf, info, abbrevs, strings)) {
         *why = "its DWARF makes no sense";
         return false;
     }

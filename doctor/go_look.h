@@ -16,7 +16,6 @@
 #ifndef EBB_DOCTOR_GO_LOOK_H
 #define EBB_DOCTOR_GO_LOOK_H
 
-#include <elfutils/libdw.h>
 #include <libelf.h>
 
 #include "doctor_int.h"
@@ -83,12 +82,25 @@ struct go_root {
     uint64_t type; // offset in .debug_info; 0: not found
 };
 
-struct go_dwarf {
-    Dwarf *dbg; // NULL: not open
+struct dwarf_unit {
+    uint64_t start, end; // of the whole unit
+    uint64_t first;      // its first entry
+    uint64_t abbrev;
+    uint8_t version, address_bytes, offset_bytes;
 };
 
-// go_dwarf_open opens the file's DWARF; libdw inflates all of it. False if it makes no sense.
-bool go_dwarf_open(struct go_dwarf *dwarf, const struct go_file *file);
+struct dwarf_abbrev;
+struct go_dwarf {
+    struct go_bytes info, abbrevs, strings;
+    struct dwarf_unit *units;
+    size_t units_count, units_cap;
+    struct dwarf_abbrev *table; // of one offset in abbrevs; the last one used
+    uint64_t table_offset;
+};
+
+// go_dwarf_open lists the units; the sections stay the caller's. False if they make no sense.
+bool go_dwarf_open(struct go_dwarf *dwarf, struct go_bytes info, struct go_bytes abbrevs,
+                   struct go_bytes strings);
 void go_dwarf_close(struct go_dwarf *dwarf);
 // go_dwarf_roots looks for the roots in all units of package runtime. Returns how many it found.
 size_t go_dwarf_roots(struct go_dwarf *dwarf, struct go_root *roots, size_t count);
