@@ -5,7 +5,6 @@
 // Go  none: gops and go tool pprof ask the program.
 #include <ctype.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -376,6 +375,8 @@ int cmd_doctor(const struct command *self, int argc, char **argv)
     if (status != CLI_GO_ON) {
         return status == 0 ? 0 : DOCTOR_FAILED;
     }
+    // Where standard output is JSON, nothing else may be on it.
+    FILE *said = input.json ? stderr : stdout;
     int group_status = pid_pick(&input, &pid);
     if (group_status == DOCTOR_FAILED || (pid == 0 && input.json)) {
         return group_status;
@@ -398,11 +399,11 @@ int cmd_doctor(const struct command *self, int argc, char **argv)
         if (error != DOCTOR_OK) {
             return fail_error(pid, &examination.facts, error);
         }
-        if (result == APPLY_DONE && !input.json) {
-            doctor_compare(&before, &examination);
+        if (result == APPLY_DONE) {
+            doctor_compare(said, &before, &examination);
         }
     }
-    if (input.verify != NULL && !doctor_verify(input.verify, &examination)) {
+    if (input.verify != NULL && !doctor_verify(said, input.verify, &examination)) {
         return DOCTOR_FAILED;
     }
     int own_status = report(&input, &examination);

@@ -60,8 +60,8 @@ int doctor_group(const struct found *found, const struct doctor_options *how, bo
 enum apply_result { APPLY_DONE, APPLY_NOTHING, APPLY_FAILED };
 enum apply_result doctor_apply(const struct examination *examination);
 // doctor_compare prints what was predicted beside what came.
-void doctor_compare(const struct examination *before, const struct examination *after);
+void doctor_compare(FILE *out, const struct examination *before, const struct examination *after);
 // doctor_verify does so with a report saved by --json; false after it has said why not.
-bool doctor_verify(const char *file, const struct examination *after);
+bool doctor_verify(FILE *out, const char *file, const struct examination *after);
 
 #endif

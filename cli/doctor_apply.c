@@ -105,34 +105,34 @@ struct saved {
     uint64_t predicted_rss_bytes; // 0: it predicted nothing
 };
 
-static void outcome_print(const struct saved *before, const struct examination *after)
+static void outcome_print(FILE *out, const struct saved *before, const struct examination *after)
 {
     char a[32];
     char b[32];
     char c[32];
     uint64_t now = after->diagnosis.account.rss_bytes;
     bool there = still_there(&after->diagnosis, before->verdict);
-    printf("RSS %s before, %s now", size_text(before->rss_bytes, a, sizeof(a)),
-           size_text(now, b, sizeof(b)));
+    fprintf(out, "RSS %s before, %s now", size_text(before->rss_bytes, a, sizeof(a)),
+            size_text(now, b, sizeof(b)));
     if (before->predicted_rss_bytes != 0) {
-        printf("; %s was predicted: %s", size_text(before->predicted_rss_bytes, c, sizeof(c)),
-               holds(before->predicted_rss_bytes, now) ? "it holds" : "it does not hold");
+        fprintf(out, "; %s was predicted: %s", size_text(before->predicted_rss_bytes, c, sizeof(c)),
+                holds(before->predicted_rss_bytes, now) ? "it holds" : "it does not hold");
     }
-    printf(".\nThe verdict \"%s\" %s.\n\n", before->verdict,
-           there ? "still stands" : "does not stand any more");
+    fprintf(out, ".\nThe verdict \"%s\" %s.\n\n", before->verdict,
+            there ? "still stands" : "does not stand any more");
 }
 
-void doctor_compare(const struct examination *before, const struct examination *after)
+void doctor_compare(FILE *out, const struct examination *before, const struct examination *after)
 {
     const struct verdict *v = applicable(&before->diagnosis);
     struct saved saved = {.rss_bytes = before->diagnosis.account.rss_bytes};
     v = v != NULL ? v : &before->diagnosis.verdicts[0];
     snprintf(saved.verdict, sizeof(saved.verdict), "%s", verdict_name(v->id));
     saved.predicted_rss_bytes = v->predicts ? v->predicted_rss_bytes : 0;
-    outcome_print(&saved, after);
+    outcome_print(out, &saved, after);
 }
 
-bool doctor_verify(const char *file, const struct examination *after)
+bool doctor_verify(FILE *out, const char *file, const struct examination *after)
 {
     json_error_t error;
     const char *verdict = NULL;
@@ -155,7 +155,7 @@ bool doctor_verify(const char *file, const struct examination *after)
     }
     struct saved saved = {.rss_bytes = (uint64_t)rss, .predicted_rss_bytes = (uint64_t)predicted};
     snprintf(saved.verdict, sizeof(saved.verdict), "%.31s", verdict);
-    outcome_print(&saved, after);
+    outcome_print(out, &saved, after);
     json_decref(root);
     return true;
 }

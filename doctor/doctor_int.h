@@ -81,6 +81,18 @@ size_t exam_read_many(const struct exam *exam, void *to, const uint64_t *addrs, 
 // a negative errno.
 long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t cap);
 
+// What /proc/PID/stat has and status has not.
+struct stat_fields {
+    char state;
+    unsigned long flags, minor_faults, user_ticks, system_ticks;
+    unsigned long long start_ticks;
+};
+// text_printable puts '?' for all but ASCII that prints: what another process says must not command
+// our terminal.
+void text_printable(char *text);
+// stat_parse reads the text of /proc/PID/stat; false if it is cut off, or of another kind.
+bool stat_parse(const char *text, struct stat_fields *out);
+
 // ---- vmas (evidence_maps.c) ------------------------------------------------------------------
 
 // vma_at returns the vma that holds addr, or NULL.

@@ -68,10 +68,10 @@ static void stat_rest(struct facts_cgroup *cgroup)
     cgroup->oom_kill_count = field_read(text, len, "oom_kill");
 }
 
-// How many processes are in it, here and not below; enough is known at two.
+// How many processes are in it, here and not below; some ten thousand are counted at most.
 static uint64_t processes_count(const struct facts_cgroup *cgroup)
 {
-    char text[4096];
+    char text[64 * KIB];
     uint64_t count = 0;
     long len = place_read(cgroup, "cgroup.procs", text, sizeof(text));
     for (long i = 0; i < len; i++) {
@@ -119,9 +119,7 @@ static bool sizes_check(struct exam *exam, uint64_t begun)
     for (size_t i = 0; i < 3; i++) {
         const char *name = names[cgroup->version - 1][i];
         if (name != NULL && size_absurd(cgroup, name, text, sizeof(text))) {
-            for (char *c = text; *c != '\0'; c++) {
-                *c = *c < ' ' || *c > '~' ? '?' : *c;
-            }
+            text_printable(text);
             source_end(exam, SOURCE_CGROUP, begun, SOURCE_BROKEN,
                        "%s says \"%s\", which is no size", name, text);
             return false;

@@ -61,14 +61,7 @@ void evidence_status(struct exam *exam)
     source_end(exam, SOURCE_STATUS, begun, SOURCE_READ, NULL);
 }
 
-// What /proc/PID/stat has and status has not.
-struct stat_fields {
-    char state;
-    unsigned long flags, minor_faults, user_ticks, system_ticks;
-    unsigned long long start_ticks;
-};
-
-static bool stat_parse(const char *text, struct stat_fields *out)
+bool stat_parse(const char *text, struct stat_fields *out)
 {
     // The name, in parentheses, may hold anything: the last one closes it.
     const char *end = strrchr(text, ')');
@@ -121,8 +114,7 @@ static void stat_read(struct exam *exam)
     source_end(exam, SOURCE_STAT, begun, SOURCE_READ, NULL);
 }
 
-// What another process says must not command our terminal.
-static void printable(char *text)
+void text_printable(char *text)
 {
     for (; *text != '\0'; text++) {
         unsigned char c = (unsigned char)*text;
@@ -146,7 +138,7 @@ static void cmdline_read(struct exam *exam)
         end--;
     }
     text[end] = '\0';
-    printable(text);
+    text_printable(text);
 }
 
 void evidence_command(struct exam *exam)
@@ -160,7 +152,7 @@ void evidence_command(struct exam *exam)
         return;
     }
     process->name[strcspn(process->name, "\n")] = '\0';
-    printable(process->name);
+    text_printable(process->name);
     cmdline_read(exam);
     char path[256];
     snprintf(path, sizeof(path), "%s/proc/%d/exe", exam->options->root, exam->facts->pid);
@@ -220,8 +212,8 @@ static void setting_add(struct facts_process *process, const char *entry)
     struct setting *setting = &process->settings[process->settings_count++];
     snprintf(setting->name, sizeof(setting->name), "%.*s", (int)(value - entry), entry);
     snprintf(setting->value, sizeof(setting->value), "%s", value + 1);
-    printable(setting->name);
-    printable(setting->value);
+    text_printable(setting->name);
+    text_printable(setting->value);
 }
 
 static const char *entry_value(const char *text, long len, const char *name)

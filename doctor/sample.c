@@ -4,7 +4,6 @@
 //
 // Go  none.
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "go_look.h"
@@ -15,16 +14,12 @@ static uint64_t cpu_of(int pid)
 {
     char path[64];
     char text[1024];
-    unsigned long user;
-    unsigned long system;
+    struct stat_fields fields;
     snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    long len = procfs_file_read(path, text, sizeof(text));
-    const char *end = len > 0 ? strrchr(text, ')') : NULL;
-    if (end == NULL || sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
-                              &user, &system) != 2) {
+    if (procfs_file_read(path, text, sizeof(text)) <= 0 || !stat_parse(text, &fields)) {
         return 0;
     }
-    return (user + system) * (NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK));
+    return (fields.user_ticks + fields.system_ticks) * (NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
 static uint64_t cgroup_usage(const struct facts_cgroup *cgroup)

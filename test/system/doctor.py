@@ -279,6 +279,10 @@ def part_apply(_):
             raise Fail('--apply: status %d: %s' % (done.returncode, said[:400]))
         near('RSS afterwards', run.rss(), first['predicted_rss_bytes'], 0.05, 8 * MIB)
         expect(['--verify', before, str(run.pid)], 0, 'it holds')
+        done = doctor('--json', '--verify', before, str(run.pid))
+        json.loads(done.stdout)
+        if b'it holds' not in done.stderr:
+            raise Fail('--json --verify: %r' % done.stderr)
         expect(['--verify', '/nonexistent', str(run.pid)], 3, 'cannot be read')
         expect(['--verify', '/dev/null', str(run.pid)], 3, 'cannot be read|is no report')
     apply_in_a_container()
