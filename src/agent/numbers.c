@@ -86,31 +86,15 @@ static uint64_t limit_of(int resource)
     return limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : limit.rlim_cur;
 }
 
-// The 22nd field of /proc/self/stat, in ticks since the machine came up.
-static uint64_t start_ticks(void)
-{
-    char text[1024];
-    uint64_t value = 0;
-    long len = procfs_file_read("/proc/self/stat", text, sizeof(text));
-    const char *at = len > 0 ? strrchr(text, ')') : NULL; // the name may hold anything
-    for (int field = 2; at != NULL && field < 22; field++) {
-        at = strchr(at + 1, ' ');
-    }
-    if (at == NULL || !procfs_number_u64(at, strlen(at), &value)) {
-        return 0;
-    }
-    return value;
-}
-
-#define TICKS_PER_S 100 // USER_HZ, on both processors
-
 static void process_look(struct metrics *metrics)
 {
     struct procfs_memory memory = {0};
     struct timespec time = {0};
     struct timespec up = {0};
     uint8_t mask[1024];
+    struct procfs_stat stat = {0};
     procfs_memory_read(0, &memory);
+    procfs_stat_read(0, &stat);
     metrics->rss_bytes = memory.rss_bytes;
     metrics->virtual_bytes = memory.vm_size_bytes;
     metrics->threads_count = memory.threads_count;
@@ -121,7 +105,8 @@ static void process_look(struct metrics *metrics)
     metrics->cpu_ns = (uint64_t)time.tv_sec * NS_PER_S + (uint64_t)time.tv_nsec;
     sys_call2(SYS_clock_gettime, CLOCK_BOOTTIME, &up);
     uint64_t up_ns = (uint64_t)up.tv_sec * NS_PER_S + (uint64_t)up.tv_nsec;
-    metrics->start_ns = clock_wall_ns() - up_ns + start_ticks() * (NS_PER_S / TICKS_PER_S);
+    metrics->start_ns =
+        clock_wall_ns() - up_ns + stat.start_ticks * (NS_PER_S / PROCFS_TICKS_PER_S);
     long bytes = sys_call3(SYS_sched_getaffinity, 0, sizeof(mask), mask);
     for (long i = 0; i < bytes; i++) {
         metrics->cpu_count += (uint64_t)__builtin_popcount(mask[i]);

@@ -67,6 +67,14 @@ ATTR_INLINE uint64_t min_u64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+// take_u64 takes bytes out of *left, as far as there are so many; returns what it took.
+ATTR_INLINE uint64_t take_u64(uint64_t *left, uint64_t bytes)
+{
+    uint64_t taken = min_u64(*left, bytes);
+    *left -= taken;
+    return taken;
+}
+
 ATTR_INLINE uint64_t max_u64(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;

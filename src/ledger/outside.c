@@ -5,8 +5,7 @@
 // Model
 //   A page of a mapping is, in this order: Ebb's own if an interval of its memory lies in it; a
 //   page of a file or of shared memory; a private copy of a file's page (variables, and the zeroed
-//   part behind them); a thread's stack; other anonymous memory. A stack is what the kernel calls
-//   [stack], or an anonymous mapping right above an inaccessible one that is small: glibc's guard.
+//   part behind them); a thread's stack; other anonymous memory (os/procmaps.h tells them apart).
 //
 // Go  none.
 #include <errno.h>
@@ -15,35 +14,15 @@
 #include "ledger/ledger_int.h"
 #include "os/sys.h"
 
-// Inaccessible mappings larger than this are no guards: glibc's has one page unless asked for more.
-#define GUARD_BYTES_MAX (64 * KIB)
-#define STACK_BYTES_MIN (8 * KIB)
-
-enum place { PLACE_ANONYMOUS, PLACE_STACK, PLACE_DATA, PLACE_OWN, PLACE_SPECIAL };
-
-// What is kept from the mapping before.
-struct before {
-    uint64_t end;
-    bool guard;
-    enum place place;
-    bool of_file; // of a file, or the zeroed part behind one
-};
-
 struct outside {
     struct walk *walk;
-    enum place place;
-    bool shmem;
+    enum mapping_kind kind;
+    bool own; // of libebb's file, or the zeroed part behind it
 };
 
 static bool starts_with(const char *text, const char *prefix)
 {
     return strncmp(text, prefix, strlen(prefix)) == 0;
-}
-
-static bool is_shmem(const char *path)
-{
-    return starts_with(path, "/memfd:") || starts_with(path, "/dev/shm/") ||
-           starts_with(path, "/SYSV") || starts_with(path, "/dev/zero (deleted)");
 }
 
 static bool is_huge_file(const char *path)
@@ -52,47 +31,30 @@ static bool is_huge_file(const char *path)
     return strstr(path, "hugepage") != NULL;
 }
 
-static enum place place_of(const struct walk *walk, const struct mapping *m,
-                           const struct before *before)
+// own_before: the mapping before is.
+static bool is_own(const struct walk *walk, const struct mapping *m, bool own_before)
 {
     const char *name = strrchr(m->path, '/');
-    if (starts_with(m->path, "[stack")) {
-        return PLACE_STACK;
-    }
-    if (m->path[0] == '[' && !starts_with(m->path, "[heap") && !starts_with(m->path, "[anon")) {
-        return PLACE_SPECIAL;
-    }
-    if (m->path[0] == '/' || starts_with(m->path, "anon_inode")) {
-        bool ours = name != NULL && starts_with(name, "/libebb") &&
-                    strcmp(m->path, walk->target->object) == 0;
-        return ours ? PLACE_OWN : PLACE_DATA;
-    }
-    bool behind = before->end == m->start;
-    if (behind && before->of_file && m->path[0] == '\0' && m->perms[1] == 'w') {
-        return before->place; // .bss
-    }
-    if (behind && before->guard && m->perms[1] == 'w' && m->end - m->start >= STACK_BYTES_MIN) {
-        return PLACE_STACK;
-    }
-    return PLACE_ANONYMOUS;
+    return name == NULL
+               ? own_before
+               : starts_with(name, "/libebb") && strcmp(m->path, walk->target->object) == 0;
 }
 
-static void place_add(struct ebb_ledger *ledger, enum place place, uint64_t bytes)
+static void place_add(const struct outside *o, uint64_t bytes)
 {
-    switch (place) {
-    case PLACE_ANONYMOUS:
+    struct ebb_ledger *ledger = o->walk->ledger;
+    switch (o->kind) {
+    case MAPPING_ANONYMOUS:
         ledger->anonymous += bytes;
         break;
-    case PLACE_STACK:
+    case MAPPING_STACK:
         ledger->stacks += bytes;
         break;
-    case PLACE_DATA:
-        ledger->data += bytes;
+    case MAPPING_DATA:
+    case MAPPING_SHMEM: // private copies of it
+        *(o->own ? &ledger->own_data : &ledger->data) += bytes;
         break;
-    case PLACE_OWN:
-        ledger->own_data += bytes;
-        break;
-    case PLACE_SPECIAL:
+    case MAPPING_SPECIAL:
         ledger->special += bytes;
         break;
     }
@@ -117,7 +79,7 @@ static void visit_outside(void *arg, uint64_t start, uint64_t end, unsigned flag
     struct ebb_ledger *ledger = o->walk->ledger;
     size_t page = o->walk->residency->page_bytes;
     if ((flags & RESIDENT_FILE) != 0) {
-        *(o->shmem ? &ledger->shmem : &ledger->files) += end - start;
+        *(o->kind == MAPPING_SHMEM ? &ledger->shmem : &ledger->files) += end - start;
         return;
     }
     const struct interval_list *own = &o->walk->own;
@@ -128,7 +90,7 @@ static void visit_outside(void *arg, uint64_t start, uint64_t end, unsigned flag
             break;
         }
         if (from > start) {
-            place_add(ledger, o->place, from - start);
+            place_add(o, from - start);
             start = from;
         }
         if (to > start) {
@@ -136,7 +98,7 @@ static void visit_outside(void *arg, uint64_t start, uint64_t end, unsigned flag
             start = to;
         }
     }
-    place_add(ledger, o->place, end - start);
+    place_add(o, end - start);
 }
 
 // Scans a mapping but for the arenas in it.
@@ -171,7 +133,7 @@ long walk_outside(struct walk *walk)
         return fd;
     }
     struct outside outside = {.walk = walk};
-    struct before before = {0};
+    struct mapping_before before = {0};
     struct lines lines;
     lines_init(&lines, fd, walk->text, sizeof(walk->text));
     long error = 0;
@@ -181,21 +143,14 @@ long walk_outside(struct walk *walk)
         if (!mapping_parse(line, &m)) {
             continue;
         }
-        outside.place = place_of(walk, &m, &before);
-        outside.shmem = is_shmem(m.path);
+        outside.kind = mapping_kind(&m, &before);
+        outside.own = outside.kind == MAPPING_DATA && is_own(walk, &m, outside.own);
         bool counted = !starts_with(m.path, "[vvar") && !starts_with(m.path, "[vsyscall") &&
                        !is_huge_file(m.path);
         if (counted) {
             walk->residency->files = m.path[0] == '/' || m.path[0] == '[';
             error = mapping_scan(&outside, &m);
         }
-        bool closed = strncmp(m.perms, "---", 3) == 0;
-        before = (struct before){
-            .end = m.end,
-            .guard = closed && m.path[0] == '\0' && m.end - m.start <= GUARD_BYTES_MAX,
-            .place = outside.place,
-            .of_file = m.path[0] == '/' && !outside.shmem,
-        };
     }
     sys_call1(SYS_close, fd);
     return error != 0 ? error : lines.error;

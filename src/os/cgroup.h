@@ -55,6 +55,10 @@ bool cgroup_find(const char *root, struct cgroup *out);
 // container mounts for itself is not seen.
 bool cgroup_find_of(const char *root, int pid, struct cgroup *out);
 
+// cgroup_is_root tells the root of the hierarchy: everything on the machine. A container that sees
+// itself at "/" is none.
+bool cgroup_is_root(const struct cgroup *group);
+
 // cgroup_memory_read reads the numbers of a place. false: neither usage nor stat can be read. A
 // file that is missing alone (the root of version 2 has no usage and no limits) leaves
 // CGROUP_UNLIMITED or 0.
@@ -71,6 +75,12 @@ ATTR_INLINE uint64_t cgroup_memory_limit(const struct cgroup_memory *memory)
 {
     return min_u64(memory->limit_bytes, memory->high_bytes);
 }
+
+// The memberships of a process of a Kubernetes node, in up to 14 hierarchies of 200 bytes or so.
+#define CGROUP_TEXT_BYTES 8192
+// cgroup_text_read fills text with the whole lines of /proc/PID/cgroup that it has room for; pid 0
+// is the calling process. Bytes, or a negative errno.
+long cgroup_text_read(const char *root, int pid, char *text, size_t cap);
 
 // Parsers, pure.
 

@@ -282,11 +282,9 @@ bool cgroup_find(const char *root, struct cgroup *out)
     return cgroup_find_of(root, 0, out);
 }
 
-bool cgroup_find_of(const char *root, int pid, struct cgroup *out)
+long cgroup_text_read(const char *root, int pid, char *text, size_t cap)
 {
     char path[CGROUP_PATH_BYTES];
-    char text[2048];
-    struct search search = {.root = root, .out = out};
     struct fmt f;
     fmt_init(&f, path, sizeof path);
     fmt_str(&f, root);
@@ -297,15 +295,37 @@ bool cgroup_find_of(const char *root, int pid, struct cgroup *out)
         fmt_i64(&f, pid);
     }
     fmt_str(&f, "/cgroup");
-    long len = procfs_file_read(path, text, sizeof text);
-    if (f.truncated || len <= 0) {
-        return false;
+    long len = f.truncated ? -ENAMETOOLONG : procfs_file_read(path, text, cap);
+    if (len + 1 == (long)cap) { // half a path would be that of another
+        while (len > 0 && text[len - 1] != '\n') {
+            len--;
+        }
+        text[len] = '\0';
     }
-    for (int version = 1; version <= 2; version++) {
-        char *ours = search.path[version - 1];
+    return len;
+}
+
+// Fills search->path. On its own, so that its text is not on the stack with those of the mounts.
+static ATTR_NOINLINE bool search_paths(struct search *search, int pid)
+{
+    char text[CGROUP_TEXT_BYTES];
+    long len = cgroup_text_read(search->root, pid, text, sizeof text);
+    for (int version = 1; len > 0 && version <= 2; version++) {
+        char *ours = search->path[version - 1];
         if (!cgroup_self_parse(text, (size_t)len, version, ours, CGROUP_PATH_BYTES)) {
             ours[0] = '\0';
         }
+    }
+    return len > 0;
+}
+
+bool cgroup_find_of(const char *root, int pid, struct cgroup *out)
+{
+    char path[CGROUP_PATH_BYTES];
+    struct search search = {.root = root, .out = out};
+    struct fmt f;
+    if (!search_paths(&search, pid)) {
+        return false;
     }
     fmt_init(&f, path, sizeof path);
     fmt_str(&f, root);
@@ -317,6 +337,16 @@ bool cgroup_find_of(const char *root, int pid, struct cgroup *out)
     search_mounts(&search, fd);
     sys_call1(SYS_close, fd);
     return search.rank > 0;
+}
+
+bool cgroup_is_root(const struct cgroup *group)
+{
+    char text[32];
+    size_t len = strlen(group->path);
+    // The root alone has no usage in version 2, and the agent of the whole hierarchy in version 1.
+    const char *name = group->version == 2 ? usage_name(2) : "release_agent";
+    bool there = place_file_read(group->path, len, name, text, sizeof text) >= 0;
+    return len <= group->mount_len && there == (group->version == 1);
 }
 
 uint64_t cgroup_limit_parse(const char *text, size_t len)

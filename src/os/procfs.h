@@ -50,6 +50,15 @@ struct procfs_rollup {
     uint64_t swap_bytes;
 };
 
+// From /proc/PID/stat, what the others have not.
+struct procfs_stat {
+    char state; // as in ps: R S D Z T
+    bool kernel_thread, exiting;
+    uint64_t user_ticks, system_ticks; // of processor time; 100 a second
+    uint64_t start_ticks; // since the machine came up: with the PID it names one process for good
+};
+#define PROCFS_TICKS_PER_S 100 // USER_HZ, on both processors
+
 struct procfs_switches {
     uint64_t voluntary_count, involuntary_count;
     uint64_t threads_count;
@@ -57,6 +66,7 @@ struct procfs_switches {
 
 bool procfs_memory_read(int pid, struct procfs_memory *out);
 bool procfs_rollup_read(int pid, struct procfs_rollup *out);
+bool procfs_stat_read(int pid, struct procfs_stat *out);
 // procfs_switches_read sums the context switches of the threads that live now.
 bool procfs_switches_read(int pid, struct procfs_switches *out);
 
@@ -70,6 +80,7 @@ int procfs_seccomp(int pid);
 // Parsers of the text of such a file; false if it is another one.
 bool procfs_status_parse(const char *text, size_t len, struct procfs_memory *out);
 bool procfs_rollup_parse(const char *text, size_t len, struct procfs_rollup *out);
+bool procfs_stat_parse(const char *text, size_t len, struct procfs_stat *out);
 
 // procfs_file_read fills buf with the start of a file, closed by a zero (cap > 0), and returns the
 // number of bytes before it, or a negative errno.

@@ -2,6 +2,10 @@
 //
 // Procfs: readers and parsers of procfs.h.
 //
+// Flow
+//   A reader makes the path (pid_path), reads the file into its own stack (procfs_file_read) and
+//   hands the text to its parser: by fields of a name (fields_parse), or by their number (stat).
+//
 // Go  none
 #include "os/procfs.h"
 
@@ -178,6 +182,50 @@ static void pid_path(char path[static PROCFS_PATH_BYTES], int pid, const char *n
     }
     fmt_char(&f, '/');
     fmt_str(&f, name);
+}
+
+// Fields of /proc/PID/stat, as proc_pid_stat(5) numbers them, and flags of include/linux/sched.h.
+enum { STAT_FLAGS = 9, STAT_USER = 14, STAT_SYSTEM = 15, STAT_START = 22, STAT_FIELDS };
+#define FLAG_EXITING UINT64_C(0x00000004)
+#define FLAG_KERNEL_THREAD UINT64_C(0x00200000)
+
+bool procfs_stat_parse(const char *text, size_t len, struct procfs_stat *out)
+{
+    uint64_t fields[STAT_FIELDS] = {0};
+    const char *end = text + len;
+    // The name, in parentheses, may hold anything: the last one closes it.
+    const char *at = memrchr(text, ')', len);
+    if (at == NULL || end - at < 3) {
+        return false;
+    }
+    at += 2;
+    char state = *at;
+    for (size_t i = 4; i < STAT_FIELDS; i++) {
+        at = memchr(at, ' ', (size_t)(end - at));
+        if (at == NULL) {
+            return false;
+        }
+        at++;
+        (void)procfs_number_u64(at, (size_t)(end - at), &fields[i]); // some are negative
+    }
+    *out = (struct procfs_stat){
+        .state = state,
+        .kernel_thread = (fields[STAT_FLAGS] & FLAG_KERNEL_THREAD) != 0,
+        .exiting = (fields[STAT_FLAGS] & FLAG_EXITING) != 0,
+        .user_ticks = fields[STAT_USER],
+        .system_ticks = fields[STAT_SYSTEM],
+        .start_ticks = fields[STAT_START],
+    };
+    return true;
+}
+
+bool procfs_stat_read(int pid, struct procfs_stat *out)
+{
+    char path[PROCFS_PATH_BYTES];
+    char text[1024];
+    pid_path(path, pid, "stat");
+    long len = procfs_file_read(path, text, sizeof text);
+    return len > 0 && procfs_stat_parse(text, (size_t)len, out);
 }
 
 bool procfs_memory_read(int pid, struct procfs_memory *out)

@@ -13,7 +13,7 @@
 //   proc_open -> lines_init -> lines_next until NULL, each through mapping_parse -> close.
 //
 // Why this way
-//   Two readers of mappings, the ledger and the doctor, and one parser.
+//   Two readers of mappings, the ledger and the doctor: one parser, and one word for what it is.
 //
 // Go       runtime/pprof parseProcSelfMaps.
 // Tests    test/unit/ledger_test.c
@@ -30,11 +30,12 @@ struct lines {
     long fd;
     char *buf;
     size_t cap, len, pos;
+    bool cut; // what follows belongs to a line that was longer than the buffer
     long error;
 };
 void lines_init(struct lines *lines, long fd, char *buf, size_t cap);
 // lines_next returns the next line without its end, closed by a zero, or NULL. A line longer than
-// the buffer is cut.
+// the buffer is cut, and its rest passed over: whoever chose it may have made it look like a line.
 char *lines_next(struct lines *lines);
 
 // One line of /proc/PID/maps. path points into the line.
@@ -44,5 +45,23 @@ struct mapping {
     const char *path;
 };
 bool mapping_parse(char *line, struct mapping *out);
+
+// What the memory of a mapping is, where it is not a file's.
+enum mapping_kind {
+    MAPPING_ANONYMOUS,
+    MAPPING_STACK,   // what the kernel calls [stack]; a thread's
+    MAPPING_DATA,    // private copies of a file's pages, and the zeroed part behind them (.bss)
+    MAPPING_SHMEM,   // shared memory
+    MAPPING_SPECIAL, // the kernel's: vdso and the like
+};
+// What is kept from the mapping before; zeros for the first.
+struct mapping_before {
+    uint64_t end;
+    bool of_file; // variables may follow it
+    bool guard;
+};
+// mapping_kind tells it by the line and the one before, for which it leaves this one in *before. A
+// thread's stack is anonymous memory right above a small inaccessible mapping, glibc's guard.
+enum mapping_kind mapping_kind(const struct mapping *m, struct mapping_before *before);
 
 #endif

@@ -12,6 +12,10 @@
 #include "base/fmt.h"
 #include "os/sys.h"
 
+// Inaccessible mappings larger than this are no guards: glibc's has one page unless asked for more.
+#define GUARD_BYTES_MAX (64 * KIB)
+#define STACK_BYTES_MIN (8 * KIB)
+
 long proc_open(int pid, const char *name)
 {
     char path[64];
@@ -63,13 +67,20 @@ char *lines_next(struct lines *lines)
         if (newline != NULL) {
             *newline = '\0';
             lines->pos = (size_t)(newline - lines->buf) + 1;
+            if (lines->cut) {
+                lines->cut = false;
+                continue;
+            }
             return line;
+        }
+        if (lines->cut) {
+            lines->pos = lines->len;
         }
         if (!lines_fill(lines)) {
             if (lines->len == 0) {
                 return NULL;
             }
-            // Without an end of line: cut. What follows is no mapping and passed over.
+            lines->cut = lines->len + 1 >= lines->cap; // else it is the last, without its end
             lines->buf[lines->len] = '\0';
             lines->pos = lines->len;
             return lines->buf;
@@ -137,4 +148,47 @@ bool mapping_parse(char *line, struct mapping *out)
     }
     out->path = pos;
     return out->start < out->end;
+}
+
+static bool starts_with(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+static bool is_shmem(const char *path)
+{
+    return starts_with(path, "/memfd:") || starts_with(path, "/dev/shm/") ||
+           starts_with(path, "/SYSV") || starts_with(path, "/dev/zero (deleted)") ||
+           starts_with(path, "[anon_shmem");
+}
+
+static enum mapping_kind kind_of(const struct mapping *m, const struct mapping_before *before)
+{
+    bool behind = before->end == m->start && m->path[0] == '\0' && m->perms[1] == 'w';
+    if (starts_with(m->path, "[stack")) {
+        return MAPPING_STACK;
+    }
+    if (is_shmem(m->path)) {
+        return MAPPING_SHMEM;
+    }
+    if (m->path[0] == '[' && !starts_with(m->path, "[heap") && !starts_with(m->path, "[anon")) {
+        return MAPPING_SPECIAL;
+    }
+    if (m->path[0] == '/' || starts_with(m->path, "anon_inode") || (behind && before->of_file)) {
+        return MAPPING_DATA;
+    }
+    return behind && before->guard && m->end - m->start >= STACK_BYTES_MIN ? MAPPING_STACK
+                                                                           : MAPPING_ANONYMOUS;
+}
+
+enum mapping_kind mapping_kind(const struct mapping *m, struct mapping_before *before)
+{
+    enum mapping_kind kind = kind_of(m, before);
+    bool closed = starts_with(m->perms, "---") && m->path[0] == '\0';
+    *before = (struct mapping_before){
+        .end = m->end,
+        .of_file = kind == MAPPING_DATA && m->path[0] != '\0',
+        .guard = closed && m->end - m->start <= GUARD_BYTES_MAX,
+    };
+    return kind;
 }

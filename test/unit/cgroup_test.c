@@ -227,6 +227,20 @@ Test(cgroup_tree, v2_limits_of_parents, .init = tree_init, .fini = tree_fini)
     cr_expect_eq(m.active_file_bytes, 66);
 }
 
+// What the buffer has no room for is no path: /kube/pod of /kube/pod-2 is another's.
+Test(cgroup_tree, text_without_half_lines, .init = tree_init, .fini = tree_fini)
+{
+    char text[32];
+    tree_file("/proc/self/cgroup", "1:cpu:/\n0::/kube/pod-2\n");
+    cr_expect_eq(cgroup_text_read(tree, 0, text, sizeof text), 23);
+    for (size_t cap = 10; cap < 24; cap++) {
+        cr_expect_eq(cgroup_text_read(tree, 0, text, cap), 8, "%zu", cap);
+        cr_expect_str_eq(text, "1:cpu:/\n");
+    }
+    cr_expect_eq(cgroup_text_read(tree, 0, text, 8), 0);
+    cr_expect_lt(cgroup_text_read(tree, 7, text, sizeof text), 0);
+}
+
 // A container with its own cgroup namespace: we are at "/", the files are in the mount point.
 Test(cgroup_tree, v2_container, .init = tree_init, .fini = tree_fini)
 {

@@ -78,6 +78,25 @@ Test(procfs, status_with_fields_missing)
 }
 
 // Cut anywhere, as a short read would: no byte after the end is looked at (ASan watches).
+Test(procfs, stat_parse)
+{
+    static const char text[] = "7 (a) b) S 1 1 1 0 -1 2129984 0 0 0 0 11 22 0 0 20 0 3 0 100 1 1\n";
+    struct procfs_stat s;
+    cr_assert(procfs_stat_parse(text, sizeof text - 1, &s));
+    cr_assert(s.state == 'S' && s.kernel_thread && !s.exiting);
+    cr_assert(s.user_ticks == 11 && s.system_ticks == 22 && s.start_ticks == 100);
+    // Before the end of its last number nothing is told apart from a shorter one.
+    size_t whole = (size_t)(strstr(text, " 100") - text) + 1;
+    for (size_t len = 0; len < whole; len++) {
+        char *exact = malloc(len + 1);
+        memcpy(exact, text, len);
+        cr_expect_not(procfs_stat_parse(exact, len, &s), "%zu bytes", len);
+        free(exact);
+    }
+    cr_assert(procfs_stat_read(0, &s));
+    cr_assert(s.state == 'R' && s.start_ticks != 0 && !s.kernel_thread);
+}
+
 Test(procfs, parsers_stay_inside_the_text)
 {
     for (size_t len = 0; len < sizeof status_text; len++) {
