@@ -95,6 +95,14 @@ int cli_parse(const struct command *self, int argc, char **argv, void *input);
 // enough to be what was meant.
 const char *cli_nearest(const char *word, const char *const names[], size_t count);
 
+// cli_number reads the number of an option, of milliseconds for example; false after it has said
+// what is right.
+bool cli_number(const char *command, const char *option, const char *units, const char *text,
+                unsigned long least, unsigned long most, unsigned long *value);
+
+// cli_duration reads "30s", "1.5m", "2h" or plain seconds; false if it is none, or more than a day.
+bool cli_duration(const char *text, uint64_t *ns);
+
 // lib_find returns the path of the libebb.so that belongs to this ebb, to be freed by the caller,
 // or NULL. `tried`, if not NULL, receives the places looked at, one per line, also to be freed.
 char *lib_find(char **tried);

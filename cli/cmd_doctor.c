@@ -3,8 +3,6 @@
 // ebb doctor: says why a process's memory is as it is, from outside, without touching it.
 //
 // Go  none: gops and go tool pprof ask the program.
-#include <ctype.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +10,10 @@
 #include <unistd.h>
 
 #include "doctor.h"
+#include "look.h"
 #include "os/clock.h"
 
 #define SAMPLES_MAX 600
-#define FOR_MAX_S 86400
 #define BUDGET_MAX_MS 600000
 // Whoever watches a process has the second that a scan of so much memory takes.
 #define SCAN_RSS_BYTES GIB
@@ -24,8 +22,9 @@ struct doctor_input {
     const char *pid;
     struct doctor_pick pick;
     const char *verify; // a file
-    const char *url;    // NULL: to be found
-    bool asks;          // its pprof server
+    struct prof_source url;
+    bool asks;      // its pprof server
+    bool url_given; // false: to be found
     bool json, verbose, exact, scan, apply;
     uint64_t for_ns;
     uint64_t budget_ns;
@@ -62,36 +61,27 @@ static const struct argp_option options[] = {
     {0},
 };
 
-// duration_parse reads "30s", "5m", "2h" or plain seconds; false if it is none, or too long.
-static bool duration_parse(const char *text, uint64_t *ns)
+static bool url_take(struct doctor_input *input, const char *arg)
 {
-    char *end;
-    errno = 0;
-    double value = strtod(text, &end);
-    double unit = strcmp(end, "m") == 0 ? 60 : strcmp(end, "h") == 0 ? 3600 : 1;
-    bool known = *end == '\0' || strcmp(end, "s") == 0 || unit > 1;
-    if (errno != 0 || end == text || !known || !(value > 0) || value * unit > FOR_MAX_S) {
-        return false;
+    input->url = prof_source_parse(arg);
+    input->url_given = input->url.place == PROF_HTTP || input->url.place == PROF_UNIX;
+    if (!input->url_given) {
+        cli_fail("doctor", "--url=%.80s is no URL, host:port or unix:/path", arg);
     }
-    *ns = (uint64_t)(value * unit * (double)NS_PER_S);
-    return true;
+    return input->url_given;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     struct doctor_input *input = state->input;
-    char *end;
     unsigned long ms;
     switch (key) {
     case KEY_CGROUP:
-        input->pick = (struct doctor_pick){PICK_CGROUP, arg};
-        return 0;
+        return pick_take("doctor", &input->pick, PICK_CGROUP, arg) ? 0 : CLI_SAID;
     case KEY_CONTAINER:
-        input->pick = (struct doctor_pick){PICK_CONTAINER, arg};
-        return 0;
+        return pick_take("doctor", &input->pick, PICK_CONTAINER, arg) ? 0 : CLI_SAID;
     case KEY_POD:
-        input->pick = (struct doctor_pick){PICK_POD, arg};
-        return 0;
+        return pick_take("doctor", &input->pick, PICK_POD, arg) ? 0 : CLI_SAID;
     case 'j':
         input->json = true;
         return 0;
@@ -106,8 +96,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_URL:
         input->asks = true;
-        input->url = arg;
-        return 0;
+        return arg == NULL || url_take(input, arg) ? 0 : CLI_SAID;
     case KEY_APPLY:
         input->apply = true;
         return 0;
@@ -115,16 +104,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         input->verify = arg;
         return 0;
     case KEY_FOR:
-        if (!duration_parse(arg, &input->for_ns)) {
+        if (!cli_duration(arg, &input->for_ns)) {
             cli_fail("doctor", "--for=%.40s is no time: 30s, 5m or 2h, at most a day", arg);
             return CLI_SAID;
         }
         return 0;
     case KEY_BUDGET:
-        ms = strtoul(arg, &end, 10);
-        if (!isdigit((unsigned char)arg[0]) || *end != '\0' || ms == 0 || ms > BUDGET_MAX_MS) {
-            cli_fail("doctor", "--budget=%.40s is no number of milliseconds from 1 to %d", arg,
-                     BUDGET_MAX_MS);
+        if (!cli_number("doctor", "budget", "milliseconds", arg, 1, BUDGET_MAX_MS, &ms)) {
             return CLI_SAID;
         }
         input->budget_ns = ms * NS_PER_MS;
@@ -190,20 +176,6 @@ static int fail_error(int pid, const struct facts *facts, enum doctor_error erro
     return DOCTOR_FAILED;
 }
 
-static bool pid_parse(const char *text, int *pid)
-{
-    char *end;
-    errno = 0;
-    long value = strtol(text, &end, 10);
-    if (errno != 0 || !isdigit((unsigned char)text[0]) || *end != '\0' || value <= 0 ||
-        value > INT_MAX) {
-        cli_fail("doctor", "\"%.40s\" is not a process ID, which is a number above 0", text);
-        return false;
-    }
-    *pid = (int)value;
-    return true;
-}
-
 static void progress(uint64_t passed_ns, uint64_t for_ns, const struct sample *sample)
 {
     char size[32];
@@ -241,18 +213,30 @@ static size_t watch(const struct facts *facts, uint64_t for_ns, struct sample *s
     return count;
 }
 
-// What has grown at each site between two looks: the most grown first.
+// What a site had in an earlier look. That kept its largest sites only: one that is not among them
+// had at most as much as the least of a full list, and is not said to have grown by more than what
+// is certain.
+static uint64_t site_had(const struct facts *before, const struct facts_site *site)
+{
+    for (size_t i = 0; i < before->sites_count; i++) {
+        const struct facts_site *old = &before->sites[i];
+        if (strcmp(old->name, site->name) == 0 && strcmp(old->caller, site->caller) == 0) {
+            return old->bytes;
+        }
+    }
+    uint64_t least = before->sites_count == SITES_MAX ? before->sites[SITES_MAX - 1].bytes : 0;
+    return min_u64(site->bytes, least);
+}
+
+// What has grown at each site between two looks: the most grown first. Nothing, where the first
+// look saw no sites.
 static void sites_compare(const struct facts *before, struct facts *after)
 {
-    for (size_t i = 0; i < after->sites_count; i++) {
+    for (size_t i = 0; i < after->sites_count && before->sites_count != 0; i++) {
         struct facts_site *site = &after->sites[i];
-        site->grown_bytes = (int64_t)site->bytes;
-        for (size_t k = 0; k < before->sites_count; k++) {
-            const struct facts_site *old = &before->sites[k];
-            if (strcmp(old->name, site->name) == 0 && strcmp(old->caller, site->caller) == 0) {
-                site->grown_bytes = (int64_t)site->bytes - (int64_t)old->bytes;
-            }
-        }
+        uint64_t had = site_had(before, site);
+        uint64_t by = site->bytes > had ? site->bytes - had : had - site->bytes;
+        site->grown_bytes = (int64_t)min_u64(by, INT64_MAX) * (site->bytes > had ? 1 : -1);
         for (size_t k = i; k > 0 && after->sites[k - 1].grown_bytes < after->sites[k].grown_bytes;
              k--) {
             struct facts_site moved = after->sites[k];
@@ -278,7 +262,8 @@ static enum doctor_error look_and_ask(int pid, const struct doctor_input *input,
 {
     const struct doctor_options how = options_of(input);
     enum doctor_error error = doctor_look(pid, &how, facts);
-    if (error == DOCTOR_OK && input->asks && !doctor_sites(input->url, facts)) {
+    if (error == DOCTOR_OK && input->asks &&
+        !doctor_sites(input->url_given ? &input->url : NULL, facts)) {
         struct source *source = &facts->sources[SOURCE_SITES];
         source->state = SOURCE_ABSENT;
         snprintf(source->why, sizeof(source->why), "nothing there answers as pprof");
@@ -315,87 +300,51 @@ static enum doctor_error examine(int pid, const struct doctor_input *input, stru
     struct doctor_input last = *input;
     last.scan = last.scan || before.process.rss_bytes <= SCAN_RSS_BYTES;
     error = look_and_ask(pid, &last, &out->facts);
+    if (error == DOCTOR_OK && out->facts.process.start_ticks != before.process.start_ticks) {
+        error = DOCTOR_ENDED; // and another has its number
+    }
     sites_compare(&before, &out->facts);
     struct trend trend = trend_of(samples, count);
     verdicts_of(&out->facts, &trend, &out->diagnosis);
     return error;
 }
 
-static int report(const struct doctor_input *input, const struct examination *examination)
+// found: the container that it was picked by, or NULL.
+static int report(const struct doctor_input *input, const struct examination *examination,
+                  const struct found *found)
 {
+    int status = (int)doctor_status_of(&examination->diagnosis);
     if (!input->json) {
         doctor_text(examination, input->verbose);
-        return (int)doctor_status_of(&examination->diagnosis);
+        return status;
     }
     json_t *root = doctor_json(examination);
-    if (root == NULL) {
-        return fail_error(examination->facts.pid, &examination->facts, DOCTOR_NO_MEMORY);
+    if (found != NULL) {
+        root = doctor_group_json(found, json_pack("[o]", root), status);
     }
-    json_dumpf(root, stdout, JSON_INDENT(2));
-    fputc('\n', stdout);
-    json_decref(root);
-    return (int)doctor_status_of(&examination->diagnosis);
+    return look_json_print("doctor", root) == 0 ? status : DOCTOR_FAILED;
 }
 
-// pid_pick finds whom to report on: by number, or the one that matters most of a container, after a
-// sentence on each. Several as JSON are all there is to say: *pid is 0 then. The status of all, or
-// DOCTOR_FAILED after it has said why.
-static int pid_pick(const struct doctor_input *input, int *pid)
+static int one_report(int pid, const struct doctor_input *input, const struct found *found)
 {
-    struct found found = {0};
-    const struct doctor_options how = options_of(input);
-    int status = DOCTOR_HEALTHY;
-    if ((input->pid != NULL) == (input->pick.kind != PICK_PID)) {
-        cli_fail("doctor", input->pid == NULL
-                               ? "which process? `ebb doctor PID`; `ebb node` lists them"
-                               : "a PID and the name of a container: which of them?");
-        return DOCTOR_FAILED;
-    }
-    if (input->pick.kind == PICK_PID) {
-        return pid_parse(input->pid, pid) ? DOCTOR_HEALTHY : DOCTOR_FAILED;
-    }
-    if (!doctor_find(&input->pick, &found)) {
-        status = DOCTOR_FAILED;
-    } else if (found.count == 1) {
-        *pid = found.pids[0];
-    } else {
-        status = doctor_group(&found, &how, input->json, pid);
-        *pid = input->json ? 0 : *pid;
-    }
-    found_free(&found);
-    return status;
-}
-
-int cmd_doctor(const struct command *self, int argc, char **argv)
-{
-    struct doctor_input input = {0};
     static struct examination examination;
-    int pid;
-    int status = cli_parse(self, argc, argv, &input);
-    if (status != CLI_GO_ON) {
-        return status == 0 ? 0 : DOCTOR_FAILED;
-    }
     // Where standard output is JSON, nothing else may be on it.
-    FILE *said = input.json ? stderr : stdout;
-    int group_status = pid_pick(&input, &pid);
-    if (group_status == DOCTOR_FAILED || (pid == 0 && input.json)) {
-        return group_status;
-    }
-    enum doctor_error error = examine(pid, &input, &examination);
+    FILE *said = input->json ? stderr : stdout;
+    enum doctor_error error = examine(pid, input, &examination);
     if (error != DOCTOR_OK) {
         return fail_error(pid, &examination.facts, error);
     }
-    if (cgroup_broken(&input, &examination.facts)) {
+    if (cgroup_broken(input, &examination.facts)) {
         return DOCTOR_FAILED;
     }
-    if (input.apply) {
+    if (input->apply) {
         static struct examination before;
         before = examination;
         enum apply_result result = doctor_apply(&before);
         if (result == APPLY_FAILED) {
             return DOCTOR_FAILED;
         }
-        error = result == APPLY_DONE ? examine(pid, &input, &examination) : DOCTOR_OK;
+        error = result == APPLY_DONE ? examine(pid, input, &examination) : DOCTOR_OK;
         if (error != DOCTOR_OK) {
             return fail_error(pid, &examination.facts, error);
         }
@@ -403,10 +352,55 @@ int cmd_doctor(const struct command *self, int argc, char **argv)
             doctor_compare(said, &before, &examination);
         }
     }
-    if (input.verify != NULL && !doctor_verify(said, input.verify, &examination)) {
+    if (input->verify != NULL && !doctor_verify(said, input->verify, &examination)) {
         return DOCTOR_FAILED;
     }
-    int own_status = report(&input, &examination);
-    // A finding in another process of the container is one of the container.
-    return group_status == DOCTOR_FINDING ? DOCTOR_FINDING : own_status;
+    return report(input, &examination, found);
+}
+
+// Reports on a container: on its only process, or on the one that matters most after a sentence on
+// each; as JSON on all.
+static int group_report(const struct doctor_input *input, const struct found *found)
+{
+    const struct doctor_options how = options_of(input);
+    int pid = found->pids[0];
+    int status = DOCTOR_HEALTHY;
+    if (found->count > 1) {
+        bool of_one = input->for_ns != 0 || input->asks || input->apply || input->verify != NULL;
+        if (input->json && of_one) {
+            cli_fail("doctor",
+                     "--for, --url, --apply and --verify are for one process, and here are %zu: "
+                     "name one by its PID, or leave out --json",
+                     found->count);
+            return DOCTOR_FAILED;
+        }
+        status = doctor_group(found, &how, input->json, &pid);
+        if (status == DOCTOR_FAILED || input->json) {
+            return status;
+        }
+    }
+    return doctor_worse(status, one_report(pid, input, found));
+}
+
+int cmd_doctor(const struct command *self, int argc, char **argv)
+{
+    struct doctor_input input = {0};
+    struct look_args who = {.command = self->name};
+    struct found found = {0};
+    int status = cli_parse(self, argc, argv, &input);
+    if (status != CLI_GO_ON) {
+        return status == 0 ? 0 : DOCTOR_FAILED;
+    }
+    if ((input.pid != NULL) == (input.pick.kind != PICK_PID)) {
+        cli_fail("doctor", input.pid == NULL
+                               ? "which process? `ebb doctor PID`; `ebb node` lists them"
+                               : "a PID and the name of a container: which of them?");
+        return DOCTOR_FAILED;
+    }
+    if (input.pid != NULL) {
+        return look_pid_parse(&who, input.pid) ? one_report(who.pid, &input, NULL) : DOCTOR_FAILED;
+    }
+    status = doctor_find(&input.pick, &found) ? group_report(&input, &found) : DOCTOR_FAILED;
+    found_free(&found);
+    return status;
 }

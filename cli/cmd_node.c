@@ -20,7 +20,6 @@
 #define BUDGET_MS 2000
 #define BUDGET_MS_MAX 600000
 #define EVERY_S 60
-#define EVERY_S_MAX 86400
 #define TOP 50
 #define TOP_MAX 10000
 #define MIN_BYTES (16 * MIB)
@@ -58,35 +57,13 @@ static const struct argp_option options[] = {
     {0},
 };
 
-// number_take reads an option's number; false after it has said what is right.
-static bool number_take(const char *option, const char *arg, unsigned long least,
-                        unsigned long most, unsigned long *value)
-{
-    char *end;
-    errno = 0;
-    *value = strtoul(arg, &end, 10);
-    if (errno == 0 && isdigit((unsigned char)arg[0]) && *end == '\0' && *value >= least &&
-        *value <= most) {
-        return true;
-    }
-    cli_fail("node", "--%s=%.40s is no number from %lu to %lu", option, arg, least, most);
-    return false;
-}
-
 static bool every_take(const char *arg, uint64_t *ns)
 {
-    char *end;
-    errno = 0;
-    unsigned long value = strtoul(arg, &end, 10);
-    unsigned long unit = strcmp(end, "h") == 0 ? 3600 : strcmp(end, "m") == 0 ? 60 : 1;
-    bool known = *end == '\0' || strcmp(end, "s") == 0 || unit > 1;
-    if (errno != 0 || !isdigit((unsigned char)arg[0]) || !known || value == 0 ||
-        value > EVERY_S_MAX || value * unit > EVERY_S_MAX) {
+    if (!cli_duration(arg, ns) || *ns < NS_PER_S) {
         cli_fail("node", "--every=%.40s is no time: 60s, 5m or 1h, at least 1s, at most a day",
                  arg);
         return false;
     }
-    *ns = value * unit * NS_PER_S;
     return true;
 }
 
@@ -123,48 +100,33 @@ static bool share_take(const char *arg, unsigned *percent)
     return true;
 }
 
-static bool whom_take(struct node_options *o, enum node_whom whom, const char *name)
-{
-    if (o->whom_name != NULL) {
-        cli_fail("node", "one of --cgroup, --container and --pod, and once");
-        return false;
-    }
-    if (name[0] == '\0') {
-        cli_fail("node", "--cgroup, --container and --pod need a name");
-        return false;
-    }
-    o->whom = whom;
-    o->whom_name = name;
-    return true;
-}
-
 static bool option_take(struct node_options *o, int key, const char *arg)
 {
     unsigned long value = 0;
     bool good;
     switch (key) {
     case KEY_CGROUP:
-        return whom_take(o, NODE_CGROUP, arg);
+        return pick_take("node", &o->whom, PICK_CGROUP, arg);
     case KEY_CONTAINER:
-        return whom_take(o, NODE_CONTAINER, arg);
+        return pick_take("node", &o->whom, PICK_CONTAINER, arg);
     case KEY_POD:
-        return whom_take(o, NODE_POD, arg);
+        return pick_take("node", &o->whom, PICK_POD, arg);
     case KEY_MIN:
         return min_take(arg, &o->min_bytes);
     case KEY_BUDGET:
-        good = number_take("budget", arg, 1, BUDGET_MS_MAX, &value);
+        good = cli_number("node", "budget", "milliseconds", arg, 1, BUDGET_MS_MAX, &value);
         o->budget_ns = value * NS_PER_MS;
         return good;
     case KEY_EVERY:
         return every_take(arg, &o->every_ns);
     case KEY_TOP:
-        good = number_take("top", arg, 1, TOP_MAX, &value);
+        good = cli_number("node", "top", "processes", arg, 1, TOP_MAX, &value);
         o->top_count = value;
         return good;
     case KEY_CAPTURE_AT:
         return share_take(arg, &o->capture_percent);
     default:
-        good = number_take("capture-keep", arg, 1, CAPTURE_KEEP_MAX, &value);
+        good = cli_number("node", "capture-keep", "captures", arg, 1, CAPTURE_KEEP_MAX, &value);
         o->capture_keep = value;
         return good;
     }
@@ -179,7 +141,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_LISTEN:
         o->listen = arg;
-        o->listens = true;
         return 0;
     case KEY_CAPTURE:
         o->capture = arg;
@@ -215,9 +176,10 @@ const struct argp cmd_node_argp = {
     "  ebb node --listen 9709\n"
     "  ebb node --listen 9709 --capture /var/lib/ebb --capture-at 80%\n"
     "\n"
-    "EXPLAINED is what of RSS the first verdict is about, SURE how sure it is; LIMIT the share of "
-    "the tightest limit that is used, of its cgroup or of Ebb. RSS counts memory that is shared "
-    "once for each process.\n"
+    "EXPLAINED is what of RSS the first verdict is about; for page cache, and tmpfs that is not "
+    "mapped, what of its cgroup. SURE is how sure it is, LIMIT the share of the nearest limit that "
+    "is used: of its cgroup, of one above it, or of Ebb. RSS counts memory that is shared once for "
+    "each process.\n"
     "\n"
     "A container is found by its ID in /proc/PID/cgroup; by name through the files of docker, "
     "containerd, CRI-O and podman, which root may read; else by HOSTNAME, where the host name is "
@@ -241,7 +203,7 @@ static int status_of(const struct node *node)
         if (p->finding) {
             return DOCTOR_FINDING;
         }
-        seen |= p->rss_bytes >= node->options->min_bytes;
+        seen |= p->state != NODE_SMALL;
         told |= p->verdicts_count != 0 && node_verdict_of(p) == VERDICT_HEALTHY;
     }
     return seen && !told ? DOCTOR_CANNOT_TELL : DOCTOR_HEALTHY;
@@ -321,11 +283,11 @@ static int run_listening(struct node *node)
             cli_warn("node", "no process was found: %s", node->found.how);
         }
         told = !found;
-        capture_round(node);
         char *text = node_metrics_make(node, &len);
         if (text != NULL) {
             serve_text(serve, text, len);
         }
+        capture_round(node); // which may take long: what is served is of this round already
         // A round that took longer than the interval is not made up for.
         uint64_t now = clock_now_ns();
         due += o->every_ns;
@@ -338,11 +300,11 @@ static int run_listening(struct node *node)
 
 static bool options_agree(const struct node_options *o)
 {
-    if (o->listens && o->json) {
+    if (o->listen != NULL && o->json) {
         cli_fail("node", "--json goes without --listen, which serves metrics");
         return false;
     }
-    if (!o->listens && (o->capture != NULL || o->every_ns != 0 || o->top_count != 0)) {
+    if (o->listen == NULL && (o->capture != NULL || o->every_ns != 0 || o->top_count != 0)) {
         cli_fail("node", "%s goes with --listen",
                  o->capture != NULL ? "--capture"
                  : o->every_ns != 0 ? "--every"
@@ -374,7 +336,7 @@ int cmd_node(const struct command *self, int argc, char **argv)
     if (!capture_check(&o)) {
         return DOCTOR_FAILED;
     }
-    status = o.listens ? run_listening(&node) : run_once(&node);
+    status = o.listen != NULL ? run_listening(&node) : run_once(&node);
     node_free(&node);
     return status;
 }

@@ -65,18 +65,6 @@ static const struct argp_option profile_options[] = {
     {0},
 };
 
-static bool number_read(const char *text, const char *option, unsigned long max, unsigned long *out)
-{
-    char *end;
-    errno = 0;
-    *out = strtoul(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || *out > max) {
-        cli_fail("profile", "--%s=%s: a number up to %lu is wanted", option, text, max);
-        return false;
-    }
-    return true;
-}
-
 static error_t what_set(struct profile_input *input, enum show_what what)
 {
     if (input->what_given && input->what != what) {
@@ -106,13 +94,13 @@ static error_t profile_parse(int key, char *arg, struct argp_state *state)
     unsigned long number;
     switch (key) {
     case 'n':
-        if (!number_read(arg, "top", 1000000, &number)) {
+        if (!cli_number("profile", "top", "rows", arg, 0, 1000000, &number)) {
             return CLI_SAID;
         }
         input->row_max = number;
         return 0;
     case 's':
-        if (!number_read(arg, "seconds", SECONDS_MAX, &number)) {
+        if (!cli_number("profile", "seconds", "seconds", arg, 0, SECONDS_MAX, &number)) {
             return CLI_SAID;
         }
         input->seconds = (unsigned)number;

@@ -115,7 +115,6 @@ static error_t sort_parse(struct top *top, const char *arg)
 static error_t top_parse(int key, char *arg, struct argp_state *state)
 {
     struct top *top = state->input;
-    char *end;
     unsigned long number;
     switch (key) {
     case '1':
@@ -127,9 +126,7 @@ static error_t top_parse(int key, char *arg, struct argp_state *state)
     case 's':
         return sort_parse(top, arg);
     case 'i':
-        number = strtoul(arg, &end, 10);
-        if (arg[0] < '0' || arg[0] > '9' || *end != '\0' || number < 1 || number > INTERVAL_MAX) {
-            cli_fail("top", "--interval=%s: seconds from 1 to %d are wanted", arg, INTERVAL_MAX);
+        if (!cli_number("top", "interval", "seconds", arg, 1, INTERVAL_MAX, &number)) {
             return CLI_SAID;
         }
         top->interval = (unsigned)number;

@@ -155,6 +155,7 @@ bool doctor_verify(FILE *out, const char *file, const struct examination *after)
     }
     struct saved saved = {.rss_bytes = (uint64_t)rss, .predicted_rss_bytes = (uint64_t)predicted};
     snprintf(saved.verdict, sizeof(saved.verdict), "%.31s", verdict);
+    term_clean(saved.verdict); // a file may say anything
     outcome_print(out, &saved, after);
     json_decref(root);
     return true;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "doctor.h"
+#include "look.h"
 #include "os/procfs.h"
 
 // A container of more processes has its smallest ones counted only.
@@ -27,32 +28,71 @@ static int by_rss(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-bool doctor_find(const struct doctor_pick *pick, struct found *found)
-{
-    bool good = pick->kind == PICK_CGROUP      ? find_cgroup(NULL, pick->name, found)
-                : pick->kind == PICK_CONTAINER ? find_container(NULL, pick->name, found)
-                                               : find_pod(NULL, pick->name, found);
-    if (!good) {
-        cli_fail("doctor", "no process was found: %s", found->how);
-    }
-    return good;
-}
-
-// The largest first, and without ourselves.
-static struct member *members_make(const struct found *found, size_t *count)
+// Leaves those that live, the largest first, and not ourselves; false without memory.
+static bool members_sort(struct found *found)
 {
     struct member *members = calloc(found->count, sizeof(*members));
-    *count = 0;
+    size_t count = 0;
     for (size_t i = 0; members != NULL && i < found->count; i++) {
         struct procfs_memory memory;
         if (found->pids[i] != (int)getpid() && procfs_memory_read(found->pids[i], &memory)) {
-            members[(*count)++] = (struct member){found->pids[i], memory.rss_bytes};
+            members[count++] = (struct member){found->pids[i], memory.rss_bytes};
         }
     }
-    if (*count > 1) {
-        qsort(members, *count, sizeof(*members), by_rss);
+    if (count > 1) {
+        qsort(members, count, sizeof(*members), by_rss);
     }
-    return members;
+    for (size_t i = 0; i < count; i++) {
+        found->pids[i] = members[i].pid;
+    }
+    found->count = count;
+    free(members);
+    return members != NULL;
+}
+
+bool pick_take(const char *command, struct doctor_pick *pick, enum pick_kind kind, const char *name)
+{
+    static const char *const options[] = {
+        [PICK_CGROUP] = "cgroup", [PICK_CONTAINER] = "container", [PICK_POD] = "pod"};
+    if (pick->kind != PICK_PID) {
+        cli_fail(command, "one of --cgroup, --container and --pod, and once");
+        return false;
+    }
+    if (name[0] == '\0') {
+        cli_fail(command, "--%s needs a name", options[kind]);
+        return false;
+    }
+    *pick = (struct doctor_pick){kind, name};
+    return true;
+}
+
+bool pick_find(const struct doctor_pick *pick, struct found *found)
+{
+    switch (pick->kind) {
+    case PICK_CGROUP:
+        return find_cgroup(NULL, pick->name, found);
+    case PICK_CONTAINER:
+        return find_container(NULL, pick->name, found);
+    case PICK_POD:
+        return find_pod(NULL, pick->name, found);
+    default:
+        return find_all(NULL, found);
+    }
+}
+
+bool doctor_find(const struct doctor_pick *pick, struct found *found)
+{
+    if (!pick_find(pick, found)) {
+        cli_fail("doctor", "no process was found: %s", found->how);
+    } else if (!members_sort(found)) {
+        cli_fail("doctor", "out of memory");
+    } else if (found->count == 0) {
+        cli_fail("doctor", "no process was found but this ebb and what has ended: %s", found->how);
+    } else {
+        term_clean(found->how); // it may hold the names of others' folders
+        return true;
+    }
+    return false;
 }
 
 static void row_print(const struct term *term, const struct examination *e)
@@ -67,10 +107,10 @@ static void row_print(const struct term *term, const struct examination *e)
     term_wrap(term, v->sentence, 32);
 }
 
-// The graver of two statuses: a finding, then what cannot be told, then healthy.
-static int worse(int a, int b)
+int doctor_worse(int a, int b)
 {
-    return a == DOCTOR_FINDING || b == DOCTOR_FINDING           ? DOCTOR_FINDING
+    return a == DOCTOR_FAILED || b == DOCTOR_FAILED             ? DOCTOR_FAILED
+           : a == DOCTOR_FINDING || b == DOCTOR_FINDING         ? DOCTOR_FINDING
            : a == DOCTOR_CANNOT_TELL || b == DOCTOR_CANNOT_TELL ? DOCTOR_CANNOT_TELL
                                                                 : DOCTOR_HEALTHY;
 }
@@ -82,36 +122,43 @@ static uint64_t weight_of(const struct examination *e)
     return e->diagnosis.finding ? weight | UINT64_C(1) << 62 : e->diagnosis.account.rss_bytes;
 }
 
-static json_t *group_json(const struct found *found, json_t *reports, int status)
+json_t *doctor_group_json(const struct found *found, json_t *reports, int status)
 {
-    return json_pack("{s:s, s:I, s:i, s:o}", "found", found->how, "processes_count",
-                     (json_int_t)found->count, "status", status, "processes", reports);
+    size_t left = found->count - min_size(found->count, LOOKS_MAX);
+    return json_pack("{s:s, s:I, s:I, s:i, s:o}", "found", found->how, "processes_count",
+                     (json_int_t)(json_array_size(reports) + left), "left_count", (json_int_t)left,
+                     "status", status, "processes", reports);
 }
 
-// Looks at each member; the one that matters most is left in *most.
-static int members_look(const struct member *members, size_t count,
-                        const struct doctor_options *how, struct examination *most, json_t *reports)
+// Looks at the largest; the one that matters most is left in *most. A sentence on each, or, as
+// JSON, its report in `reports`. DOCTOR_FAILED after it has said why.
+static int members_look(const struct found *found, const struct doctor_options *how, bool json,
+                        struct examination *most, json_t *reports)
 {
     static struct examination one;
     struct term term = term_open(stdout);
-    int status = DOCTOR_FAILED;
-    for (size_t i = 0; i < count; i++) {
+    int status = DOCTOR_HEALTHY;
+    most->facts.pid = 0;
+    for (size_t i = 0; i < min_size(found->count, LOOKS_MAX); i++) {
         memset(&one, 0, sizeof(one));
-        if (doctor_look(members[i].pid, how, &one.facts) != DOCTOR_OK) {
+        if (doctor_look(found->pids[i], how, &one.facts) != DOCTOR_OK) {
             continue; // it has ended
         }
         verdicts_of(&one.facts, NULL, &one.diagnosis);
-        if (reports != NULL) {
-            json_array_append_new(reports, doctor_json(&one));
-        } else {
+        if (!json) {
             row_print(&term, &one);
+        } else if (json_array_append_new(reports, doctor_json(&one)) != 0) {
+            cli_fail("doctor", "out of memory");
+            return DOCTOR_FAILED;
         }
-        int own = (int)doctor_status_of(&one.diagnosis);
-        bool first = status == DOCTOR_FAILED;
-        if (first || weight_of(&one) > weight_of(most)) {
+        status = doctor_worse(status, (int)doctor_status_of(&one.diagnosis));
+        if (most->facts.pid == 0 || weight_of(&one) > weight_of(most)) {
             *most = one;
         }
-        status = first ? own : worse(status, own);
+    }
+    if (most->facts.pid == 0) {
+        cli_fail("doctor", "all of them ended while they were looked at");
+        return DOCTOR_FAILED;
     }
     return status;
 }
@@ -120,35 +167,25 @@ int doctor_group(const struct found *found, const struct doctor_options *how, bo
                  int *most_pid)
 {
     static struct examination most;
-    size_t all;
-    struct member *members = members_make(found, &all);
-    if (members == NULL) {
-        cli_fail("doctor", "out of memory");
-        return DOCTOR_FAILED;
-    }
-    size_t count = min_size(all, LOOKS_MAX);
     json_t *reports = json ? json_array() : NULL;
     // What is the container's is said once, in the full report.
     struct doctor_options each = *how;
     each.asks_cgroup = json;
     if (!json) {
-        printf("%zu processes, %s\n\n", all, found->how);
+        printf("%zu processes, %s\n\n", found->count, found->how);
     }
-    int status = members_look(members, count, &each, &most, reports);
-    free(members);
+    int status = members_look(found, &each, json, &most, reports);
     *most_pid = most.facts.pid;
-    if (json) {
-        json_t *root = group_json(found, reports, status);
-        json_dumpf(root, stdout, JSON_INDENT(2));
-        fputc('\n', stdout);
-        json_decref(root);
-    } else if (status != DOCTOR_FAILED) {
-        if (all > count) {
-            printf("and %zu smaller ones that were not looked at\n", all - count);
+    if (status == DOCTOR_FAILED) {
+        json_decref(reports);
+    } else if (json) {
+        json_t *root = doctor_group_json(found, reports, status);
+        status = look_json_print("doctor", root) == 0 ? status : DOCTOR_FAILED;
+    } else {
+        if (found->count > LOOKS_MAX) {
+            printf("and %zu smaller ones that were not looked at\n", found->count - LOOKS_MAX);
         }
         printf("\nThe one that matters most:\n\n");
-    } else {
-        cli_fail("doctor", "all of them ended while they were looked at");
     }
     return status;
 }

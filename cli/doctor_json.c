@@ -15,24 +15,32 @@ enum doctor_status doctor_status_of(const struct diagnosis *diagnosis)
     return diagnosis->verdicts[0].id == VERDICT_HEALTHY ? DOCTOR_HEALTHY : DOCTOR_CANNOT_TELL;
 }
 
+json_t *json_of_u64(uint64_t value)
+{
+    return value == UINT64_MAX ? json_null() : json_integer((json_int_t)value);
+}
+
 static void set_u64(json_t *object, const char *name, uint64_t value)
 {
-    // UINT64_MAX stands for "none", which JSON has a word for.
-    json_object_set_new(object, name,
-                        value == UINT64_MAX ? json_null() : json_integer((json_int_t)value));
+    json_object_set_new(object, name, json_of_u64(value));
+}
+
+json_t *json_of_text(const char *text)
+{
+    json_t *value = json_string(text);
+    return value != NULL ? value : json_string("?");
 }
 
 static void set_text(json_t *object, const char *name, const char *text)
 {
-    json_t *value = json_string(text);
-    json_object_set_new(object, name, value != NULL ? value : json_string("?"));
+    json_object_set_new(object, name, json_of_text(text));
 }
 
 static json_t *lines_json(const char lines[VERDICT_LINES][VERDICT_LINE_BYTES])
 {
     json_t *array = json_array();
     for (size_t i = 0; i < VERDICT_LINES && lines[i][0] != '\0'; i++) {
-        json_array_append_new(array, json_string(lines[i]));
+        json_array_append_new(array, json_of_text(lines[i]));
     }
     return array;
 }
@@ -260,6 +268,9 @@ static json_t *trend_json(const struct trend *t)
     set_u64(o, "most_bytes", t->most_bytes);
     set_u64(o, "span_ns", t->span_ns);
     set_u64(o, "samples_count", t->samples_count);
+    set_u64(o, "goroutines_first_count",
+            t->goroutines_told ? t->goroutines_first_count : UINT64_MAX);
+    set_u64(o, "goroutines_last_count", t->goroutines_told ? t->goroutines_last_count : UINT64_MAX);
     json_object_set_new(o, "slope_bytes_per_s", json_real(t->slope_bytes_per_s));
     json_object_set_new(o, "cpu_share", json_real(t->cpu_share));
     return o;

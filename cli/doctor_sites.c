@@ -1,27 +1,21 @@
 // SPDX-License-Identifier: MIT
 //
 // What the process itself tells the doctor, where it serves pprof (ebb doctor --url): which sites
-// hold the heap, MemStats, goroutines by state. Asked only by name, because an answer takes time of
-// the process.
+// hold the heap, and MemStats. Asked only by name, because an answer takes time of the process.
 //
-// Go  net/http/pprof: /debug/pprof/heap, heap?debug=1, goroutine?debug=2.
+// Go  net/http/pprof: /debug/pprof/heap, heap?debug=1.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "doctor.h"
 #include "os/clock.h"
-#include "prof.h"
 
 // ---- sites --------------------------------------------------------------------------------------
 
-struct site_sum {
-    char *name, *caller;
-    int64_t bytes, count;
-};
-
+// Bytes and count are of two's complement here: what is sent may be below 0.
 struct site_list {
-    struct site_sum *items;
+    struct facts_site *items;
     size_t count, cap;
 };
 
@@ -40,22 +34,6 @@ static bool passes_on(const char *function)
     return function[0] == '\0';
 }
 
-static void site_add(struct site_list *list, const char *name, const char *caller, int64_t bytes,
-                     int64_t count)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        struct site_sum *sum = &list->items[i];
-        if (strcmp(sum->name, name) == 0 && strcmp(sum->caller, caller) == 0) {
-            sum->bytes = prof_add(sum->bytes, bytes);
-            sum->count = prof_add(sum->count, count);
-            return;
-        }
-    }
-    list->items = prof_grow(list->items, list->count, &list->cap, sizeof(*list->items));
-    list->items[list->count++] =
-        (struct site_sum){prof_format("%s", name), prof_format("%s", caller), bytes, count};
-}
-
 // "main.add (cache.go:55)": the folders of a file say little, and a line is short.
 static void frame_text(const struct prof_frame *frame, char *buf, size_t cap)
 {
@@ -68,12 +46,11 @@ static void frame_text(const struct prof_frame *frame, char *buf, size_t cap)
     }
 }
 
-static void sites_sum(const struct prof *prof, struct site_list *list)
+static void sites_read(const struct prof *prof, struct site_list *list)
 {
     size_t space = prof_type_find(prof, "inuse_space");
     size_t objects = prof_type_find(prof, "inuse_objects");
-    char name[PROF_NAME_BYTES];
-    char caller[PROF_NAME_BYTES];
+    char text[PROF_NAME_BYTES];
     for (size_t i = 0; i < prof->sample_count && space < prof->type_count; i++) {
         const struct prof_sample *sample = &prof->samples[i];
         size_t count;
@@ -82,43 +59,62 @@ static void sites_sum(const struct prof *prof, struct site_list *list)
         while (at + 1 < count && passes_on(frames[at]->function)) {
             at++;
         }
-        name[0] = caller[0] = '\0';
+        list->items = prof_grow(list->items, list->count, &list->cap, sizeof(*list->items));
+        struct facts_site *site = &list->items[list->count++];
+        *site = (struct facts_site){.bytes = (uint64_t)sample->values[space]};
+        site->count = objects < prof->type_count ? (uint64_t)sample->values[objects] : 0;
         if (at < count) {
-            frame_text(frames[at], name, sizeof(name));
+            frame_text(frames[at], text, sizeof(text));
+            snprintf(site->name, sizeof(site->name), "%.159s", text);
         }
         if (at + 1 < count) {
-            frame_text(frames[at + 1], caller, sizeof(caller));
+            frame_text(frames[at + 1], text, sizeof(text));
+            snprintf(site->caller, sizeof(site->caller), "%.159s", text);
         }
-        site_add(list, name, caller, sample->values[space],
-                 objects < prof->type_count ? sample->values[objects] : 0);
         free(frames);
     }
 }
 
+static int by_name(const void *a, const void *b)
+{
+    const struct facts_site *x = a;
+    const struct facts_site *y = b;
+    int order = strcmp(x->name, y->name);
+    return order != 0 ? order : strcmp(x->caller, y->caller);
+}
+
 static int by_bytes(const void *a, const void *b)
 {
-    int64_t x = ((const struct site_sum *)a)->bytes;
-    int64_t y = ((const struct site_sum *)b)->bytes;
+    int64_t x = (int64_t)((const struct facts_site *)a)->bytes;
+    int64_t y = (int64_t)((const struct facts_site *)b)->bytes;
     return (x < y) - (x > y);
 }
 
+// Sums up what is of one site, and keeps the largest.
 static void sites_take(struct facts *facts, struct site_list *list)
 {
-    if (list->count != 0) {
-        qsort(list->items, list->count, sizeof(*list->items), by_bytes);
-    }
+    size_t count = 0;
     facts->sites_count = 0;
+    if (list->count == 0) {
+        return;
+    }
+    qsort(list->items, list->count, sizeof(*list->items), by_name);
     for (size_t i = 0; i < list->count; i++) {
-        const struct site_sum *sum = &list->items[i];
-        if (facts->sites_count < SITES_MAX && sum->bytes > 0) {
-            struct facts_site *site = &facts->sites[facts->sites_count++];
-            *site = (struct facts_site){.bytes = (uint64_t)sum->bytes,
-                                        .count = sum->count < 0 ? 0 : (uint64_t)sum->count};
-            snprintf(site->name, sizeof(site->name), "%.159s", sum->name);
-            snprintf(site->caller, sizeof(site->caller), "%.159s", sum->caller);
+        struct facts_site *last = count != 0 ? &list->items[count - 1] : NULL;
+        if (last != NULL && by_name(last, &list->items[i]) == 0) {
+            last->bytes += list->items[i].bytes;
+            last->count += list->items[i].count;
+        } else {
+            list->items[count++] = list->items[i];
         }
-        free(sum->name);
-        free(sum->caller);
+    }
+    qsort(list->items, count, sizeof(*list->items), by_bytes);
+    for (size_t i = 0; i < min_size(count, SITES_MAX) && (int64_t)list->items[i].bytes > 0; i++) {
+        struct facts_site *site = &facts->sites[facts->sites_count++];
+        *site = list->items[i];
+        site->count = (int64_t)site->count < 0 ? 0 : site->count;
+        term_clean(site->name); // a character may have been cut in two
+        term_clean(site->caller);
     }
     free(list->items);
 }
@@ -154,59 +150,28 @@ static void memstats_take(struct facts_go *go, const char *text)
     (void)memstats_line(text, "HeapReleased", &go->heap_released_bytes);
     (void)memstats_line(text, "HeapAlloc", &go->heap_live_bytes);
     (void)memstats_line(text, "NextGC", &go->next_gc_bytes);
-    (void)memstats_line(text, "NumGC", &go->gc_count);
 }
 
-// Groups of goroutine?debug=1: "10000 @ 0x... 0x...", then "#\t0x...\tmain.f+0x1e\t/path:30".
-static void goroutines_take(struct facts_go *go, const char *text)
-{
-    static const char total[] = "goroutine profile: total ";
-    if (go->goroutines_known || strncmp(text, total, sizeof(total) - 1) != 0) {
-        return;
-    }
-    go->goroutines_known = true;
-    go->goroutines_count = strtoull(text + sizeof(total) - 1, NULL, 10);
-    for (const char *line = strchr(text, '\n'); line != NULL; line = strchr(line + 1, '\n')) {
-        unsigned long long count;
-        char function[GO_TEXT_BYTES];
-        if (go->groups_count == GO_GROUPS_MAX) {
-            return;
-        }
-        if (sscanf(line, "\n%llu @ ", &count) == 1) {
-            struct go_group *group = &go->groups[go->groups_count++];
-            *group = (struct go_group){.count = count, .state = "waiting"};
-        } else if (go->groups_count != 0 && sscanf(line, "\n#\t0x%*x\t%120s", function) == 1) {
-            struct go_group *group = &go->groups[go->groups_count - 1];
-            if (group->site[0] == '\0') {
-                function[strcspn(function, "+")] = '\0';
-                snprintf(group->site, sizeof(group->site), "%s", function);
-            }
-        }
-    }
-}
-
-// Fetches kind?debug=1 as text, to be freed; NULL if it is not there.
-static char *page_fetch(const struct prof_source *source, const char *page)
+// Fetches heap?debug=1 as text, to be freed; NULL if it is not there.
+static char *memstats_fetch(const struct prof_source *source)
 {
     struct prof_source whole = *source;
     struct prof_request request = {0};
     struct prof_bytes bytes;
-    whole.url = prof_format("%s%s?debug=1", source->url, page);
+    whole.url = prof_format("%sheap?debug=1", source->url);
     whole.whole = true;
     int status = prof_fetch(&whole, &request, &bytes);
     free(whole.url);
-    if (status != 0) {
-        free(bytes.data);
-        return NULL;
-    }
-    char *text = prof_format("%.*s", (int)min_size(bytes.count, 64 * MIB), (char *)bytes.data);
+    char *text =
+        status != 0 ? NULL
+                    : prof_format("%.*s", (int)min_size(bytes.count, 64 * MIB), (char *)bytes.data);
     free(bytes.data);
     return text;
 }
 
 // ---- asking -------------------------------------------------------------------------------------
 
-bool doctor_sites(const char *url, struct facts *facts)
+bool doctor_sites(const struct prof_source *where, struct facts *facts)
 {
     uint64_t begun = clock_now_ns();
     struct source *note = &facts->sources[SOURCE_SITES];
@@ -215,8 +180,8 @@ bool doctor_sites(const char *url, struct facts *facts)
     struct prof_bytes bytes;
     struct prof prof;
     struct site_list list = {0};
-    if (url != NULL) {
-        source = prof_source_parse(url);
+    if (where != NULL) {
+        source = *where;
     } else if (prof_find_agent(facts->pid, &source) != 0) {
         return false;
     }
@@ -226,16 +191,13 @@ bool doctor_sites(const char *url, struct facts *facts)
         return false;
     }
     prof_drop(&prof);
-    sites_sum(&prof, &list);
+    sites_read(&prof, &list);
     sites_take(facts, &list);
     free(bytes.data);
     if (facts->go.is_go && !source.whole) {
-        char *heap = page_fetch(&source, "heap");
-        char *goroutines = page_fetch(&source, "goroutine");
-        memstats_take(&facts->go, heap != NULL ? heap : "");
-        goroutines_take(&facts->go, goroutines != NULL ? goroutines : "");
-        free(heap);
-        free(goroutines);
+        char *text = memstats_fetch(&source);
+        memstats_take(&facts->go, text != NULL ? text : "");
+        free(text);
     }
     note->state = SOURCE_READ;
     note->cost_ns = clock_now_ns() - begun;

@@ -105,8 +105,6 @@ static const char *age_text(uint64_t ns, char *buf, size_t cap)
     return buf;
 }
 
-#define SIZE(bytes) size_text((bytes), (char[32]){0}, 32)
-
 static void step_process(const struct report *r)
 {
     const struct facts_process *p = &r->e->facts.process;
@@ -184,9 +182,16 @@ static void step_goroutines(const struct report *r)
         step(r, "goroutines", text);
         return;
     }
-    snprintf(text, sizeof(text), "%llu, with %s of stacks; timers: %llu.",
-             (unsigned long long)go->goroutines_count, SIZE(go->goroutine_stack_bytes),
-             (unsigned long long)go->timers_count);
+    char stacks[64] = "";
+    char timers[64] = "";
+    if (go->goroutine_stack_bytes != 0) { // no goroutine is without a stack: they were not read
+        snprintf(stacks, sizeof(stacks), ", with %s of stacks", SIZE(go->goroutine_stack_bytes));
+    }
+    if (go->timers_known) {
+        snprintf(timers, sizeof(timers), "; timers: %llu", (unsigned long long)go->timers_count);
+    }
+    snprintf(text, sizeof(text), "%llu%s%s.", (unsigned long long)go->goroutines_count, stacks,
+             timers);
     step(r, "goroutines", text);
     for (size_t i = 0; i < go->groups_count && i < 3; i++) {
         const struct go_group *g = &go->groups[i];
@@ -295,15 +300,26 @@ static void step_trend(const struct report *r)
 {
     const struct trend *t = &r->e->diagnosis.trend;
     char text[400];
+    char shape[64];
+    char goroutines[80] = "";
     if (r->e->for_ns == 0) {
-        snprintf(text, sizeof(text), "one look only; --for 30s watches it: slope, wave, plateau?");
-    } else {
-        snprintf(text, sizeof(text),
-                 "a %s over %.0f s: %s from %s to %s, between %s and %s; %.1f %% of a processor.",
-                 trend_shape_name(t->shape), (double)t->span_ns / (double)NS_PER_S, t->of,
-                 SIZE(t->first_bytes), SIZE(t->last_bytes), SIZE(t->least_bytes),
-                 SIZE(t->most_bytes), 100 * t->cpu_share);
+        step(r, "over time", "one look only; --for 30s watches it: slope, wave, plateau?");
+        return;
     }
+    snprintf(shape, sizeof(shape), "a %s", trend_shape_name(t->shape));
+    if (t->shape == TREND_UNKNOWN) {
+        snprintf(shape, sizeof(shape), "too few samples");
+    }
+    if (t->goroutines_told) {
+        snprintf(goroutines, sizeof(goroutines), "; goroutines from %llu to %llu",
+                 (unsigned long long)t->goroutines_first_count,
+                 (unsigned long long)t->goroutines_last_count);
+    }
+    snprintf(text, sizeof(text),
+             "%s over %.0f s: %s from %s to %s, between %s and %s; %.1f %% of a processor%s.",
+             shape, (double)t->span_ns / (double)NS_PER_S, t->of, SIZE(t->first_bytes),
+             SIZE(t->last_bytes), SIZE(t->least_bytes), SIZE(t->most_bytes), 100 * t->cpu_share,
+             goroutines);
     step(r, "over time", text);
 }
 

@@ -16,10 +16,6 @@
 
 #include "os/procfs.h"
 
-// PF_KTHREAD and PF_EXITING of the kernel, in field 9 of /proc/PID/stat.
-#define FLAG_KERNEL_THREAD 0x00200000u
-#define FLAG_EXITING 0x00000004u
-
 const struct argp_option look_options[] = {
     {"json", 'j', NULL, 0, "Print as JSON", 0},
     {0},
@@ -32,7 +28,7 @@ bool look_pid_parse(struct look_args *args, const char *text)
     long value = strtol(text, &end, 10);
     if (errno != 0 || !isdigit((unsigned char)text[0]) || *end != '\0' || value <= 0 ||
         value > INT_MAX) {
-        cli_fail(args->command, "\"%.40s\" is not a process ID; `ebb ps` lists those on Ebb", text);
+        cli_fail(args->command, "\"%.40s\" is not a process ID, which is a number above 0", text);
         return false;
     }
     args->pid = (int)value;
@@ -72,19 +68,6 @@ static bool proc_file_read(int pid, const char *name, char *buf, size_t cap, siz
     return n > 0;
 }
 
-// What comes from another process may hold escape sequences, or be no UTF-8.
-static void printable(char *text)
-{
-    json_t *valid = json_string(text);
-    for (; *text != '\0'; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c < ' ' || c == 0x7f || (valid == NULL && c >= 0x80)) {
-            *text = '?';
-        }
-    }
-    json_decref(valid);
-}
-
 void look_name(int pid, char *buf, size_t cap)
 {
     size_t len;
@@ -93,7 +76,7 @@ void look_name(int pid, char *buf, size_t cap)
         return;
     }
     buf[strcspn(buf, "\n")] = '\0';
-    printable(buf);
+    term_clean(buf);
 }
 
 void look_command(int pid, char *buf, size_t cap)
@@ -114,27 +97,7 @@ void look_command(int pid, char *buf, size_t cap)
     for (size_t end = strlen(buf); end > 1 && buf[end - 1] == ' '; end--) {
         buf[end - 1] = '\0';
     }
-    printable(buf);
-}
-
-// stat_read reads state and flags; false if there is no such process.
-static bool stat_read(int pid, char *state, unsigned *flags)
-{
-    char text[1024];
-    size_t len;
-    if (!proc_file_read(pid, "stat", text, sizeof(text), &len)) {
-        return false;
-    }
-    // The name, in parentheses, may hold anything: the last one closes it.
-    const char *end = strrchr(text, ')');
-    return end != NULL && sscanf(end + 1, " %c %*d %*d %*d %*d %*d %u", state, flags) == 2;
-}
-
-bool look_is_kernel_thread(int pid)
-{
-    char state;
-    unsigned flags;
-    return stat_read(pid, &state, &flags) && (flags & FLAG_KERNEL_THREAD) != 0;
+    term_clean(buf);
 }
 
 static int fail_forbidden(const struct look_args *args, const char *name)
@@ -165,16 +128,15 @@ static int fail_forbidden(const struct look_args *args, const char *name)
 
 static int fail_not_on_ebb(const struct look_args *args, const char *name)
 {
-    char state = '?';
-    unsigned flags = 0;
-    if (!stat_read(args->pid, &state, &flags)) {
+    struct procfs_stat stat;
+    if (!procfs_stat_read(args->pid, &stat)) {
         return cli_fail(args->command, "there is no process %d", args->pid);
     }
-    if (state == 'Z' || (flags & FLAG_EXITING) != 0) {
+    if (stat.state == 'Z' || stat.exiting) {
         return cli_fail(args->command, "process %d (%s) has ended; its parent has not asked yet",
                         args->pid, name);
     }
-    if ((flags & FLAG_KERNEL_THREAD) != 0) {
+    if (stat.kernel_thread) {
         return cli_fail(args->command, "process %d (%s) is a thread of the kernel", args->pid,
                         name);
     }
@@ -225,8 +187,8 @@ int look_open(const struct look_args *args, struct ledger_target *target)
         return 0;
     }
     look_name(args->pid, name, sizeof(name));
-    printable(target->page.library);
-    printable(target->object);
+    term_clean(target->page.library);
+    term_clean(target->object);
     switch (error) {
     case -ESRCH:
     case -ENOENT:
@@ -281,7 +243,9 @@ int look_json_print(const char *command, json_t *root)
     if (root == NULL) {
         return cli_fail(command, "out of memory");
     }
-    json_dumpf(root, stdout, JSON_INDENT(2));
+    // On a terminal no character commands it; programs get the text as it is.
+    size_t ascii = isatty(STDOUT_FILENO) == 1 ? JSON_ENSURE_ASCII : 0;
+    json_dumpf(root, stdout, JSON_INDENT(2) | ascii);
     fputc('\n', stdout);
     json_decref(root);
     return 0;

@@ -60,8 +60,6 @@ void look_options_text(const struct ledger_target *target, char *buf, size_t cap
 void look_command(int pid, char *buf, size_t cap);
 // look_name writes the short name that the kernel keeps.
 void look_name(int pid, char *buf, size_t cap);
-// look_is_kernel_thread tells threads of the kernel, which have no memory, from processes.
-bool look_is_kernel_thread(int pid);
 
 // look_bytes writes a size for people: "70.4 MiB".
 const char *look_bytes(uint64_t bytes, char *buf, size_t cap);

@@ -15,6 +15,8 @@
 //
 // Go       cmd/go/main.go, base.Command.
 // Tests    test/cli/text_test.py
+#include <ctype.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,11 +53,17 @@ static const struct command commands[] = {
 
 static void line_print(const char *command, const char *format, va_list args)
 {
+    char text[2 * PATH_MAX];
+    char *rest = text;
+    vsnprintf(text, sizeof(text), format, args);
     // Whatever was printed before belongs before the message, also where both go to one file.
     fflush(stdout);
     fprintf(stderr, command != NULL ? "ebb %s: " : "ebb: ", command);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    // Names in it may be of another's choice.
+    for (char *line = strsep(&rest, "\n"); line != NULL; line = strsep(&rest, "\n")) {
+        term_clean(line);
+        fprintf(stderr, "%s\n", line);
+    }
 }
 
 int cli_fail(const char *command, const char *format, ...)
@@ -73,6 +81,40 @@ void cli_warn(const char *command, const char *format, ...)
     va_start(args, format);
     line_print(command, format, args);
     va_end(args);
+}
+
+// ---- numbers -----------------------------------------------------------------------------------
+
+bool cli_number(const char *command, const char *option, const char *units, const char *text,
+                unsigned long least, unsigned long most, unsigned long *value)
+{
+    char *end;
+    errno = 0;
+    *value = strtoul(text, &end, 10);
+    if (errno == 0 && isdigit((unsigned char)text[0]) && *end == '\0' && *value >= least &&
+        *value <= most) {
+        return true;
+    }
+    cli_fail(command, "--%s=%.40s is no number of %s from %lu to %lu", option, text, units, least,
+             most);
+    return false;
+}
+
+// DURATION_MAX_S: who wants to watch for more than a day has forgotten a unit.
+#define DURATION_MAX_S 86400
+
+bool cli_duration(const char *text, uint64_t *ns)
+{
+    char *end;
+    errno = 0;
+    double value = strtod(text, &end);
+    double unit = strcmp(end, "m") == 0 ? 60 : strcmp(end, "h") == 0 ? 3600 : 1;
+    bool known = *end == '\0' || strcmp(end, "s") == 0 || unit > 1;
+    if (errno != 0 || end == text || !known || !(value > 0) || value * unit > DURATION_MAX_S) {
+        return false;
+    }
+    *ns = (uint64_t)(value * unit * (double)NS_PER_S);
+    return *ns != 0;
 }
 
 // ---- the nearest name --------------------------------------------------------------------------

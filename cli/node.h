@@ -18,7 +18,7 @@
 //
 // Flow
 //   cmd_node -> node_round -> node_text_print or node_json_print.
-//   --listen: serve_open -> (node_round -> capture_round -> metrics_make -> serve_text) each time.
+//   --listen: serve_open -> (node_round -> metrics_make -> serve_text -> capture_round) each time.
 //
 // Why this way
 //   A scrape never makes a look: whoever may reach the port can cost nothing.
@@ -52,6 +52,8 @@ struct node_verdict {
     enum verdict_id id;
     enum confidence confidence;
     uint64_t bytes;
+    bool of_cgroup; // the bytes are charged to its cgroup, not held by the process
+    bool again;     // and counted there for another process: not to be added up
 };
 
 // A crossing of a limit: captured once, and not again before it has been below for a while.
@@ -73,9 +75,10 @@ struct node_process {
     uint64_t looked_round; // the last one; 0: never
     uint64_t cost_ns;      // of the last look
     bool finding, refused;
-    bool failed;                                 // a look has ended its child: said once
+    bool failed;                                 // the last look has ended its child
+    bool failed_said;                            // one ever has
     struct node_verdict verdicts[NODE_VERDICTS]; // most bytes first
-    size_t verdicts_count;                       // 0: never looked at
+    size_t verdicts_count;                       // 0: never looked at, or small by now
     char sentence[VERDICT_LINE_BYTES];
     char type[VERDICT_LINE_BYTES]; // the command to type, or ""
     bool on_ebb;
@@ -92,11 +95,13 @@ struct node_group {
     char name[NODE_GROUP_BYTES]; // as in /proc/PID/cgroup
     char container[NODE_NAME_BYTES], pod[NODE_NAME_BYTES];
     char path[1024]; // "" if it is not mounted here
-    int version;
     uint64_t seen_round;
-    uint64_t usage_bytes, limit_bytes; // UINT64_MAX: none
+    uint64_t usage_bytes;
+    // The limit of which most is used, its own or one above it, and what counts against that one.
+    uint64_t limit_bytes, used_bytes; // UINT64_MAX: none
     uint64_t anon_bytes, cache_bytes, shmem_bytes;
     uint64_t processes_count;
+    unsigned counted; // bits of enum verdict_id: what of it is in the sums already
     bool root;
     size_t mount_len; // of path: limits above it are not seen
     struct node_crossing crossing;
@@ -110,17 +115,14 @@ struct node_hierarchy {
     char inside[512]; // that place, below the mount
 };
 
-enum node_whom { NODE_ALL, NODE_CGROUP, NODE_CONTAINER, NODE_POD };
-
 struct node_options {
-    enum node_whom whom;
-    const char *whom_name;
+    struct doctor_pick whom; // PICK_PID: all
     uint64_t min_bytes;
     uint64_t budget_ns;
     uint64_t every_ns;
     size_t top_count; // processes and cgroups with metrics of their own
-    bool json, listens;
-    const char *listen;
+    bool json;
+    const char *listen;  // NULL: once
     const char *capture; // directory; NULL: none
     unsigned capture_percent;
     size_t capture_keep;
@@ -156,14 +158,17 @@ const char *node_verdict_name(const struct node_process *process);
 // that was looked at; NULL: none was.
 const struct node_process *node_group_worst(const struct node *node,
                                             const struct node_group *group);
-// node_limit_of is the tightest limit that holds for a process, and what counts against it.
+// node_group_share is what of its limit is used, 1 all of it; 0 without a limit.
+double node_group_share(const struct node_group *group);
+// node_limit_of is the limit of which most is used, of its cgroup or of Ebb, and what counts
+// against it.
 uint64_t node_limit_of(const struct node *node, const struct node_process *process,
                        uint64_t *used_bytes);
 
 // node_group.c, for a round: once, for each process, for each group, and at its end.
 void node_groups_open(struct node *node);
 size_t node_group_of(struct node *node, int pid);
-void node_group_read(struct node_group *group);
+void node_group_read(const struct node *node, struct node_group *group);
 void node_groups_forget(struct node *node);
 
 // node_grow makes room for one more element than count; ends ebb where there is no memory.
@@ -189,8 +194,8 @@ void serve_text(struct serve *serve, char *text, size_t len);
 const char *serve_address(const struct serve *serve);
 void serve_close(struct serve *serve);
 
-// node_capture.c. capture_check says what is wrong with the directory; capture_round captures what
-// has crossed its limit's share.
+// node_capture.c. capture_check says what is wrong with the directory; capture_round captures the
+// first that has crossed its limit's share; others are left to the next round.
 bool capture_check(const struct node_options *options);
 void capture_round(struct node *node);
 

@@ -4,9 +4,11 @@
 //
 // Of a process on Ebb: its heap profile, its ledger, the doctor's report; of any other one: the
 // report. A child process does it: a target that does not answer, or answers nonsense, costs the
-// node at most CAPTURE_SECONDS. Files get their names when they are whole. A crossing is captured
-// once, and again only after the share has been CLEAR below for some rounds: a process that dances
-// around its limit fills no disk.
+// node at most CAPTURE_SECONDS. Another one closes what was opened in the target, whatever became
+// of the first. One capture in a round, cgroups first: a limit of Ebb is what its program says, and
+// many of them must not keep the node from its rounds. Files get their names when they are whole. A
+// crossing is captured once, and again only after the share has been below for some rounds: a
+// process that dances around its limit fills no disk.
 //
 // Go  none; pprof is asked by whoever is awake.
 #include <ctype.h>
@@ -24,8 +26,11 @@
 #include "node.h"
 #include "prof.h"
 
-#define CAPTURE_SECONDS 60
-#define CLEAR_PERCENT 5
+// Both together are less than systemd waits for the end of a service, 90 s.
+#define CAPTURE_SECONDS 45
+#define CLOSE_SECONDS 30
+// A crossing is over so many points below the share, or below half of it where that is higher.
+#define CLEAR_PERCENT 5.0
 #define CLEAR_ROUNDS 5
 #define STEM_BYTES 96
 #define MISSING_PROFILE 1u
@@ -124,63 +129,56 @@ static bool ledger_write(int pid, const char *dir, const char *stem)
     return json_write(look_json_ledger(&target, &ledger, &stats, &extra), dir, stem, "ledger.json");
 }
 
-static bool agent_ask(struct target *target, const char *what, char *http, size_t cap)
-{
-    static struct client_answer answer;
-    struct control_request request = {.verb = CONTROL_ATTACH};
-    snprintf(request.arg, sizeof(request.arg), "%s", what);
-    http[0] = '\0';
-    if (client_ask(target, &request, false, &answer) != 0) {
-        return false;
-    }
-    control_reply_value(&answer.reply, "http", 0, http, cap);
-    return true;
-}
-
-// The agent's address as we reach it: a socket of a container lies below its root.
-static struct prof_source agent_source(int pid, const char *http)
-{
-    const char *path = strncmp(http, "unix:", 5) == 0 ? http + 5 : NULL;
-    char *text = path != NULL ? prof_format("unix:/proc/%d/root%s", pid, path)
-                              : prof_format("http://%s", http);
-    return prof_source_parse(text);
-}
-
-// By the agent: where it is closed it is opened for as long as this takes.
-static bool profile_write(int pid, const char *dir, const char *stem)
-{
-    struct target target;
-    struct prof_bytes bytes;
-    char number[16];
-    char http[CONTROL_ARG_BYTES];
-    char path[PATH_MAX];
-    const struct prof_request request = {.kind = "heap"};
-    snprintf(number, sizeof(number), "%d", pid);
-    if (target_open(&target, "node", number) != 0 ||
-        !agent_ask(&target, "none", http, sizeof(http))) {
-        return false;
-    }
-    bool ours = http[0] == '\0';
-    if (ours && (!agent_ask(&target, "", http, sizeof(http)) || http[0] == '\0')) {
-        return false;
-    }
-    struct prof_source source = agent_source(pid, http);
-    bool good = prof_fetch(&source, &request, &bytes) == 0;
-    if (ours) {
-        agent_ask(&target, "close", http, sizeof(http));
-    }
-    FILE *file = good ? file_open(dir, stem, "heap.pb.gz", path) : NULL;
-    return file != NULL && file_close(file, fwrite(bytes.data, 1, bytes.count, file) == bytes.count,
-                                      dir, stem, "heap.pb.gz", path);
-}
-
 // What the child and the node share.
 struct capturing {
     const struct node_process *process;
     const char *dir;
     char stem[STEM_BYTES];
     unsigned missing; // MISSING_*
+    bool opened;      // the agent of the target, which was closed
 };
+
+// Asks the agent; true if it has answered. open: whether anything of it was open afterwards.
+static bool agent_ask(int pid, const char *what, bool *open)
+{
+    static struct client_answer answer;
+    struct target target;
+    char number[16];
+    char where[CONTROL_ARG_BYTES];
+    struct control_request request = {.verb = CONTROL_ATTACH};
+    snprintf(number, sizeof(number), "%d", pid);
+    snprintf(request.arg, sizeof(request.arg), "%s", what);
+    if (target_open(&target, "node", number) != 0 ||
+        client_ask(&target, &request, false, &answer) != 0) {
+        return false;
+    }
+    *open = control_reply_value(&answer.reply, "http", 0, where, sizeof(where)) ||
+            control_reply_value(&answer.reply, "gops", 0, where, sizeof(where));
+    return true;
+}
+
+// By the agent: where it is closed it is opened for as long as this takes. Where gops alone is open
+// the rest stays open too, since they close together.
+static bool profile_write(struct capturing *c)
+{
+    int pid = c->process->pid;
+    struct prof_bytes bytes;
+    char path[PATH_MAX];
+    bool open;
+    const struct prof_request request = {.kind = "heap"};
+    // Where it listens is looked for among its sockets: what it says itself may be anywhere.
+    const struct prof_source source = {.place = PROF_PID, .pid = pid};
+    if (!agent_ask(pid, "none", &open)) {
+        return false;
+    }
+    c->opened = !open; // before it is: should this be the end of the child
+    if (!agent_ask(pid, "", &open) || prof_fetch(&source, &request, &bytes) != 0) {
+        return false;
+    }
+    FILE *file = file_open(c->dir, c->stem, "heap.pb.gz", path);
+    return file != NULL && file_close(file, fwrite(bytes.data, 1, bytes.count, file) == bytes.count,
+                                      c->dir, c->stem, "heap.pb.gz", path);
+}
 
 static void capture_work(void *arg)
 {
@@ -192,9 +190,16 @@ static void capture_work(void *arg)
     if (process->on_ebb && ledger_write(process->pid, c->dir, c->stem)) {
         c->missing &= ~MISSING_LEDGER;
     }
-    if (process->on_ebb && profile_write(process->pid, c->dir, c->stem)) {
+    if (process->on_ebb && profile_write(c)) {
         c->missing &= ~MISSING_PROFILE;
     }
+}
+
+static void close_work(void *arg)
+{
+    const struct capturing *c = arg;
+    bool open;
+    agent_ask(c->process->pid, "close", &open);
 }
 
 // ---- the ring -----------------------------------------------------------------------------------
@@ -262,6 +267,18 @@ static void stem_make(const struct node_process *process, char *stem, size_t cap
     snprintf(stem, cap, "%s-%d-%s", when, process->pid, name);
 }
 
+static void outcome_text(const struct capturing *c, unsigned wanted, char *buf, size_t cap)
+{
+    if (c->missing == wanted) {
+        snprintf(buf, cap, "nothing could be captured");
+        return;
+    }
+    snprintf(buf, cap, "captured%s: %s/%s.*%s%s%s", c->missing == 0 ? "" : " in part", c->dir,
+             c->stem, (c->missing & MISSING_REPORT) != 0 ? ", without a report" : "",
+             (c->missing & MISSING_PROFILE) != 0 ? ", without a profile" : "",
+             (c->missing & MISSING_LEDGER) != 0 ? ", without a ledger" : "");
+}
+
 static void capture(struct node *node, const struct node_process *process, const char *whose,
                     uint64_t used, uint64_t limit)
 {
@@ -269,39 +286,43 @@ static void capture(struct node *node, const struct node_process *process, const
     struct capturing *c = child_memory(sizeof(*c));
     char size[32];
     char size_limit[32];
+    char outcome[PATH_MAX + 2 * STEM_BYTES];
+    unsigned wanted = MISSING_REPORT | (process->on_ebb ? MISSING_LEDGER | MISSING_PROFILE : 0);
     c->process = process;
     c->dir = o->capture;
-    c->missing = MISSING_REPORT | (process->on_ebb ? MISSING_LEDGER | MISSING_PROFILE : 0);
+    c->missing = wanted;
     stem_make(process, c->stem, sizeof(c->stem));
     child_run(capture_work, c, CAPTURE_SECONDS);
+    if (c->opened) {
+        child_run(close_work, c, CLOSE_SECONDS);
+    }
     ring_trim(o->capture, o->capture_keep);
-    unsigned missing = c->missing;
-    cli_warn("node",
-             "%s of process %d (%s), verdict %s: %s is %.0f %% of the limit %s; %s %s/%s.*%s%s",
-             whose, process->pid, process->name, node_verdict_name(process),
+    outcome_text(c, wanted, outcome, sizeof(outcome));
+    cli_warn("node", "%s of process %d (%s), verdict %s: %s is %.0f %% of the limit %s; %s", whose,
+             process->pid, process->name, node_verdict_name(process),
              size_text(used, size, sizeof(size)), 100.0 * (double)used / (double)limit,
-             size_text(limit, size_limit, sizeof(size_limit)),
-             missing == 0 ? "captured:" : "captured in part:", o->capture, c->stem,
-             (missing & MISSING_PROFILE) != 0 ? ", without a profile" : "",
-             (missing & MISSING_LEDGER) != 0 ? ", without a ledger" : "");
-    node->captures_count += (missing & MISSING_REPORT) == 0;
-    node->capture_failures_count += missing != 0;
-    node->captured_at_s = (uint64_t)time(NULL);
+             size_text(limit, size_limit, sizeof(size_limit)), outcome);
+    if (c->missing != wanted) {
+        node->captures_count++;
+        node->captured_at_s = (uint64_t)time(NULL);
+    }
+    node->capture_failures_count += c->missing != 0;
     child_memory_free(c, sizeof(*c));
 }
 
-// Tells whether the share has just been crossed, and lets go when it has been below for long.
+// Tells whether the share has just been crossed, and lets go when it has been below for long. may:
+// whether it can be captured now; else it stays to be crossed.
 static bool has_crossed(struct node_crossing *crossing, uint64_t used, uint64_t limit,
-                        unsigned percent)
+                        unsigned percent, bool may)
 {
     double share = 100.0 * (double)used / (double)limit;
-    unsigned clear = percent > CLEAR_PERCENT ? percent - CLEAR_PERCENT : 0;
+    double clear = percent > 2 * CLEAR_PERCENT ? percent - CLEAR_PERCENT : percent / 2.0;
     if (share >= (double)percent) {
         bool first = !crossing->crossed;
-        *crossing = (struct node_crossing){.crossed = true};
-        return first;
+        *crossing = (struct node_crossing){.crossed = !first || may};
+        return first && may;
     }
-    crossing->below_count = share < (double)clear ? crossing->below_count + 1 : 0;
+    crossing->below_count = share < clear ? crossing->below_count + 1 : 0;
     if (crossing->below_count >= CLEAR_ROUNDS) {
         crossing->crossed = false;
     }
@@ -322,22 +343,29 @@ static const struct node_process *group_largest(const struct node *node, size_t 
 void capture_round(struct node *node)
 {
     const struct node_options *o = node->options;
+    const struct node_process *done = NULL; // in this round
     if (o->capture == NULL) {
         return;
     }
     for (size_t i = 0; i < node->groups_count; i++) {
         struct node_group *g = &node->groups[i];
         const struct node_process *process = group_largest(node, i);
-        if (!g->root && g->limit_bytes != UINT64_MAX && g->limit_bytes != 0 && process != NULL &&
-            has_crossed(&g->crossing, g->usage_bytes, g->limit_bytes, o->capture_percent)) {
-            capture(node, process, "the cgroup", g->usage_bytes, g->limit_bytes);
+        if (g->limit_bytes != UINT64_MAX && g->limit_bytes != 0 && process != NULL &&
+            has_crossed(&g->crossing, g->used_bytes, g->limit_bytes, o->capture_percent,
+                        done == NULL)) {
+            capture(node, process, "the cgroup", g->used_bytes, g->limit_bytes);
+            done = process;
         }
     }
     for (size_t i = 0; i < node->count; i++) {
         struct node_process *p = &node->processes[i];
+        // One that was captured for its cgroup has been for its own limit too.
         if (p->limit_bytes != UINT64_MAX && p->limit_bytes != 0 && p->state != NODE_ENDED &&
-            has_crossed(&p->crossing, p->rss_bytes, p->limit_bytes, o->capture_percent)) {
+            has_crossed(&p->crossing, p->rss_bytes, p->limit_bytes, o->capture_percent,
+                        done == NULL || done == p) &&
+            done == NULL) {
             capture(node, p, "the resident memory", p->rss_bytes, p->limit_bytes);
+            done = p;
         }
     }
 }

@@ -16,7 +16,6 @@
 
 #include "node.h"
 #include "os/cgroup.h"
-#include "os/procfs.h"
 
 void *node_grow(void *items, size_t count, size_t *cap, size_t bytes)
 {
@@ -29,11 +28,9 @@ void *node_grow(void *items, size_t count, size_t *cap, size_t bytes)
         cli_fail("node", "out of memory");
         exit(DOCTOR_FAILED);
     }
-    memset((char *)items + count * bytes, 0, (*cap - count) * bytes);
     return items;
 }
 
-#define TEXT_BYTES 4096
 #define DEPTH_MAX 16
 
 // ---- where we are -------------------------------------------------------------------------------
@@ -101,7 +98,7 @@ void node_groups_open(struct node *node)
 {
     struct node_hierarchy *h = &node->hierarchy;
     struct cgroup own;
-    char text[TEXT_BYTES];
+    char text[CGROUP_TEXT_BYTES];
     char name[1024];
     char own_name[1024];
     if (!cgroup_find("", &own)) {
@@ -109,12 +106,12 @@ void node_groups_open(struct node *node)
     }
     h->version = own.version;
     snprintf(h->mount, sizeof(h->mount), "%.*s", (int)own.mount_len, own.path);
-    long len = procfs_file_read("/proc/self/cgroup", text, sizeof(text));
+    long len = cgroup_text_read("", 0, text, sizeof(text));
     if (len <= 0 ||
         !cgroup_self_parse(text, (size_t)len, own.version, own_name, sizeof(own_name))) {
         return;
     }
-    len = procfs_file_read("/proc/1/cgroup", text, sizeof(text));
+    len = cgroup_text_read("", 1, text, sizeof(text));
     if (len > 0 && cgroup_self_parse(text, (size_t)len, own.version, name, sizeof(name)) &&
         strncmp(name, "/..", 3) == 0) {
         namespace_find(h, own_name);
@@ -151,28 +148,55 @@ static void place_find(const struct node_hierarchy *h, struct node_group *group,
         snprintf(group->path, sizeof(group->path), "%s%s", h->mount,
                  strcmp(group->name, "/") == 0 ? "" : group->name);
         group->mount_len = strlen(h->mount);
-        group->root = strcmp(group->name, "/") == 0;
     } else if (strncmp(group->name, "/..", 3) != 0 && cgroup_find_of("", pid, &place)) {
         group->mount_len = place.mount_len;
-        group->root = strlen(place.path) <= place.mount_len;
         snprintf(group->path, sizeof(group->path), "%s", place.path);
     }
+    place = (struct cgroup){.version = h->version, .mount_len = group->mount_len};
+    snprintf(place.path, sizeof(place.path), "%s", group->path);
+    group->root = group->path[0] != '\0' && cgroup_is_root(&place);
 }
 
 // ---- the list -----------------------------------------------------------------------------------
 
-void node_group_read(struct node_group *group)
+// Limits of those above it count what all below them use: one may be nearer than its own.
+static void limits_above(const struct cgroup *place, struct node_group *group)
 {
-    struct cgroup place = {.version = group->version, .mount_len = group->mount_len};
+    struct cgroup above = *place;
+    struct cgroup_memory memory;
+    size_t len = strlen(above.path);
+    while (len > place->mount_len) {
+        do {
+            len--;
+        } while (len > place->mount_len && above.path[len] != '/');
+        above.path[len] = '\0';
+        above.mount_len = len; // its own limits alone
+        cgroup_peek_limits(&above, &memory);
+        uint64_t limit = cgroup_memory_limit(&memory);
+        if (limit != UINT64_MAX && limit != 0 && cgroup_peek_usage(&above, &memory) &&
+            (double)memory.usage_bytes / (double)limit > node_group_share(group)) {
+            group->limit_bytes = limit;
+            group->used_bytes = memory.usage_bytes;
+        }
+    }
+}
+
+void node_group_read(const struct node *node, struct node_group *group)
+{
+    struct cgroup place = {.version = node->hierarchy.version, .mount_len = group->mount_len};
     struct cgroup_memory memory;
     snprintf(place.path, sizeof(place.path), "%s", group->path);
     group->usage_bytes = 0;
-    group->limit_bytes = UINT64_MAX;
+    group->limit_bytes = group->used_bytes = UINT64_MAX;
     if (group->path[0] == '\0' || !cgroup_memory_read(&place, &memory)) {
         return;
     }
     group->usage_bytes = memory.usage_bytes;
     group->limit_bytes = cgroup_memory_limit(&memory);
+    if (group->limit_bytes != UINT64_MAX) {
+        group->used_bytes = memory.usage_bytes;
+        limits_above(&place, group);
+    }
     group->anon_bytes = memory.anon_bytes;
     group->shmem_bytes = memory.shmem_bytes;
     group->cache_bytes = memory.cache_bytes - min_u64(memory.cache_bytes, memory.shmem_bytes);
@@ -201,11 +225,9 @@ static void group_name(struct node_group *group, const char *text, size_t len, i
 // The index of the cgroup of a process, added where it is new.
 size_t node_group_of(struct node *node, int pid)
 {
-    char path[64];
-    char text[TEXT_BYTES];
+    char text[CGROUP_TEXT_BYTES];
     char name[NODE_GROUP_BYTES] = "";
-    snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
-    long len = procfs_file_read(path, text, sizeof(text));
+    long len = cgroup_text_read("", pid, text, sizeof(text));
     if (len <= 0 || !name_read(&node->hierarchy, text, (size_t)len, name, sizeof(name))) {
         name[0] = '\0';
     }
@@ -217,7 +239,7 @@ size_t node_group_of(struct node *node, int pid)
     node->groups =
         node_grow(node->groups, node->groups_count, &node->groups_cap, sizeof(*node->groups));
     struct node_group *group = &node->groups[node->groups_count];
-    *group = (struct node_group){.limit_bytes = UINT64_MAX, .version = node->hierarchy.version};
+    *group = (struct node_group){.limit_bytes = UINT64_MAX, .used_bytes = UINT64_MAX};
     snprintf(group->name, sizeof(group->name), "%s", name);
     if (name[0] != '\0') {
         place_find(&node->hierarchy, group, pid);
@@ -250,7 +272,8 @@ const struct node_process *node_group_worst(const struct node *node, const struc
     const struct node_process *worst = NULL;
     for (size_t i = 0; i < node->count; i++) {
         const struct node_process *p = &node->processes[i];
-        if (p->group != (size_t)(group - node->groups) || p->verdicts_count == 0) {
+        if (p->group != (size_t)(group - node->groups) || p->verdicts_count == 0 ||
+            p->state == NODE_ENDED) {
             continue;
         }
         bool better = worst == NULL || (p->finding && !worst->finding) ||
@@ -260,15 +283,24 @@ const struct node_process *node_group_worst(const struct node *node, const struc
     return worst;
 }
 
+static double share_of(uint64_t used, uint64_t limit)
+{
+    return limit == UINT64_MAX || limit == 0 ? 0 : (double)used / (double)limit;
+}
+
+double node_group_share(const struct node_group *group)
+{
+    return share_of(group->used_bytes, group->limit_bytes);
+}
+
 uint64_t node_limit_of(const struct node *node, const struct node_process *process,
                        uint64_t *used_bytes)
 {
     const struct node_group *group = &node->groups[process->group];
-    uint64_t limit = group->root ? UINT64_MAX : group->limit_bytes;
-    *used_bytes = group->usage_bytes;
-    if (process->limit_bytes < limit) {
-        limit = process->limit_bytes;
+    if (share_of(process->rss_bytes, process->limit_bytes) > node_group_share(group)) {
         *used_bytes = process->rss_bytes;
+        return process->limit_bytes;
     }
-    return limit;
+    *used_bytes = group->used_bytes;
+    return group->limit_bytes;
 }

@@ -18,6 +18,7 @@
 struct chosen {
     const struct node_process **processes;
     size_t processes_count;
+    size_t big_count; // processes that might have had them
     const struct node_group **groups;
     size_t groups_count;
 };
@@ -53,20 +54,24 @@ static void single(FILE *out, const char *name, const char *type, const char *te
 
 // ---- processes ----------------------------------------------------------------------------------
 
-static void process_labels(FILE *out, const struct node *node, const struct node_process *p)
+static void group_labels(FILE *out, const char *before, const struct node_group *group)
 {
-    const struct node_group *group = &node->groups[p->group];
-    char pid[16];
-    snprintf(pid, sizeof(pid), "%d", p->pid);
-    label(out, "{", "pid", pid);
-    label(out, ",", "name", p->name);
-    label(out, ",", "cgroup", group->name);
+    label(out, before, "cgroup", group->name);
     if (group->container[0] != '\0') {
         label(out, ",", "container", group->container);
     }
     if (group->pod[0] != '\0') {
         label(out, ",", "pod", group->pod);
     }
+}
+
+static void process_labels(FILE *out, const struct node *node, const struct node_process *p)
+{
+    char pid[16];
+    snprintf(pid, sizeof(pid), "%d", p->pid);
+    label(out, "{", "pid", pid);
+    label(out, ",", "name", p->name);
+    group_labels(out, ",", &node->groups[p->group]);
 }
 
 static void processes_resident(FILE *out, const struct node *node, const struct chosen *chosen)
@@ -85,7 +90,7 @@ static void processes_resident(FILE *out, const struct node *node, const struct 
 static void processes_verdicts(FILE *out, const struct node *node, const struct chosen *chosen)
 {
     help(out, "ebb_node_process_verdict_bytes", "gauge",
-         "Bytes of a process that a verdict explains; several may hold.");
+         "Bytes that a verdict explains; several may hold. Page cache is that of its cgroup.");
     for (size_t i = 0; i < chosen->processes_count; i++) {
         const struct node_process *p = chosen->processes[i];
         for (size_t k = 0; k < p->verdicts_count; k++) {
@@ -149,34 +154,26 @@ static void verdicts(FILE *out, const struct node *node)
     struct sums sums = {0};
     for (size_t i = 0; i < node->count; i++) {
         const struct node_process *p = &node->processes[i];
+        if (p->state == NODE_ENDED) {
+            continue;
+        }
         if (p->verdicts_count != 0) {
             sums.processes[p->verdicts[0].id]++;
             sums.resident[p->verdicts[0].id] += p->rss_bytes;
         }
         for (size_t k = 0; k < p->verdicts_count; k++) {
-            sums.explained[p->verdicts[k].id] += p->verdicts[k].bytes;
+            sums.explained[p->verdicts[k].id] += p->verdicts[k].again ? 0 : p->verdicts[k].bytes;
         }
     }
     verdict_lines(out, "ebb_node_verdict_processes", "Processes with this verdict first.",
                   sums.processes);
     verdict_lines(out, "ebb_node_verdict_resident_bytes",
                   "Resident memory of the processes with this verdict first.", sums.resident);
-    verdict_lines(out, "ebb_node_verdict_bytes", "Bytes that this verdict explains.",
-                  sums.explained);
+    verdict_lines(out, "ebb_node_verdict_bytes",
+                  "Bytes that this verdict explains, those of a cgroup once.", sums.explained);
 }
 
 // ---- cgroups ------------------------------------------------------------------------------------
-
-static void group_labels(FILE *out, const struct node_group *group)
-{
-    label(out, "{", "cgroup", group->name);
-    if (group->container[0] != '\0') {
-        label(out, ",", "container", group->container);
-    }
-    if (group->pod[0] != '\0') {
-        label(out, ",", "pod", group->pod);
-    }
-}
 
 static void group_bytes(FILE *out, const struct chosen *chosen, const char *name, const char *text,
                         size_t offset)
@@ -188,7 +185,7 @@ static void group_bytes(FILE *out, const struct chosen *chosen, const char *name
         memcpy(&bytes, (const char *)group + offset, sizeof(bytes));
         if (bytes != UINT64_MAX) {
             fputs(name, out);
-            group_labels(out, group);
+            group_labels(out, "{", group);
             fprintf(out, "} %" PRIu64 "\n", bytes);
         }
     }
@@ -224,8 +221,11 @@ static void groups(FILE *out, const struct node *node, const struct chosen *chos
         {"ebb_node_cgroup_memory_usage_bytes", "What is charged to a memory cgroup.",
          offsetof(struct node_group, usage_bytes)},
         {"ebb_node_cgroup_memory_limit_bytes",
-         "The tightest limit of a memory cgroup; absent where there is none.",
+         "The limit of which most is used, its own or one above; absent where there is none.",
          offsetof(struct node_group, limit_bytes)},
+        {"ebb_node_cgroup_memory_limit_used_bytes",
+         "What counts against that limit: all that is charged below whose it is.",
+         offsetof(struct node_group, used_bytes)},
         {"ebb_node_cgroup_memory_anon_bytes", "Anonymous memory of a cgroup.",
          offsetof(struct node_group, anon_bytes)},
         {"ebb_node_cgroup_memory_cache_bytes", "Page cache of a cgroup, without shared memory.",
@@ -263,8 +263,8 @@ static void itself(FILE *out, const struct node *node, const struct chosen *chos
     single(out, "ebb_node_processes_small_bytes", "gauge", "Resident memory of the small ones.",
            (double)node->small_bytes);
     single(out, "ebb_node_processes_unlisted", "gauge",
-           "Of them: without samples of their own, by --top.",
-           (double)(node->count - chosen->processes_count));
+           "Of them: large enough, and without samples of their own by --top.",
+           (double)(chosen->big_count - chosen->processes_count));
     single(out, "ebb_node_look_failures_total", "counter",
            "Looks that went wrong: a report of them is welcome.", (double)node->failures_count);
     single(out, "ebb_node_look_seconds", "gauge", "What the last round has cost.",
@@ -290,20 +290,15 @@ static void processes_choose(const struct node *node, struct chosen *chosen)
     for (int part = 0; part < 2; part++) {
         for (size_t i = 0; i < node->count; i++) {
             const struct node_process *p = &node->processes[i];
-            bool big = p->rss_bytes >= node->options->min_bytes && p->state != NODE_ENDED;
-            if (big && p->finding == (part == 0) &&
-                chosen->processes_count < node->options->top_count) {
+            bool big = p->state != NODE_SMALL && p->state != NODE_ENDED;
+            if (!big || p->finding != (part == 0)) {
+                continue;
+            }
+            if (chosen->big_count++ < node->options->top_count) {
                 chosen->processes[chosen->processes_count++] = p;
             }
         }
     }
-}
-
-static double share_of(const struct node_group *group)
-{
-    return group->limit_bytes == UINT64_MAX || group->limit_bytes == 0
-               ? 0
-               : (double)group->usage_bytes / (double)group->limit_bytes;
 }
 
 // The nearest to their limits first, then by what they use.
@@ -311,8 +306,8 @@ static int group_compare(const void *a, const void *b)
 {
     const struct node_group *ga = *(const struct node_group *const *)a;
     const struct node_group *gb = *(const struct node_group *const *)b;
-    double sa = share_of(ga);
-    double sb = share_of(gb);
+    double sa = node_group_share(ga);
+    double sb = node_group_share(gb);
     if (sa != sb) {
         return sa < sb ? 1 : -1;
     }

@@ -3,7 +3,6 @@
 // A round of ebb node: the cheap pass over every process, then looks at those that matter.
 //
 // Go  none.
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,24 +37,6 @@ static void process_free(struct node_process *process)
     free(process->samples);
 }
 
-static uint64_t start_ticks(int pid)
-{
-    char path[64];
-    char text[1024];
-    unsigned long long ticks;
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    long len = procfs_file_read(path, text, sizeof(text));
-    const char *end = len > 0 ? strrchr(text, ')') : NULL;
-    // Field 22; the first behind the name is field 3.
-    if (end == NULL || sscanf(end + 1,
-                              " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
-                              "%*d %*d %*d %llu",
-                              &ticks) != 1) {
-        return 0;
-    }
-    return ticks;
-}
-
 static void status_name(const char *text, char *name, size_t cap)
 {
     int len = 0;
@@ -63,18 +44,24 @@ static void status_name(const char *text, char *name, size_t cap)
         len = (int)strcspn(text + 6, "\n");
         snprintf(name, cap, "%.*s", len, text + 6);
     }
-    for (char *c = name; *c != '\0'; c++) {
-        *c = isprint((unsigned char)*c) ? *c : '?';
-    }
+    term_clean(name);
 }
 
-static struct node_process *process_get(struct node *node, int pid, uint64_t ticks)
+static int pid_compare(const void *a, const void *b)
 {
-    for (size_t i = 0; i < node->count; i++) {
-        struct node_process *process = &node->processes[i];
-        if (process->pid == pid && process->start_ticks == ticks) {
-            return process;
-        }
+    const struct node_process *pa = a;
+    const struct node_process *pb = b;
+    return (pa->pid > pb->pid) - (pa->pid < pb->pid);
+}
+
+// known: how many of the list are of earlier rounds; these are sorted by PID.
+static struct node_process *process_get(struct node *node, size_t known, int pid, uint64_t ticks)
+{
+    const struct node_process key = {.pid = pid};
+    struct node_process *old =
+        known != 0 ? bsearch(&key, node->processes, known, sizeof(key), pid_compare) : NULL;
+    if (old != NULL && old->start_ticks == ticks) {
+        return old;
     }
     node->processes = node_grow(node->processes, node->count, &node->cap, sizeof(*node->processes));
     struct node_process *process = &node->processes[node->count++];
@@ -84,19 +71,20 @@ static struct node_process *process_get(struct node *node, int pid, uint64_t tic
     return process;
 }
 
-static void process_read(struct node *node, int pid)
+static void process_read(struct node *node, size_t known, int pid)
 {
     char path[64];
     char text[TEXT_BYTES];
     struct procfs_memory memory;
+    struct procfs_stat stat;
     uint64_t uid = 0;
     snprintf(path, sizeof(path), "/proc/%d/status", pid);
     long len = procfs_file_read(path, text, sizeof(text));
-    if (len <= 0 || !procfs_status_parse(text, (size_t)len, &memory) || memory.vm_size_bytes == 0) {
+    if (len <= 0 || !procfs_status_parse(text, (size_t)len, &memory) || memory.vm_size_bytes == 0 ||
+        !procfs_stat_read(pid, &stat)) {
         return; // ended, a zombie, or a thread of the kernel
     }
-    uint64_t ticks = start_ticks(pid);
-    struct node_process *process = process_get(node, pid, ticks);
+    struct node_process *process = process_get(node, known, pid, stat.start_ticks);
     (void)procfs_field_u64(text, (size_t)len, "Uid:", &uid);
     status_name(text, process->name, sizeof(process->name));
     process->uid = (uint32_t)uid;
@@ -109,7 +97,7 @@ static void process_read(struct node *node, int pid)
     if (group->seen_round != node->round) {
         group->seen_round = node->round;
         group->processes_count = 0;
-        node_group_read(group);
+        node_group_read(node, group);
     }
     group->processes_count++;
 }
@@ -121,30 +109,19 @@ static int size_compare(const void *a, const void *b)
     return (pa->rss_bytes < pb->rss_bytes) - (pa->rss_bytes > pb->rss_bytes);
 }
 
-static bool found_read(struct node *node)
-{
-    const char *name = node->options->whom_name;
-    switch (node->options->whom) {
-    case NODE_CGROUP:
-        return find_cgroup(NULL, name, &node->found);
-    case NODE_CONTAINER:
-        return find_container(NULL, name, &node->found);
-    case NODE_POD:
-        return find_pod(NULL, name, &node->found);
-    default:
-        return find_all(NULL, &node->found);
-    }
-}
-
 static bool cheap_pass(struct node *node)
 {
     size_t kept = 0;
-    bool found = found_read(node);
+    size_t known = node->count;
+    bool found = pick_find(&node->options->whom, &node->found);
     if (node->round == 1) {
         node_groups_open(node);
     }
+    if (known != 0) {
+        qsort(node->processes, known, sizeof(*node->processes), pid_compare);
+    }
     for (size_t i = 0; found && i < node->found.count; i++) {
-        process_read(node, node->found.pids[i]);
+        process_read(node, known, node->found.pids[i]);
     }
     for (size_t i = 0; i < node->count; i++) {
         if (node->processes[i].seen_round == node->round) {
@@ -162,6 +139,12 @@ static bool cheap_pass(struct node *node)
 }
 
 // ---- looks --------------------------------------------------------------------------------------
+
+static uint64_t left_ns(const struct node *node, uint64_t begun_ns)
+{
+    uint64_t passed = clock_now_ns() - begun_ns;
+    return node->options->budget_ns - min_u64(passed, node->options->budget_ns);
+}
 
 // What a child that takes samples and its parent share.
 struct sampling {
@@ -202,14 +185,18 @@ static void sample_add(struct node_process *process, const struct sample *sample
     process->samples[process->samples_count++ % NODE_SAMPLES] = *sample;
 }
 
-static void samples_take(struct node *node)
+static void samples_take(struct node *node, uint64_t begun_ns)
 {
     size_t bytes = sizeof(struct sampling) + node->count * sizeof(((struct sampling *)0)->rows[0]);
     struct sampling *s = child_memory(bytes);
     s->node = node;
-    // A process at which the child ends has no sample in this round.
+    // A process at which the child ends has no sample in this round; where it has hung there, the
+    // budget is used up, and those behind have none either.
     while (s->next < node->count && !child_run(samples_work, s, LOOK_SECONDS)) {
         s->rows[s->next++].taken = false;
+        if (left_ns(node, begun_ns) == 0) {
+            break;
+        }
     }
     for (size_t i = 0; i < node->count; i++) {
         if (s->rows[i].taken) {
@@ -234,31 +221,31 @@ static size_t samples_in_order(const struct node_process *process, struct sample
     return count;
 }
 
+// Page cache, and shared memory or the kernel's own beyond what the process has mapped.
+static bool is_of_cgroup(const struct verdict *v, const struct account *account)
+{
+    return v->id == VERDICT_PAGECACHE ||
+           (v->id == VERDICT_SHMEM && v->bytes > account->bytes[ROW_SHMEM]);
+}
+
 static void diagnosis_take(struct node_process *process, const struct diagnosis *d)
 {
     const struct facts *facts = process->facts;
     process->verdicts_count = min_size(d->count, NODE_VERDICTS);
     for (size_t i = 0; i < process->verdicts_count; i++) {
-        process->verdicts[i] = (struct node_verdict){d->verdicts[i].id, d->verdicts[i].confidence,
-                                                     d->verdicts[i].bytes};
+        const struct verdict *v = &d->verdicts[i];
+        process->verdicts[i] = (struct node_verdict){.id = v->id,
+                                                     .confidence = v->confidence,
+                                                     .bytes = v->bytes,
+                                                     .of_cgroup = is_of_cgroup(v, &d->account)};
     }
     process->finding = d->finding;
     process->refused = !d->finding && facts->sources[SOURCE_MAPS].state == SOURCE_REFUSED;
-    if (process->refused) {
-        // A clean bill needs more than the sizes in status.
-        process->verdicts[0] = (struct node_verdict){VERDICT_UNKNOWN, CONFIDENCE_HIGH, 0};
-        process->verdicts_count = 1;
-    }
     process->rss_bytes = facts->process.rss_bytes;
     process->on_ebb = facts->ebb.in_use;
     process->limit_bytes =
         facts->ebb.in_use && facts->ebb.limit_bytes != 0 ? facts->ebb.limit_bytes : UINT64_MAX;
     snprintf(process->sentence, sizeof(process->sentence), "%s", d->verdicts[0].sentence);
-    if (process->refused) {
-        snprintf(process->sentence, sizeof(process->sentence),
-                 "%s (PID %d) holds memory that may not be looked into: %s.", process->name,
-                 process->pid, facts->sources[SOURCE_MAPS].why);
-    }
     snprintf(process->type, sizeof(process->type), "%s", d->verdicts[0].command);
 }
 
@@ -280,13 +267,14 @@ static void look_work(void *arg)
 static void look_failed(struct node *node, struct node_process *process)
 {
     node->failures_count++;
-    if (!process->failed) {
+    if (!process->failed_said) {
         cli_warn("node", "a look at process %d (%s) failed: its memory is as no look expects it",
                  process->pid, process->name);
     }
-    process->failed = true;
+    process->failed_said = true;
     process->finding = process->refused = false;
-    process->verdicts[0] = (struct node_verdict){VERDICT_UNKNOWN, CONFIDENCE_HIGH, 0};
+    process->verdicts[0] =
+        (struct node_verdict){.id = VERDICT_UNKNOWN, .confidence = CONFIDENCE_HIGH};
     process->verdicts_count = 1;
     snprintf(process->sentence, sizeof(process->sentence),
              "%s (PID %d) could not be looked at: its memory is as no look expects it.",
@@ -313,6 +301,7 @@ static void process_look(struct node *node, struct node_process *process, uint64
     bool whole = child_run(look_work, l, LOOK_SECONDS);
     process->state = whole && l->error != DOCTOR_OK ? NODE_ENDED : NODE_LOOKED;
     process->looked_round = node->round;
+    process->failed = !whole;
     if (!whole) {
         look_failed(node, process);
     } else if (l->error == DOCTOR_OK) {
@@ -328,12 +317,6 @@ static void process_look(struct node *node, struct node_process *process, uint64
     child_memory_free(l, sizeof(*l));
 }
 
-static uint64_t left_ns(const struct node *node, uint64_t begun_ns)
-{
-    uint64_t passed = clock_now_ns() - begun_ns;
-    return node->options->budget_ns - min_u64(passed, node->options->budget_ns);
-}
-
 static bool left_something(const struct node_process *process)
 {
     for (size_t i = 0; i < SOURCE_COUNT; i++) {
@@ -347,7 +330,7 @@ static bool left_something(const struct node_process *process)
 static void progress(const struct node *node, uint64_t begun_ns, bool *shown)
 {
     uint64_t passed = clock_now_ns() - begun_ns;
-    if (node->options->listens || passed < PROGRESS_NS || isatty(STDERR_FILENO) != 1) {
+    if (node->options->listen != NULL || passed < PROGRESS_NS || isatty(STDERR_FILENO) != 1) {
         return;
     }
     fprintf(stderr, "\r\033[Klooked at %llu processes, %.1f of at most %.1f s",
@@ -395,6 +378,27 @@ static void second_looks(struct node *node, uint64_t begun_ns, bool *shown)
     }
 }
 
+// What is charged to a cgroup is told of each process in it, and counted once; the first verdicts
+// come first, since the table counts these alone.
+static void charges_count(struct node *node)
+{
+    for (size_t i = 0; i < node->groups_count; i++) {
+        node->groups[i].counted = 0;
+    }
+    for (size_t k = 0; k < NODE_VERDICTS; k++) {
+        for (size_t i = 0; i < node->count; i++) {
+            struct node_process *process = &node->processes[i];
+            struct node_verdict *v = &process->verdicts[k];
+            if (k >= process->verdicts_count || process->state == NODE_ENDED || !v->of_cgroup) {
+                continue;
+            }
+            unsigned *counted = &node->groups[process->group].counted;
+            v->again = (*counted & 1u << v->id) != 0;
+            *counted |= 1u << v->id;
+        }
+    }
+}
+
 bool node_round(struct node *node)
 {
     bool shown = false;
@@ -408,9 +412,12 @@ bool node_round(struct node *node)
         if (process->rss_bytes < node->options->min_bytes) {
             node->small_count++;
             node->small_bytes += process->rss_bytes;
+            // What an earlier look said was of another size.
+            process->verdicts_count = 0;
+            process->finding = process->refused = false;
         }
     }
-    samples_take(node);
+    samples_take(node, begun);
     node->first_ns = clock_now_ns() - begun;
     looks(node, true, begun, &shown);
     looks(node, false, begun, &shown);
@@ -419,6 +426,7 @@ bool node_round(struct node *node)
         const struct node_process *process = &node->processes[i];
         node->refused_count += process->state == NODE_LOOKED && process->refused;
     }
+    charges_count(node);
     if (shown) {
         fputs("\r\033[K", stderr);
     }

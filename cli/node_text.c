@@ -9,9 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "look.h"
 #include "node.h"
 
-#define SIZE(bytes) size_text((bytes), (char[32]){0}, 32)
 #define LINE_BYTES 1024
 // From here on there is room for the share of the limit.
 #define WIDE_COLUMNS 96
@@ -22,12 +22,12 @@ struct tally {
     size_t count, refused_count;
     uint64_t rss_bytes, explained_bytes, refused_bytes;
     bool finding;
+    bool of_cgroup; // some of what is explained
 };
 
-static bool is_shown(const struct node *node, const struct node_process *p)
+static bool is_shown(const struct node_process *p)
 {
-    return p->verdicts_count != 0 && p->state != NODE_ENDED &&
-           p->rss_bytes >= node->options->min_bytes;
+    return p->verdicts_count != 0 && p->state != NODE_ENDED;
 }
 
 // Findings before the rest, most explained bytes first.
@@ -54,13 +54,14 @@ static void tallies_make(const struct node *node, struct tally tallies[VERDICT_C
     }
     for (size_t i = 0; i < node->count; i++) {
         const struct node_process *p = &node->processes[i];
-        if (!is_shown(node, p)) {
+        if (!is_shown(p)) {
             continue;
         }
         struct tally *tally = &tallies[p->verdicts[0].id];
         tally->count++;
         tally->rss_bytes += p->rss_bytes;
-        tally->explained_bytes += p->verdicts[0].bytes;
+        tally->explained_bytes += p->verdicts[0].again ? 0 : p->verdicts[0].bytes;
+        tally->of_cgroup |= p->verdicts[0].of_cgroup;
         tally->refused_count += p->refused;
         tally->refused_bytes += p->refused ? p->rss_bytes : 0;
     }
@@ -120,14 +121,16 @@ static void group_print(const struct node *node, const struct term *term, const 
     snprintf(text, sizeof(text), "%s: %zu process%s, %s%s%s%s", verdict_title(tally->id),
              tally->count, tally->count == 1 ? "" : "es", SIZE(tally->rss_bytes),
              tally->finding ? ", " : "", tally->finding ? SIZE(tally->explained_bytes) : "",
-             tally->finding ? " of it explained" : "");
+             !tally->finding    ? ""
+             : tally->of_cgroup ? " charged to cgroups"
+                                : " of it explained");
     fputc('\n', term->out);
     term_style_on(term, tally->finding ? TERM_NOTE : TERM_BOLD);
     term_wrap(term, text, 2);
     term_style_off(term, tally->finding ? TERM_NOTE : TERM_BOLD);
     for (size_t i = 0; i < node->count; i++) {
         const struct node_process *p = &node->processes[i];
-        if (is_shown(node, p) && p->verdicts[0].id == tally->id && !p->refused) {
+        if (is_shown(p) && p->verdicts[0].id == tally->id && !p->refused) {
             row_print(node, term, p);
         }
     }
@@ -147,29 +150,43 @@ static void group_print(const struct node *node, const struct term *term, const 
     }
 }
 
+// Behind what a cgroup uses: its limit, or where one above is nearer, that one.
+static void limit_text(const struct node_group *g, char *buf, size_t cap)
+{
+    if (g->limit_bytes == UINT64_MAX) {
+        snprintf(buf, cap, ", no limit");
+    } else if (g->used_bytes == g->usage_bytes) {
+        snprintf(buf, cap, " of %s", SIZE(g->limit_bytes));
+    } else {
+        snprintf(buf, cap, ", with others %s of %s", SIZE(g->used_bytes), SIZE(g->limit_bytes));
+    }
+}
+
 static void whom_print(const struct node *node, const struct term *term)
 {
     const struct node_options *o = node->options;
     char text[LINE_BYTES];
-    if (o->whom == NODE_ALL) {
+    char limit[96];
+    if (o->whom.kind == PICK_PID) {
         return;
     }
     snprintf(text, sizeof(text), "%s %s: %zu process%s, found %s%.400s.",
-             o->whom == NODE_POD         ? "Pod"
-             : o->whom == NODE_CONTAINER ? "Container"
-                                         : "Cgroup",
-             o->whom_name, node->found.count, node->found.count == 1 ? "" : "es",
-             o->whom == NODE_CGROUP && node->found.how[0] == '/' ? "in " : "", node->found.how);
+             o->whom.kind == PICK_POD         ? "Pod"
+             : o->whom.kind == PICK_CONTAINER ? "Container"
+                                              : "Cgroup",
+             o->whom.name, node->found.count, node->found.count == 1 ? "" : "es",
+             o->whom.kind == PICK_CGROUP && node->found.how[0] == '/' ? "in " : "",
+             node->found.how);
     term_wrap(term, text, 0);
     for (size_t i = 0; i < node->groups_count; i++) {
         const struct node_group *g = &node->groups[i];
         if (g->path[0] == '\0' || g->root) {
             continue;
         }
-        snprintf(text, sizeof(text), "%s: %s%s%s; anonymous %s, page cache %s, shared %s.", g->name,
-                 SIZE(g->usage_bytes), g->limit_bytes == UINT64_MAX ? ", no limit" : " of ",
-                 g->limit_bytes == UINT64_MAX ? "" : SIZE(g->limit_bytes), SIZE(g->anon_bytes),
-                 SIZE(g->cache_bytes), SIZE(g->shmem_bytes));
+        limit_text(g, limit, sizeof(limit));
+        snprintf(text, sizeof(text), "%s: %s%s; anonymous %s, page cache %s, shared %s.", g->name,
+                 SIZE(g->usage_bytes), limit, SIZE(g->anon_bytes), SIZE(g->cache_bytes),
+                 SIZE(g->shmem_bytes));
         term_wrap(term, text, 0);
     }
     fputc('\n', term->out);
@@ -237,25 +254,15 @@ void node_text_print(const struct node *node)
 
 // ---- JSON ---------------------------------------------------------------------------------------
 
-static json_t *number(uint64_t value)
-{
-    return value == UINT64_MAX ? json_null() : json_integer((json_int_t)value);
-}
-
-static json_t *text_json(const char *text)
-{
-    json_t *value = json_string(text);
-    return value != NULL ? value : json_string("?"); // no UTF-8
-}
-
 static json_t *verdicts_json(const struct node_process *p)
 {
     json_t *array = json_array();
     for (size_t i = 0; i < p->verdicts_count; i++) {
         const struct node_verdict *v = &p->verdicts[i];
-        json_array_append_new(array, json_pack("{s:s, s:s, s:I}", "verdict", verdict_name(v->id),
-                                               "confidence", confidence_name(v->confidence),
-                                               "bytes", (json_int_t)v->bytes));
+        json_array_append_new(array,
+                              json_pack("{s:s, s:s, s:I, s:b}", "verdict", verdict_name(v->id),
+                                        "confidence", confidence_name(v->confidence), "bytes",
+                                        (json_int_t)v->bytes, "of_cgroup", v->of_cgroup));
     }
     return array;
 }
@@ -273,24 +280,24 @@ static json_t *process_json_of(const struct node *node, const struct node_proces
     uint64_t limit = node_limit_of(node, p, &used);
     json_t *o = json_object();
     json_object_set_new(o, "pid", json_integer(p->pid));
-    json_object_set_new(o, "name", text_json(p->name));
-    json_object_set_new(o, "command", text_json(p->command));
+    json_object_set_new(o, "name", json_of_text(p->name));
+    json_object_set_new(o, "command", json_of_text(p->command));
     json_object_set_new(o, "uid", json_integer((json_int_t)p->uid));
-    json_object_set_new(o, "rss_bytes", number(p->rss_bytes));
-    json_object_set_new(o, "swap_bytes", number(p->swap_bytes));
+    json_object_set_new(o, "rss_bytes", json_of_u64(p->rss_bytes));
+    json_object_set_new(o, "swap_bytes", json_of_u64(p->swap_bytes));
     json_object_set_new(o, "state", json_string(states[p->state]));
     json_object_set_new(o, "verdict",
                         p->verdicts_count != 0 ? json_string(node_verdict_name(p)) : json_null());
     json_object_set_new(o, "finding", json_boolean(p->finding));
     json_object_set_new(o, "refused", json_boolean(p->refused));
     json_object_set_new(o, "verdicts", verdicts_json(p));
-    json_object_set_new(o, "sentence", text_json(p->sentence));
-    json_object_set_new(o, "type", text_json(p->type));
+    json_object_set_new(o, "sentence", json_of_text(p->sentence));
+    json_object_set_new(o, "type", json_of_text(p->type));
     json_object_set_new(o, "on_ebb", json_boolean(p->on_ebb));
-    json_object_set_new(o, "cgroup", text_json(group->name));
-    json_object_set_new(o, "limit_bytes", number(limit));
-    json_object_set_new(o, "used_bytes", number(limit == UINT64_MAX ? UINT64_MAX : used));
-    json_object_set_new(o, "cost_ns", number(p->cost_ns));
+    json_object_set_new(o, "cgroup", json_of_text(group->name));
+    json_object_set_new(o, "limit_bytes", json_of_u64(limit));
+    json_object_set_new(o, "used_bytes", json_of_u64(limit == UINT64_MAX ? UINT64_MAX : used));
+    json_object_set_new(o, "cost_ns", json_of_u64(p->cost_ns));
     return o;
 }
 
@@ -303,16 +310,17 @@ static json_t *groups_json(const struct node *node)
             continue;
         }
         json_t *o = json_object();
-        json_object_set_new(o, "name", text_json(g->name));
-        json_object_set_new(o, "container", text_json(g->container));
-        json_object_set_new(o, "pod", text_json(g->pod));
-        json_object_set_new(o, "version", json_integer(g->version));
-        json_object_set_new(o, "usage_bytes", number(g->usage_bytes));
-        json_object_set_new(o, "limit_bytes", number(g->limit_bytes));
-        json_object_set_new(o, "anon_bytes", number(g->anon_bytes));
-        json_object_set_new(o, "cache_bytes", number(g->cache_bytes));
-        json_object_set_new(o, "shmem_bytes", number(g->shmem_bytes));
-        json_object_set_new(o, "processes_count", number(g->processes_count));
+        json_object_set_new(o, "name", json_of_text(g->name));
+        json_object_set_new(o, "container", json_of_text(g->container));
+        json_object_set_new(o, "pod", json_of_text(g->pod));
+        json_object_set_new(o, "version", json_integer(node->hierarchy.version));
+        json_object_set_new(o, "usage_bytes", json_of_u64(g->usage_bytes));
+        json_object_set_new(o, "limit_bytes", json_of_u64(g->limit_bytes));
+        json_object_set_new(o, "used_bytes", json_of_u64(g->used_bytes));
+        json_object_set_new(o, "anon_bytes", json_of_u64(g->anon_bytes));
+        json_object_set_new(o, "cache_bytes", json_of_u64(g->cache_bytes));
+        json_object_set_new(o, "shmem_bytes", json_of_u64(g->shmem_bytes));
+        json_object_set_new(o, "processes_count", json_of_u64(g->processes_count));
         json_array_append_new(array, o);
     }
     return array;
@@ -337,12 +345,12 @@ int node_json_print(const struct node *node)
         }
     }
     for (size_t i = 0; i < node->count; i++) {
-        if (node->processes[i].rss_bytes >= node->options->min_bytes) {
+        if (node->processes[i].state != NODE_SMALL) {
             json_array_append_new(processes, process_json_of(node, &node->processes[i]));
         }
     }
     json_object_set_new(root, "time_s", json_integer((json_int_t)time(NULL)));
-    json_object_set_new(root, "found", text_json(node->found.how));
+    json_object_set_new(root, "found", json_of_text(node->found.how));
     json_object_set_new(root, "verdicts", totals);
     json_object_set_new(root, "processes", processes);
     json_object_set_new(root, "cgroups", groups_json(node));
@@ -350,14 +358,11 @@ int node_json_print(const struct node *node)
                         json_pack("{s:I, s:I, s:I}", "count", (json_int_t)node->small_count,
                                   "rss_bytes", (json_int_t)node->small_bytes, "below_bytes",
                                   (json_int_t)node->options->min_bytes));
-    json_object_set_new(root, "processes_count", number(node->count));
-    json_object_set_new(root, "looked_count", number(node->looked_count));
-    json_object_set_new(root, "left_count", number(node->left_count));
-    json_object_set_new(root, "refused_count", number(node->refused_count));
-    json_object_set_new(root, "budget_ns", number(node->options->budget_ns));
-    json_object_set_new(root, "cost_ns", number(node->first_ns + node->look_ns));
-    json_dumpf(root, stdout, JSON_INDENT(2));
-    fputc('\n', stdout);
-    json_decref(root);
-    return fflush(stdout) == 0 ? 0 : DOCTOR_FAILED;
+    json_object_set_new(root, "processes_count", json_of_u64(node->count));
+    json_object_set_new(root, "looked_count", json_of_u64(node->looked_count));
+    json_object_set_new(root, "left_count", json_of_u64(node->left_count));
+    json_object_set_new(root, "refused_count", json_of_u64(node->refused_count));
+    json_object_set_new(root, "budget_ns", json_of_u64(node->options->budget_ns));
+    json_object_set_new(root, "cost_ns", json_of_u64(node->first_ns + node->look_ns));
+    return look_json_print("node", root) == 0 ? 0 : DOCTOR_FAILED;
 }

@@ -5,12 +5,11 @@
 // Go  gops goprocess.FindAll: by the build info in their files.
 #include "process_list.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "doctor/doctor.h"
 #include "os/procfs.h"
 
 static struct process_row *row_add(struct process_list *list)
@@ -36,7 +35,7 @@ static void process_look(struct process_list *list, int pid)
     struct procfs_memory memory;
     long error = ledger_find(&target, pid);
     if (error == -EACCES || error == -EPERM) {
-        list->unreadable_count += !look_is_kernel_thread(pid);
+        list->unreadable_count++;
         return;
     }
     if (error != 0 && error != -EPROTO) {
@@ -56,30 +55,17 @@ static void process_look(struct process_list *list, int pid)
     list->count++;
 }
 
-static int row_compare(const void *a, const void *b)
-{
-    return ((const struct process_row *)a)->pid - ((const struct process_row *)b)->pid;
-}
-
 bool process_list_read(struct process_list *list)
 {
-    DIR *proc = opendir("/proc");
-    if (proc == NULL) {
-        return false;
-    }
+    struct found all = {0};
+    bool good = find_all(NULL, &all);
     list->count = 0;
     list->unreadable_count = 0;
-    const struct dirent *entry;
-    while ((entry = readdir(proc)) != NULL) {
-        if (isdigit((unsigned char)entry->d_name[0])) {
-            process_look(list, atoi(entry->d_name));
-        }
+    for (size_t i = 0; i < all.count; i++) {
+        process_look(list, all.pids[i]);
     }
-    closedir(proc);
-    if (list->count != 0) {
-        qsort(list->rows, list->count, sizeof(*list->rows), row_compare);
-    }
-    return true;
+    found_free(&all);
+    return good;
 }
 
 void process_list_free(struct process_list *list)

@@ -7,7 +7,8 @@
 //   be read is only counted: whether it runs on Ebb cannot be seen.
 //
 // Flow
-//   cmd_ps, cmd_top -> process_list_read -> ledger_find, ledger_memstats_read for each process.
+//   cmd_ps, cmd_top -> process_list_read -> find_all of the doctor's; ledger_find,
+//   ledger_memstats_read for each process.
 //
 // Go       gops goprocess.FindAll.
 // Tests    test/cli/look_test.py  test/cli/live_test.py

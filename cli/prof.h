@@ -60,7 +60,7 @@ struct prof_source {
     char *path; // of the file ("-": standard input), or of the socket
     char *url;  // PROF_HTTP, PROF_UNIX
     bool whole; // the URL names a profile, so that no kind is appended
-    int pid;
+    int pid;    // of PROF_PID, or whose sockets it was found among; 0: none
 };
 
 // prof_source_parse tells from the looks of text what it is.

@@ -84,15 +84,17 @@ static bool is_among(const struct sockets *sockets, uint64_t inode)
     return false;
 }
 
-// Is its network ours? Else a port of its is not to be reached.
-static bool same_network(int pid)
+// Is its namespace ours? Of another network ("net") a port is not to be reached, with other mounts
+// ("mnt") a path is another file.
+static bool is_shared(int pid, const char *kind)
 {
     char path[64];
     struct stat theirs;
     struct stat ours;
-    snprintf(path, sizeof(path), "/proc/%d/ns/net", pid);
-    return stat(path, &theirs) != 0 || stat("/proc/self/ns/net", &ours) != 0 ||
-           theirs.st_ino == ours.st_ino;
+    snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kind);
+    bool known = stat(path, &theirs) == 0;
+    snprintf(path, sizeof(path), "/proc/self/ns/%s", kind);
+    return !known || stat(path, &ours) != 0 || theirs.st_ino == ours.st_ino;
 }
 
 // The control socket of Ebb, PID.sock or PID-1.sock, is not for profiles.
@@ -112,8 +114,9 @@ static bool is_control(int pid, const char *path)
 static bool unix_try(int pid, const char *path, bool agent, struct prof_source *out)
 {
     struct stat st;
-    char *text = stat(path, &st) == 0 ? prof_format("unix:%s", path)
-                                      : prof_format("unix:/proc/%d/root%s", pid, path);
+    char *text = is_shared(pid, "mnt") && stat(path, &st) == 0
+                     ? prof_format("unix:%s", path)
+                     : prof_format("unix:/proc/%d/root%s", pid, path);
     *out = prof_source_parse(text);
     free(text);
     return prof_http_probe(out, agent);
@@ -185,9 +188,10 @@ static bool tcp_find(int pid, const char *protocol, const struct sockets *socket
 
 static bool sockets_ask(int pid, const struct sockets *sockets, struct prof_source *out)
 {
-    return sockets->count != 0 && (unix_find(pid, sockets, out) ||
-                                   (same_network(pid) && (tcp_find(pid, "tcp", sockets, out) ||
-                                                          tcp_find(pid, "tcp6", sockets, out))));
+    return sockets->count != 0 &&
+           (unix_find(pid, sockets, out) ||
+            (is_shared(pid, "net") &&
+             (tcp_find(pid, "tcp", sockets, out) || tcp_find(pid, "tcp6", sockets, out))));
 }
 
 int prof_find_agent(int pid, struct prof_source *out)
@@ -208,6 +212,7 @@ int prof_find_agent(int pid, struct prof_source *out)
     }
     agent_sockets_read(pid, &agent);
     bool found = sockets_ask(pid, &agent, out) || sockets_ask(pid, &others, out);
+    out->pid = pid;
     free(agent.inodes);
     free(others.inodes);
     if (found) {

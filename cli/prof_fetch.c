@@ -213,9 +213,7 @@ static int status_fail(const struct transfer *t, long status, const char *place,
         size_t len = min_size(t->out->count, sizeof(text) - 1);
         memcpy(text, t->out->data != NULL ? (char *)t->out->data : "", len);
         text[strcspn(text, "\r\n")] = '\0';
-        for (char *c = text; *c != '\0'; c++) {
-            *c = (unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c;
-        }
+        term_clean(text);
         return cli_fail("profile", "%s answers %ld: %s", place, status, text);
     }
     return cli_fail("profile", "%s answers %ld%s", place, status,
@@ -264,7 +262,8 @@ static CURL *curl_make(const struct prof_source *source, const char *url, struct
     }
     curl_easy_setopt(curl, CURLOPT_URL, url);
     protocols_set(curl);
-    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
+    // What a process that was only looked at answers must not send us to others.
+    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, source->pid == 0 ? 1L : 0L);
     curl_easy_setopt(curl, CURLOPT_MAXREDIRS, 3L);
     curl_easy_setopt(curl, CURLOPT_PROXY, "");
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);

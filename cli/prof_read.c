@@ -6,7 +6,6 @@
 //     formats; a profile without names keeps its addresses.
 #include "prof.h"
 
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,25 +130,6 @@ static const char *text_at(struct decoder *d, int64_t index)
         return "";
     }
     return d->message->string_table[index];
-}
-
-// Another's text must not command our terminal, and what is no UTF-8 would spoil JSON and XML.
-static void texts_clean(const Perftools__Profiles__Profile *message)
-{
-    for (size_t i = 0; i < message->n_string_table; i++) {
-        bool ascii = true;
-        for (const char *c = message->string_table[i]; *c != '\0'; c++) {
-            ascii &= (unsigned char)*c < 0x80;
-        }
-        json_t *valid = ascii ? NULL : json_string(message->string_table[i]);
-        for (char *c = message->string_table[i]; *c != '\0'; c++) {
-            unsigned char byte = (unsigned char)*c;
-            if (byte < ' ' || byte == 0x7f || (byte >= 0x80 && valid == NULL)) {
-                *c = byte == '\n' || byte == '\t' ? ' ' : '?';
-            }
-        }
-        json_decref(valid);
-    }
 }
 
 struct id {
@@ -376,7 +356,9 @@ int prof_decode(const struct prof_bytes *bytes, const char *from, struct prof *o
         return not_a_profile(message, from, "it has no columns");
     }
     free(plain.data);
-    texts_clean(unpacked);
+    for (size_t i = 0; i < unpacked->n_string_table; i++) {
+        term_clean(unpacked->string_table[i]);
+    }
     const struct tables tables = {ids_make(unpacked, unpacked->n_mapping, mapping_id),
                                   ids_make(unpacked, unpacked->n_function, function_id),
                                   ids_make(unpacked, unpacked->n_location, location_id)};

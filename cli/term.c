@@ -92,22 +92,71 @@ void term_style_off(const struct term *term, enum term_style style)
     }
 }
 
-int term_columns(const char *text)
+// How many bytes the character at the start of text has; 0 if it is none to print: a control
+// character, also those of two bytes (U+0080 to U+009F, which terminals obey), or no UTF-8.
+static size_t char_bytes(const char *text)
+{
+    static const uint32_t least[] = {[2] = 0xa0, [3] = 0x800, [4] = 0x10000}; // of so many bytes
+    uint32_t code = (unsigned char)text[0];
+    size_t len = code < 0xc0 ? 1 : code < 0xe0 ? 2 : code < 0xf0 ? 3 : 4;
+    if (len == 1) {
+        return code >= ' ' && code < 0x7f;
+    }
+    code &= len == 4 ? 0x0fu : 0x7fu >> len; // beyond 0xf7 it comes out too large
+    for (size_t i = 1; i < len; i++) {
+        if (((unsigned char)text[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+        code = code << 6 | ((unsigned char)text[i] & 0x3f);
+    }
+    bool surrogate = code >= 0xd800 && code <= 0xdfff;
+    return code >= least[len] && code <= 0x10ffff && !surrogate ? len : 0;
+}
+
+// What stands for a byte that is not to be printed.
+static char stand_in(char byte)
+{
+    return byte == '\n' || byte == '\t' ? ' ' : '?';
+}
+
+void term_clean(char *text)
+{
+    while (*text != '\0') {
+        size_t len = char_bytes(text);
+        if (len == 0) {
+            *text = stand_in(*text);
+        }
+        text += len + (len == 0);
+    }
+}
+
+// Writes len bytes of text as term_clean would leave them; returns the columns that they take. out:
+// NULL where only these are asked for.
+static int put(FILE *out, const char *text, size_t len)
 {
     int columns = 0;
-    for (; *text != '\0'; text++) {
-        // Continuation bytes of UTF-8 (10xxxxxx) belong to the character before them.
-        columns += ((unsigned char)*text & 0xc0) != 0x80;
+    for (const char *end = text + len; text < end; columns++) {
+        size_t bytes = char_bytes(text);
+        char instead = stand_in(*text);
+        if (out != NULL) {
+            fwrite(bytes != 0 ? text : &instead, bytes != 0 ? bytes : 1, 1, out);
+        }
+        text += bytes + (bytes == 0);
     }
     return columns;
+}
+
+int term_columns(const char *text)
+{
+    return put(NULL, text, strlen(text));
 }
 
 void term_text(const struct term *term, enum term_style style, const char *text, int columns)
 {
     term_style_on(term, style);
-    fputs(text, term->out);
+    int at = put(term->out, text, strlen(text));
     term_style_off(term, style);
-    for (int at = term_columns(text); at < columns; at++) {
+    for (; at < columns; at++) {
         fputc(' ', term->out);
     }
 }
@@ -118,11 +167,7 @@ void term_wrap(const struct term *term, const char *text, int indent)
     bool line_empty = true;
     while (*text != '\0') {
         size_t len = strcspn(text, " ");
-        char word[256];
-        size_t copied = len < sizeof(word) - 1 ? len : sizeof(word) - 1;
-        memcpy(word, text, copied);
-        word[copied] = '\0';
-        int columns = term_columns(word);
+        int columns = put(NULL, text, len);
         if (!line_empty && at + 1 + columns > term->width) {
             fprintf(term->out, "\n%*s", indent, "");
             at = indent;
@@ -132,10 +177,9 @@ void term_wrap(const struct term *term, const char *text, int indent)
             fputc(' ', term->out);
             at++;
         }
-        fputs(word, term->out);
-        at += columns;
+        at += put(term->out, text, len);
         line_empty = false;
-        text += copied;
+        text += len;
         text += strspn(text, " ");
     }
     fputc('\n', term->out);

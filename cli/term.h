@@ -11,6 +11,9 @@
 //   cmd_options, cmd_version -> term_table_print -> term_wrap.
 //
 // Why this way
+//   What is printed may come from a hostile process and be read by root, whose terminal it must not
+//   command: term_text and term_wrap let only through what prints, so that no caller has to think
+//   of it.
 //   Colour is a statement of rank (name, changed value, faint), never the only carrier of a fact,
 //   because it is off in pipes and where NO_COLOR is set (https://no-color.org).
 //
@@ -65,7 +68,12 @@ bool term_is_utf8(void);
 void term_style_on(const struct term *term, enum term_style style);
 void term_style_off(const struct term *term, enum term_style style);
 
-// term_text writes text in a style, padded with blanks to `columns` (0: not padded).
+// term_clean puts '?' for each byte that commands a terminal or is no UTF-8, and blanks for ends of
+// lines and tabs. What is left is also good for JSON and XML.
+void term_clean(char *text);
+
+// term_text writes text in a style, padded with blanks to `columns` (0: not padded). It and
+// term_wrap write as term_clean would leave the text.
 void term_text(const struct term *term, enum term_style style, const char *text, int columns);
 
 // term_wrap writes text as lines no longer than the width; the first starts where the cursor is,

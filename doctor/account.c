@@ -60,25 +60,17 @@ struct facts_heap *facts_heap(struct facts *facts, enum heap_kind kind)
     return heap == NULL ? NULL : &facts->heaps[heap - facts->heaps];
 }
 
-// Takes at most `bytes` out of *left.
-static uint64_t take(uint64_t *left, uint64_t bytes)
-{
-    uint64_t taken = min_u64(*left, bytes);
-    *left -= taken;
-    return taken;
-}
-
 static void heap_account(struct account *account, const struct facts_heap *heap)
 {
     uint64_t left = heap->resident_bytes;
     if (heap->divided) {
         // What the kernel has counted comes first, what the heap believes after it: its count may
         // be of another moment, or of pages that were never touched.
-        account->bytes[ROW_LAZY] += take(&left, heap->lazy_bytes);
-        account->bytes[ROW_META] += take(&left, heap->meta_bytes);
-        account->bytes[ROW_LIVE] += take(&left, heap->live_bytes);
-        account->bytes[ROW_PINNED] += take(&left, heap->pinned_bytes);
-        account->bytes[ROW_KEPT] += take(&left, heap->kept_bytes);
+        account->bytes[ROW_LAZY] += take_u64(&left, heap->lazy_bytes);
+        account->bytes[ROW_META] += take_u64(&left, heap->meta_bytes);
+        account->bytes[ROW_LIVE] += take_u64(&left, heap->live_bytes);
+        account->bytes[ROW_PINNED] += take_u64(&left, heap->pinned_bytes);
+        account->bytes[ROW_KEPT] += take_u64(&left, heap->kept_bytes);
     }
     account->bytes[ROW_UNDIVIDED] += left;
 }
@@ -103,8 +95,8 @@ struct account account_make(const struct facts *facts)
     uint64_t lazy = facts->pages.lazyfree_known ? facts->pages.lazyfree_bytes : 0;
     uint64_t rest = lazy - min_u64(lazy, lazy_in_heaps);
     if (rest > facts->pages.lazyfree_error_bytes) {
-        uint64_t moved = take(&account.bytes[ROW_UNDIVIDED], rest);
-        moved += take(&account.bytes[ROW_NATIVE], rest - moved);
+        uint64_t moved = take_u64(&account.bytes[ROW_UNDIVIDED], rest);
+        moved += take_u64(&account.bytes[ROW_NATIVE], rest - moved);
         account.bytes[ROW_LAZY] += moved;
     }
     for (enum account_row row = 0; row < ROW_COUNT; row++) {

@@ -18,7 +18,7 @@ static void (*const steps[])(struct exam *exam) = {
     evidence_ebb,        evidence_go,        evidence_jvm,          evidence_allocators,
     evidence_glibc,      evidence_pages,     evidence_lazyfree,     evidence_huge,
     evidence_ebb_divide, evidence_go_divide, evidence_glibc_divide, evidence_allocators_divide,
-    evidence_reach,
+    evidence_reach,      evidence_end,
 };
 
 static void exam_free(struct exam *exam)

@@ -105,16 +105,15 @@ size_t setting_meaning(const struct setting *setting, size_t index, char *buf, s
 struct facts_process {
     char name[32];
     char command[512];
-    char exe[PATH_MAX]; // "" if it cannot be read
-    bool exe_deleted;   // replaced or removed since the start
+    char exe[PATH_MAX]; // "" if it cannot be read; its name at the start, if it was removed since
     uint32_t uid;
     char state; // as in ps: R S D Z T
     uint64_t rss_bytes, anon_bytes, file_bytes, shmem_bytes, swap_bytes;
     uint64_t peak_rss_bytes, vm_size_bytes;
     uint64_t threads_count;
-    uint64_t cpu_ns; // user and system, since the start
-    uint64_t age_ns; // since the start
-    uint64_t minor_faults_count;
+    uint64_t cpu_ns;      // user and system, since the start
+    uint64_t age_ns;      // since the start
+    uint64_t start_ticks; // of the machine's clock: with the PID it names one process for good
     struct setting settings[SETTINGS_MAX];
     size_t settings_count;
     uint32_t gops_port; // of the file that an agent of gops leaves; 0: none
@@ -144,11 +143,9 @@ struct facts_pages {
     uint64_t lazyfree_error_bytes; // 0: exact
     bool lazyfree_known;
     uint64_t mappings_count;
-    uint64_t stacks_count;
     uint64_t stack_most_bytes; // of the one with most
-    uint64_t closed_bytes;     // address space that is inaccessible
     bool whole;                // all regions were looked at
-    char file_most[PATH_MAX];  // the file with most resident bytes, and they
+    char file_most[PATH_MAX];  // of the mapping of a file with most resident bytes, and they
     uint64_t file_most_bytes;
     char shmem_most[128];
     uint64_t shmem_most_bytes;
@@ -156,21 +153,23 @@ struct facts_pages {
 
 struct facts_cgroup {
     int version;     // 0: none was found
-    char path[1024]; // the directory
-    char name[1024]; // as the process has it: /system.slice/x.service
+    char path[1024]; // the directory whose numbers these are: the process's, or one further up
+    char name[1024]; // of it, below the mount: /system.slice/x.service
     bool asked;      // the user named the cgroup, not the process
     bool alone;      // the process is the only one in it
     bool root;       // of the hierarchy: everything on the machine
-    uint64_t processes_count;
-    uint64_t limit_bytes; // UINT64_MAX: none
-    uint64_t high_bytes;  // UINT64_MAX: none
+    uint64_t processes_count; // in it and below; 0 for the root
+    uint64_t limit_bytes;     // UINT64_MAX: none
+    uint64_t high_bytes;      // UINT64_MAX: none
     uint64_t usage_bytes;
     uint64_t anon_bytes, file_bytes, shmem_bytes;
     uint64_t inactive_file_bytes, active_file_bytes;
     uint64_t dirty_bytes; // of files, not written yet
     uint64_t kernel_bytes, sock_bytes;
     uint64_t swap_bytes;
-    uint64_t lazyfree_bytes; // (inactive + active) - (file - shmem): TRAPS in docs/design
+    // (inactive + active) - (file - shmem): lazily freed pages wait on the lists of files, and are
+    // no file's.
+    uint64_t lazyfree_bytes;
     uint64_t oom_kill_count, limit_hit_count;
     uint32_t pressure; // hundredths of a percent of the last 10 s; UINT32_MAX: unknown
 };
@@ -179,7 +178,6 @@ struct facts_kernel {
     char release[64];
     char thp[16]; // always, madvise, never; "" unknown
     uint64_t max_ptes_none;
-    uint64_t mem_total_bytes, mem_available_bytes;
     uint64_t page_bytes;
 };
 
@@ -203,18 +201,16 @@ struct facts_heap {
     enum heap_kind kind;
     char version[32]; // "" unknown
     bool divided;
-    uint64_t error_bytes;      // half of the 95 % interval of the parts; 0: exact
-    uint64_t resident_bytes;   // set by the look, from the regions claimed for it
-    uint64_t live_bytes;       // blocks in use
-    uint64_t kept_bytes;       // whole free pages: could be given back now
-    uint64_t pinned_bytes;     // free, but on pages that hold something in use
-    uint64_t lazy_bytes;       // given back with MADV_FREE, still there
-    uint64_t meta_bytes;       // the heap's own tables
-    uint64_t released_bytes;   // what it says it has given back; not resident, or lazily
-    uint64_t free_total_bytes; // kept + pinned, by the heap's own count
+    uint64_t error_bytes;    // half of the 95 % interval of the parts; 0: exact
+    uint64_t resident_bytes; // set by the look, from the regions claimed for it
+    uint64_t live_bytes;     // blocks in use
+    uint64_t kept_bytes;     // whole free pages: could be given back now
+    uint64_t pinned_bytes;   // free, but on pages that hold something in use
+    uint64_t lazy_bytes;     // given back with MADV_FREE, still there
+    uint64_t meta_bytes;     // the heap's own tables
+    uint64_t released_bytes; // what it says it has given back; not resident, or lazily
     uint64_t arenas_count;
     uint64_t arenas_free_bytes; // of kept and pinned: in arenas beside the first
-    uint64_t collected_count;   // collections so far, where there is a collector
     bool decays;                // gives back by a clock that ticks only when it is called
     bool decay_thread;          // has a thread for it
     char note[160];             // what else is to be said
@@ -229,26 +225,35 @@ struct go_group {
     char site[GO_TEXT_BYTES]; // innermost function outside of the runtime
     char creator[GO_TEXT_BYTES];
     uint64_t waited_ns; // the longest; 0: not known
-    uint64_t stack_bytes;
+};
+
+// Where the runtime has something: a variable's address, or a member's offset.
+struct go_value {
+    uint64_t at;   // 0 is a possible offset
+    uint64_t size; // bytes; 0: the layout does not tell
+    bool known;
+};
+
+#define GO_FIELDS_MAX 96
+struct go_layout {
+    struct go_value fields[GO_FIELDS_MAX]; // by enum go_field of go_look.h
+    int minor;
 };
 
 struct facts_go {
     bool is_go;
     char version[32];  // "go1.15.15"
     int minor;         // 15; 0: not told
-    bool symbols;      // it can be looked into
     bool memory_known; // the sizes below
     uint64_t sys_bytes, heap_sys_bytes, heap_idle_bytes, heap_inuse_bytes, heap_released_bytes;
     uint64_t heap_live_bytes, next_gc_bytes, stacks_bytes;
-    uint64_t gc_count;
-    int64_t gc_percent;          // -1: off
-    uint64_t memory_limit_bytes; // UINT64_MAX: none
-    bool madvise_free;           // what this version and its environment do
+    bool madvise_free; // what this version and its environment do
     uint64_t goroutines_count;
     bool goroutines_known;
     uint64_t goroutine_stack_bytes;
     uint64_t timers_count;
     bool timers_known;
+    struct go_layout layout;               // for samples; nothing is known unless memory_known
     struct go_group groups[GO_GROUPS_MAX]; // most first
     size_t groups_count;
 };
@@ -337,7 +342,6 @@ struct sample {
     uint64_t live_bytes;       // UINT64_MAX: the target cannot tell
     bool collected;            // live_bytes holds garbage until the next collection
     uint64_t goroutines_count; // UINT64_MAX: the same
-    uint64_t cgroup_bytes;     // usage; UINT64_MAX: none
     uint64_t cpu_ns;
 };
 enum doctor_error doctor_sample(const struct facts *facts, struct sample *sample);
@@ -348,7 +352,7 @@ enum doctor_error doctor_sample(const struct facts *facts, struct sample *sample
 #define CONTAINER_NAME_BYTES 256
 // What /proc/PID/cgroup tells about a container.
 struct container {
-    char id[CONTAINER_ID_BYTES];      // 12 to 64 hexadecimal digits, or a name; "" if in none
+    char id[CONTAINER_ID_BYTES];      // 64 hexadecimal digits, or a name; "" if in none
     char pod_uid[CONTAINER_ID_BYTES]; // of Kubernetes, with dashes; "" if in none
 };
 // container_parse reads the text of /proc/PID/cgroup. Pure; false if it names no container.
@@ -409,6 +413,9 @@ struct account {
 };
 // size_text writes a size for people, "70.4 MiB", into buf and returns it.
 const char *size_text(uint64_t bytes, char *buf, size_t cap);
+// SIZE(bytes) is such a text that lives until the end of the block.
+#define SIZE_BYTES 32
+#define SIZE(bytes) size_text((bytes), (char[SIZE_BYTES]){0}, SIZE_BYTES)
 
 const char *account_row_name(enum account_row row);  // "kept", for JSON
 const char *account_row_title(enum account_row row); // "kept by the heap", for people
@@ -425,12 +432,14 @@ enum trend_shape {
 };
 struct trend {
     enum trend_shape shape;
-    const char *of; // "live bytes", "anonymous memory"
+    const char *of; // "memory in use", "anonymous and shared memory"
     uint64_t first_bytes, last_bytes, least_bytes, most_bytes;
     uint64_t span_ns;
     double slope_bytes_per_s;
     double cpu_share; // processors used, mean
     uint64_t samples_count;
+    bool goroutines_told;
+    uint64_t goroutines_first_count, goroutines_last_count;
 };
 const char *trend_shape_name(enum trend_shape shape);
 // trend_of tells plateau, wave and slope apart; samples in order of time.

@@ -15,14 +15,15 @@
 
 // A mapping. The scan of pages fills the resident sizes.
 struct vma {
-    uint64_t start, end, offset, inode;
+    uint64_t start, end, offset;
     uint64_t resident_bytes; // all of it
     uint64_t file_bytes;     // of these: of a file or of shared memory, not a private copy
     uint64_t huge_bytes;     // of these: anonymous, in huge pages
-    const char *path;        // as in maps; "" for anonymous memory
+    const char *path;        // as in maps, but for "(deleted)" of a file; "" for anonymous memory
     char perms[5];
     uint8_t place; // enum place, of what is not file_bytes
     uint8_t heap;  // index into facts.heaps, for PLACE_HEAP
+    bool removed;  // the file was: its path may be another's by now
 };
 
 // Every step-th page that goes by is kept, as long as there is room.
@@ -37,6 +38,7 @@ struct exam {
     struct facts *facts;
     const struct doctor_options *options;
     struct ledger_reader reader; // of the process's memory
+    struct ledger_target ebb;    // where facts.ebb.in_use
     // Of this thread's processor time: on a busy machine an answer counts more than the clock.
     uint64_t deadline_ns;
     uint64_t reserve_ns; // of it, kept for counting pages until they are counted
@@ -66,6 +68,8 @@ void source_error(struct exam *exam, enum source_id id, uint64_t begun_ns, long 
 
 // exam_affords tells whether so many nanoseconds are left in the budget.
 bool exam_affords(const struct exam *exam, uint64_t cost_ns);
+// reach_affords is exam_affords, but for a look with --scan, which takes the time it needs.
+bool reach_affords(const struct exam *exam, uint64_t cost_ns);
 
 // exam_read copies from the process's memory. 0 or a negative errno.
 long exam_read(const struct exam *exam, void *to, uint64_t addr, size_t bytes);
@@ -81,21 +85,22 @@ size_t exam_read_many(const struct exam *exam, void *to, const uint64_t *addrs, 
 // a negative errno.
 long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t cap);
 
-// What /proc/PID/stat has and status has not.
-struct stat_fields {
-    char state;
-    unsigned long flags, minor_faults, user_ticks, system_ticks;
-    unsigned long long start_ticks;
-};
+// elf_open opens /proc/PID/name, "exe" for the program; a descriptor or a negative errno, -ENOEXEC
+// for what is no file.
+int elf_open(const struct exam *exam, const char *name);
+// elf_head_good tells a 64-bit ELF file whose counts fit into its head: others are no program's,
+// and libelf would allocate by them.
+bool elf_head_good(int fd);
+
 // text_printable puts '?' for all but ASCII that prints: what another process says must not command
 // our terminal.
 void text_printable(char *text);
-// stat_parse reads the text of /proc/PID/stat; false if it is cut off, or of another kind.
-bool stat_parse(const char *text, struct stat_fields *out);
 
 // ---- vmas (evidence_maps.c) ------------------------------------------------------------------
 
-// vma_at returns the vma that holds addr, or NULL.
+// vma_behind returns the index of the first vma that ends behind addr; their number if there is
+// none. vma_at returns the vma that holds addr, or NULL.
+size_t vma_behind(const struct exam *exam, uint64_t addr);
 struct vma *vma_at(const struct exam *exam, uint64_t addr);
 // vma_named returns the first vma whose file's name begins so ("libc.so", "libc-2."), or NULL.
 struct vma *vma_named(const struct exam *exam, const char *prefix);
@@ -114,6 +119,12 @@ bool vma_is_anonymous(const struct vma *vma);
 
 // heap_add adds a heap to the facts and returns its index, or HEAPS_MAX if there is no room.
 size_t heap_add(struct exam *exam, enum heap_kind kind);
+
+// ---- cgroups (find.c) ---------------------------------------------------------------------------
+
+// group_processes counts the processes of a cgroup and of all below it, also those that cannot be
+// seen from here.
+uint64_t group_processes(const char *dir);
 
 // ---- evidence -----------------------------------------------------------------------------------
 
@@ -135,6 +146,10 @@ void evidence_glibc(struct exam *exam);
 void evidence_pages(struct exam *exam);
 void evidence_lazyfree(struct exam *exam);
 void evidence_huge(struct exam *exam);
+// frame_flags reads the flags of a page frame from /proc/kpageflags. Those of a page inside of a
+// larger one are the flags of its head, which lies at a multiple of its size: before Linux 6.10
+// swapbacked shows there alone. false if they cannot be read.
+bool frame_flags(int fd, uint64_t frame, uint64_t *flags);
 // Afterwards: the heaps are divided.
 void evidence_ebb_divide(struct exam *exam);
 void evidence_go_divide(struct exam *exam);
@@ -143,5 +158,7 @@ void evidence_glibc_divide(struct exam *exam);
 void glibc_free(struct exam *exam);
 void evidence_allocators_divide(struct exam *exam);
 void evidence_reach(struct exam *exam);
+// Last of all: whether it is still there, and no other has its number by now.
+void evidence_end(struct exam *exam);
 
 #endif

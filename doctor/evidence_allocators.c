@@ -20,19 +20,19 @@
 struct allocator {
     enum heap_kind kind;
     enum source_id source;
-    const char *libraries[3]; // how the names of their files begin
-    const char *symbols[3];   // any of these, in the program itself
+    const char *library;    // how the name of its file begins
+    const char *symbols[3]; // any of these, in the program itself
     const char *settings[2];
     bool uses_brk;
-    bool (*find)(struct exam *exam, const struct module *module, size_t heap_index, char *why,
-                 size_t why_cap);
+    enum source_state (*find)(struct exam *exam, const struct module *module, size_t heap_index,
+                              char *why, size_t why_cap);
 };
 
 static const struct allocator allocators[] = {
     {
         .kind = HEAP_JEMALLOC,
         .source = SOURCE_JEMALLOC,
-        .libraries = {"libjemalloc"},
+        .library = "libjemalloc",
         .symbols = {"je_malloc", "je_mallctl", "malloc_stats_print"},
         .settings = {"MALLOC_CONF", "JE_MALLOC_CONF"},
         .find = heap_jemalloc_find,
@@ -40,7 +40,7 @@ static const struct allocator allocators[] = {
     {
         .kind = HEAP_MIMALLOC,
         .source = SOURCE_MIMALLOC,
-        .libraries = {"libmimalloc"},
+        .library = "libmimalloc",
         .symbols = {"mi_malloc", "mi_heap_malloc", "_mi_heap_main"},
         .settings = {"MIMALLOC_PURGE_DELAY", "MIMALLOC_DECOMMIT_DELAY"},
         .find = heap_mimalloc_find,
@@ -48,7 +48,7 @@ static const struct allocator allocators[] = {
     {
         .kind = HEAP_TCMALLOC,
         .source = SOURCE_TCMALLOC,
-        .libraries = {"libtcmalloc"},
+        .library = "libtcmalloc",
         .symbols = {"tc_malloc", "TCMalloc_SystemTaken", "MallocExtension_GetNumericProperty"},
         .settings = {"TCMALLOC_RELEASE_RATE", "TCMALLOC_AGGRESSIVE_DECOMMIT"},
         .uses_brk = true,
@@ -64,16 +64,22 @@ static void program_visit(void *arg, const char *name, uint64_t value)
     (void)value;
     for (size_t k = 0; k < ARRAY_COUNT(allocators); k++) {
         for (size_t j = 0; j < ARRAY_COUNT(allocators[k].symbols); j++) {
-            *found |= strcmp(name, allocators[k].symbols[j]) == 0 ? 1u << k : 0;
+            // Some programs have 200,000 symbols: most differ from the start.
+            const char *wanted = allocators[k].symbols[j];
+            if (name[0] == wanted[0] && strcmp(name, wanted) == 0) {
+                *found |= 1u << k;
+            }
         }
     }
 }
 
 // program_symbols tells which allocators the program has inside, a bit for each row.
-static unsigned program_symbols(const struct exam *exam)
+static unsigned program_symbols(struct exam *exam)
 {
     unsigned found = 0;
+    uint64_t begun = source_begin();
     (void)file_symbols(exam, "exe", program_visit, &found);
+    exam->facts->sources[SOURCE_EXE].cost_ns += source_begin() - begun;
     return found;
 }
 
@@ -101,18 +107,6 @@ static bool thread_named(const struct exam *exam, const char *prefix)
 }
 
 // ---- before pages are counted -------------------------------------------------------------------
-
-static const struct vma *library_of(const struct exam *exam, const struct allocator *allocator)
-{
-    for (size_t i = 0; i < ARRAY_COUNT(allocator->libraries); i++) {
-        const char *name = allocator->libraries[i];
-        const struct vma *vma = name == NULL ? NULL : vma_named(exam, name);
-        if (vma != NULL) {
-            return vma;
-        }
-    }
-    return NULL;
-}
 
 // What the name of the file tells: libtcmalloc_minimal.so.4.5.11 is no release of gperftools, but
 // better than nothing.
@@ -164,18 +158,22 @@ static void allocator_take(struct exam *exam, const struct allocator *allocator,
     heap->decays = allocator->kind != HEAP_TCMALLOC;
     heap->decay_thread = allocator->kind == HEAP_JEMALLOC && thread_named(exam, "jemalloc_bg_thd");
     module_find(exam, path, &module);
-    bool found = allocator->find(exam, &module, index, why, sizeof(why));
+    long refused = memory_refused(exam);
+    enum source_state state =
+        refused != 0 ? SOURCE_REFUSED : allocator->find(exam, &module, index, why, sizeof(why));
     settings_note(exam, allocator, heap);
+    // Where its pieces are not known, and Ebb does not stand in front of it: then it has next to
+    // nothing.
     const struct parts *parts = parts_of(exam, allocator->kind);
-    if (found && !parts->counted) {
-        source_end(exam, allocator->source, begun, SOURCE_READ, NULL);
-        return;
-    }
-    // Where Ebb stands in front of it, it has next to nothing.
-    if (!exam->facts->ebb.in_use) {
+    bool pieces = state == SOURCE_READ && !parts->counted && !parts->cut;
+    if (!pieces && !exam->facts->ebb.in_use) {
         claim_rest(exam, index, allocator->uses_brk);
     }
-    source_end(exam, allocator->source, begun, found ? SOURCE_READ : SOURCE_BROKEN, "%s", why);
+    if (refused != 0) {
+        source_error(exam, allocator->source, begun, refused);
+    } else {
+        source_end(exam, allocator->source, begun, state, "%s", why);
+    }
 }
 
 // V8 reserves for each of its pages and returns them by itself; which memory is its own shows
@@ -203,7 +201,7 @@ void evidence_allocators(struct exam *exam)
     }
     evidence_python(exam);
     for (size_t i = 0; i < ARRAY_COUNT(allocators); i++) {
-        const struct vma *library = library_of(exam, &allocators[i]);
+        const struct vma *library = vma_named(exam, allocators[i].library);
         if (library != NULL) {
             by_library = true;
             allocator_take(exam, &allocators[i], library->path);

@@ -68,29 +68,6 @@ static void stat_rest(struct facts_cgroup *cgroup)
     cgroup->oom_kill_count = field_read(text, len, "oom_kill");
 }
 
-// How many processes are in it, here and not below; some ten thousand are counted at most.
-static uint64_t processes_count(const struct facts_cgroup *cgroup)
-{
-    char text[64 * KIB];
-    uint64_t count = 0;
-    long len = place_read(cgroup, "cgroup.procs", text, sizeof(text));
-    for (long i = 0; i < len; i++) {
-        count += text[i] == '\n';
-    }
-    return count;
-}
-
-static void own_name(struct exam *exam)
-{
-    char text[2048];
-    struct facts_cgroup *cgroup = &exam->facts->cgroup;
-    long len = exam_file_read(exam, "cgroup", text, sizeof(text));
-    if (len <= 0 || !cgroup_self_parse(text, (size_t)len, cgroup->version, cgroup->name,
-                                       sizeof(cgroup->name))) {
-        snprintf(cgroup->name, sizeof(cgroup->name), "%.1023s", cgroup->path);
-    }
-}
-
 // size_absurd tells a file that states neither a size nor, where that is allowed, "max". One that
 // is not there states nothing.
 static bool size_absurd(const struct facts_cgroup *cgroup, const char *name, char *text, size_t cap)
@@ -150,7 +127,9 @@ void evidence_cgroup(struct exam *exam)
     out->version = place.version;
     out->asked = exam->options->asks_cgroup;
     snprintf(out->path, sizeof(out->path), "%s", place.path);
-    out->root = strlen(place.path) <= place.mount_len;
+    snprintf(out->name, sizeof(out->name), "%s",
+             place.path[place.mount_len] != '\0' ? place.path + place.mount_len : "/");
+    out->root = cgroup_is_root(&place);
     if (!sizes_check(exam, begun)) {
         *out = (struct facts_cgroup){.limit_bytes = UINT64_MAX, .high_bytes = UINT64_MAX};
         out->pressure = PRESSURE_UNKNOWN;
@@ -168,9 +147,8 @@ void evidence_cgroup(struct exam *exam)
     uint64_t cache = memory.cache_bytes - min_u64(memory.cache_bytes, memory.shmem_bytes);
     out->lazyfree_bytes = lists - min_u64(lists, cache);
     stat_rest(out);
-    out->processes_count = processes_count(out);
-    out->alone = !out->root && out->processes_count == 1;
+    out->processes_count = out->root ? 0 : group_processes(out->path);
+    out->alone = out->processes_count == 1;
     out->pressure = pressure_read(&place, exam->options->root);
-    own_name(exam);
     source_end(exam, SOURCE_CGROUP, begun, SOURCE_READ, NULL);
 }

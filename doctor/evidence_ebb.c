@@ -40,11 +40,11 @@ void evidence_ebb(struct exam *exam)
 {
     uint64_t begun = source_begin();
     struct facts_ebb *ebb = &exam->facts->ebb;
-    struct ledger_target target;
-    if (vma_named(exam, "libebb") == NULL && exam->vmas_count == 0) {
+    struct ledger_target *target = &exam->ebb;
+    if (exam->vmas_count == 0) {
         return;
     }
-    long error = ledger_find(&target, exam->facts->pid);
+    long error = ledger_find(target, exam->facts->pid);
     if (error == -ESRCH || error == -ENOENT) {
         return; // does not run on Ebb, or has just ended: the next source sees that
     }
@@ -59,12 +59,12 @@ void evidence_ebb(struct exam *exam)
         return;
     }
     ebb->loaded = true;
-    ebb->in_use = in_use(&target);
-    ebb->control = target.page.control != 0;
-    ebb->limit_bytes = load_relaxed(&target.page.limit_bytes);
-    snprintf(ebb->version, sizeof(ebb->version), "%s", target.page.library);
-    snprintf(ebb->policy, sizeof(ebb->policy), "%s", target.page.policy);
-    options_text(&target, ebb->options, sizeof(ebb->options));
+    ebb->in_use = in_use(target);
+    ebb->control = target->page.control != 0;
+    ebb->limit_bytes = load_relaxed(&target->page.limit_bytes);
+    snprintf(ebb->version, sizeof(ebb->version), "%s", target->page.library);
+    snprintf(ebb->policy, sizeof(ebb->policy), "%s", target->page.policy);
+    options_text(target, ebb->options, sizeof(ebb->options));
     source_end(exam, SOURCE_EBB, begun, SOURCE_READ, ebb->in_use ? NULL : "loaded but not in use");
 }
 
@@ -76,6 +76,18 @@ static void places_take(struct facts_pages *pages, const struct ebb_ledger *ledg
     pages->resident_bytes[PLACE_FILE] = ledger->files;
     pages->resident_bytes[PLACE_SHMEM] = ledger->shmem;
     pages->resident_bytes[PLACE_SPECIAL] = ledger->special;
+}
+
+// The ledger knows of no heap but Ebb's: what another has is in one of its classes.
+static void heaps_take(struct facts *facts)
+{
+    static const enum place places[] = {PLACE_NATIVE, PLACE_STACK, PLACE_DATA};
+    for (size_t i = 0; i < facts->heaps_count; i++) {
+        uint64_t left = facts->heaps[i].resident_bytes;
+        for (size_t k = 0; k < ARRAY_COUNT(places); k++) {
+            left -= take_u64(&facts->pages.resident_bytes[places[k]], left);
+        }
+    }
 }
 
 static void heap_fill(struct facts_heap *heap, const struct ebb_ledger *l,
@@ -92,7 +104,6 @@ static void heap_fill(struct facts_heap *heap, const struct ebb_ledger *l,
     heap->resident_bytes = heap->live_bytes + heap->pinned_bytes + heap->kept_bytes +
                            heap->lazy_bytes + heap->meta_bytes;
     heap->released_bytes = stats->heap_released;
-    heap->free_total_bytes = heap->kept_bytes + heap->pinned_bytes;
     heap->arenas_count = extra->refused_count == 0 ? 1 : 0;
 }
 
@@ -100,7 +111,6 @@ void evidence_ebb_divide(struct exam *exam)
 {
     uint64_t begun = source_begin();
     struct facts *facts = exam->facts;
-    struct ledger_target target;
     struct ebb_ledger ledger = {.size = sizeof(ledger)};
     struct ebb_memstats stats;
     struct ledger_extra extra;
@@ -112,18 +122,18 @@ void evidence_ebb_divide(struct exam *exam)
                    "the ledger would take longer than is left: `ebb ledger %d`", facts->pid);
         return;
     }
-    long error = ledger_find(&target, facts->pid);
-    error = error != 0 ? error : ledger_read(&target, &ledger, &stats, &extra);
-    size_t index = error == 0 ? heap_add(exam, HEAP_EBB) : HEAPS_MAX;
+    long error = ledger_read(&exam->ebb, &ledger, &stats, &extra);
     if (error != 0) {
         source_error(exam, SOURCE_EBB, begun, error);
         return;
     }
+    size_t index = heap_add(exam, HEAP_EBB);
     if (index < HEAPS_MAX) {
+        places_take(&facts->pages, &ledger);
+        heaps_take(facts);
         struct facts_heap *heap = &facts->heaps[index];
         snprintf(heap->version, sizeof(heap->version), "%s", facts->ebb.version);
         heap_fill(heap, &ledger, &stats, &extra);
-        places_take(&facts->pages, &ledger);
     }
     source_end(exam, SOURCE_EBB, begun, SOURCE_READ, NULL);
 }

@@ -6,26 +6,14 @@
 // been removed or means something else to us.
 //
 // Go  src/debug/buildinfo.
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-
 #include "go_look.h"
-
-int exe_open(const struct exam *exam)
-{
-    char path[256];
-    snprintf(path, sizeof(path), "%s/proc/%d/exe", exam->options->root, exam->facts->pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    return fd < 0 ? -errno : fd;
-}
 
 void evidence_exe(struct exam *exam)
 {
     uint64_t begun = source_begin();
     struct facts_go *go = &exam->facts->go;
     struct go_file file;
-    int fd = exe_open(exam);
+    int fd = elf_open(exam, "exe");
     if (fd < 0) {
         source_error(exam, SOURCE_EXE, begun, fd);
         return;

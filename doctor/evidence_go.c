@@ -15,7 +15,7 @@
 //   given back, or never used, which the kernel holds nevertheless, mostly in huge pages.
 //
 // Go       src/runtime/mstats.go, malloc.go (arenas), mem_linux.go (MADV_FREE).
-// Tests    test/unit/go_look_test.c  test/system/doctor_go.py
+// Tests    test/unit/go_look_test.c  test/unit/go_memory_test.c  test/system/doctor_go.py
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,21 +24,16 @@
 #include "go_look.h"
 #include "os/clock.h"
 
-#define GO_ARENA_BYTES (64 * MIB)
 #define GO_ARENAS_MAX 65536
-#if defined(__x86_64__)
-#define GO_ARENA_BASE UINT64_C(0xffff800000000000)
-#else
-#define GO_ARENA_BASE UINT64_C(0)
-#endif
 // Where heaps begin on 64-bit systems, and how far the first hint reaches.
 #define HEAP_START UINT64_C(0xc000000000)
 #define HEAP_HINT_BYTES (UINT64_C(1) << 40)
 // Inflating and walking DWARF, bytes per microsecond, on a slow machine.
 #define DWARF_BYTES_PER_US 120
 #define DWARF_BYTES_MAX (512 * MIB)
-// Of the budget, for counting pages afterwards.
-#define PAGES_COST_NS (UINT64_C(20) * NS_PER_MS)
+// A range has two cuts, and each may move all mappings: of 65530, so many ranges move 75 MB.
+#define CUTS_CHECK 8
+#define CUTS_COST_NS (UINT64_C(10) * NS_PER_MS)
 
 struct go_range {
     uint64_t start, end;
@@ -154,6 +149,9 @@ static bool is_named_by_go(const struct vma *vma)
 static void claim(struct exam *exam, struct go_state *state, size_t heap)
 {
     for (size_t i = 0; i < state->ranges_count; i++) {
+        if (i % CUTS_CHECK == CUTS_CHECK - 1 && !exam_affords(exam, CUTS_COST_NS)) {
+            break;
+        }
         if (!vma_cut(exam, state->ranges[i].start) || !vma_cut(exam, state->ranges[i].end)) {
             return;
         }
@@ -186,12 +184,9 @@ static void heap_claim(struct exam *exam, struct go_state *state)
 uint64_t go_bias(const struct exam *exam, const struct go_file *file)
 {
     const struct facts_process *process = &exam->facts->process;
-    size_t len = strlen(process->exe);
     for (size_t i = 0; i < exam->vmas_count && file->is_pie; i++) {
         const struct vma *vma = &exam->vmas[i];
-        // Where the file was removed, the kernel adds a word to its name.
-        if (vma->offset == 0 && len != 0 && strncmp(vma->path, process->exe, len) == 0 &&
-            (vma->path[len] == '\0' || vma->path[len] == ' ')) {
+        if (vma->offset == 0 && process->exe[0] != '\0' && strcmp(vma->path, process->exe) == 0) {
             return vma->start - file->first_addr;
         }
     }
@@ -200,7 +195,7 @@ uint64_t go_bias(const struct exam *exam, const struct go_file *file)
 
 static uint64_t dwarf_budget(const struct exam *exam)
 {
-    uint64_t spent = clock_thread_cpu_ns() + PAGES_COST_NS;
+    uint64_t spent = clock_thread_cpu_ns() + exam->reserve_ns;
     uint64_t left = exam->deadline_ns > spent ? exam->deadline_ns - spent : 0;
     return exam->options->exact ? DWARF_BYTES_MAX
                                 : min_u64(DWARF_BYTES_MAX, left / NS_PER_US * DWARF_BYTES_PER_US);
@@ -210,13 +205,6 @@ static uint64_t dwarf_budget(const struct exam *exam)
 static void memory_read(struct exam *exam, struct go_state *state, uint64_t begun)
 {
     struct facts_go *go = &exam->facts->go;
-    uint64_t probe;
-    long error = exam_read(exam, &probe, state->layout.fields[GO_HEAP_INUSE].at, sizeof(probe));
-    if (error != 0) {
-        source_error(exam, SOURCE_GO, begun, error);
-        return;
-    }
-    go->symbols = true;
     go->memory_known = go_stats_read(exam, &state->layout, go);
     state->heap_meta_bytes = go_heap_meta_read(exam, &state->layout);
     if (go->memory_known) {
@@ -252,8 +240,15 @@ static void look(struct exam *exam, struct go_state *state)
     struct facts_go *go = &exam->facts->go;
     const char *first = "";
     const char *why = "";
+    uint64_t probe;
     state->bias = go_bias(exam, &state->file);
     state->layout.minor = go->minor;
+    // Who may open the file and list mappings may still not read memory: Yama.
+    long error = exam_read(exam, &probe, state->file.first_addr + state->bias, sizeof(probe));
+    if (error != 0) {
+        source_error(exam, SOURCE_GO, begun, error);
+        return;
+    }
     go_pcln_file(&state->pcln, &state->file, state->bias, exam);
     if (!layout_find(exam, state, &first, &why)) {
         source_end(exam, SOURCE_GO, begun, SOURCE_ABSENT, "%s; %s", first, why);
@@ -262,7 +257,7 @@ static void look(struct exam *exam, struct go_state *state)
     go_pcln_module(&state->pcln, exam, &state->layout);
     memory_read(exam, state, begun);
     if (go->memory_known && exam->error == DOCTOR_OK) {
-        go_sample_keep(exam->facts->pid, &state->layout);
+        go->layout = state->layout;
         go->timers_known = go_timers_read(exam, &state->layout, &go->timers_count);
     }
 }
@@ -276,7 +271,7 @@ void evidence_go(struct exam *exam)
     if (exam->go == NULL) {
         return;
     }
-    if (!go_file_open(&exam->go->file, exe_open(exam))) {
+    if (!go_file_open(&exam->go->file, elf_open(exam, "exe"))) {
         free(exam->go); // it could be opened a moment ago: it has ended, as the next source says
         exam->go = NULL;
         return;
@@ -334,13 +329,6 @@ static void tables_claim(struct exam *exam, size_t heap, uint64_t room_bytes)
     free(others);
 }
 
-static uint64_t take(uint64_t *left, uint64_t bytes)
-{
-    uint64_t taken = min_u64(*left, bytes);
-    *left -= taken;
-    return taken;
-}
-
 void go_divide(const struct facts_go *go, const struct facts_pages *pages, uint64_t arenas_bytes,
                uint64_t heap_meta_bytes, struct facts_heap *heap)
 {
@@ -357,14 +345,12 @@ void go_divide(const struct facts_go *go, const struct facts_pages *pages, uint6
     }
     heap->divided = true;
     heap->error_bytes = pages->lazyfree_error_bytes;
-    heap->meta_bytes = tables + take(&left, heap_meta_bytes);
-    heap->lazy_bytes = take(&left, min_u64(lazy, go->heap_released_bytes));
-    heap->live_bytes = take(&left, go->heap_live_bytes + go->stacks_bytes);
-    heap->pinned_bytes = take(&left, pinned);
-    heap->kept_bytes = take(&left, kept);
+    heap->meta_bytes = tables + take_u64(&left, heap_meta_bytes);
+    heap->lazy_bytes = take_u64(&left, min_u64(lazy, go->heap_released_bytes));
+    heap->live_bytes = take_u64(&left, go->heap_live_bytes + go->stacks_bytes);
+    heap->pinned_bytes = take_u64(&left, pinned);
+    heap->kept_bytes = take_u64(&left, kept);
     heap->released_bytes = go->heap_released_bytes;
-    heap->free_total_bytes = kept + pinned;
-    heap->collected_count = go->gc_count;
     heap->arenas_count = 1;
 }
 

@@ -5,11 +5,10 @@
 // Model
 //   HotSpot maps a file /tmp/hsperfdata_USER/PID with its counters; they are read from the
 //   process's memory. They tell how large the heap may become (maxCapacity), is (capacity) and what
-//   of it was used after the last collection, but not where it lies: it is the run of mappings that
-//   begins with anonymous memory, is as long as it may become, and in which as much may be written
-//   as the heap is large, or a little more. Used memory holds garbage that no collection has looked
-//   at yet: "live" is what the JVM counts as used. What else it has of memory, code, classes,
-//   stacks, is native.
+//   of it is used, but not where it lies: it is the run of mappings that begins with anonymous
+//   memory, is as long as it may become, and in which as much may be written as the heap is large,
+//   or a little more. Used memory holds garbage that no collection has looked at yet: "live" is
+//   what the JVM counts as used. What else it has of memory, code, classes, stacks, is native.
 //
 // Go     none.
 // Tests  test/unit/parts_test.c  test/system/doctor_heaps.py
@@ -24,6 +23,10 @@
 #define PERF_BYTES_MAX MIB
 #define PERF_MAGIC UINT32_C(0xc0c0feca) // cafec0c0, first byte first
 #define PERF_ENTRIES_MAX 10000
+// A process has one such file; whoever maps more wants to be read for long.
+#define PERF_FILES_MAX 4
+// Starts of the heap that are tried before the budget is asked again: each walks all mappings.
+#define STARTS_COUNT 16
 
 // jdk.internal.perf, version 2.
 struct perf_header {
@@ -44,13 +47,6 @@ static bool text_begins(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-static bool text_ends(const char *text, const char *suffix)
-{
-    size_t len = strlen(text);
-    size_t n = strlen(suffix);
-    return len >= n && strcmp(text + len - n, suffix) == 0;
-}
-
 static void number_take(struct jvm_counters *out, const char *name, uint64_t value)
 {
     unsigned generation;
@@ -64,10 +60,6 @@ static void number_take(struct jvm_counters *out, const char *name, uint64_t val
                strcmp(field, "maxCapacity") == 0) {
         out->max_sum_bytes += value;
         out->max_most_bytes = max_u64(out->max_most_bytes, value);
-    } else if (text_begins(name, "sun.gc.collector.") && text_ends(name, ".invocations")) {
-        out->collected_count += value;
-    } else if (strcmp(name, "sun.gc.metaspace.capacity") == 0) {
-        out->metaspace_bytes = value;
     }
 }
 
@@ -175,6 +167,9 @@ static uint64_t heap_start(const struct exam *exam, uint64_t max_bytes, uint64_t
     uint64_t least = UINT64_MAX;
     for (size_t i = 0; i < exam->vmas_count && max_bytes != 0; i++) {
         const struct vma *vma = &exam->vmas[i];
+        if (i % STARTS_COUNT == 0 && !exam_affords(exam, 0)) {
+            return 0;
+        }
         if (vma->path[0] == '/' || vma->perms[3] != 'p') {
             continue;
         }
@@ -224,16 +219,18 @@ static void heap_note(struct facts_heap *heap, const struct jvm_counters *counte
 static bool counters_read(const struct exam *exam, struct jvm_counters *counters)
 {
     bool done = false;
-    for (size_t i = 0; i < exam->vmas_count && !done; i++) {
+    size_t tried = 0;
+    for (size_t i = 0; i < exam->vmas_count && !done && tried < PERF_FILES_MAX; i++) {
         const struct vma *vma = &exam->vmas[i];
         uint64_t bytes = vma->end - vma->start;
-        unsigned char *copy = NULL;
-        if (strstr(vma->path, "/hsperfdata_") != NULL && bytes <= PERF_BYTES_MAX) {
-            copy = malloc(bytes);
+        if (strstr(vma->path, "/hsperfdata_") == NULL || bytes > PERF_BYTES_MAX) {
+            continue;
         }
-        done = copy != NULL && exam_read(exam, copy, vma->start, bytes) == 0 &&
+        unsigned char *copy = malloc(bytes);
+        done = copy != NULL && read_resident(exam, copy, vma->start, bytes) == 0 &&
                jvm_counters_parse(copy, bytes, counters);
         free(copy);
+        tried++;
     }
     return done;
 }
@@ -243,6 +240,11 @@ void evidence_jvm(struct exam *exam)
     uint64_t begun = source_begin();
     struct jvm_counters counters;
     if (vma_named(exam, "libjvm.so") == NULL) {
+        return;
+    }
+    long refused = memory_refused(exam);
+    if (refused != 0) {
+        source_error(exam, SOURCE_JVM, begun, refused);
         return;
     }
     if (!counters_read(exam, &counters)) {
@@ -256,6 +258,10 @@ void evidence_jvm(struct exam *exam)
     uint64_t page = max_u64(exam->facts->kernel.page_bytes, 1);
     counters.max_bytes = (whole ? counters.max_most_bytes : counters.max_sum_bytes) / page * page;
     uint64_t start = heap_start(exam, counters.max_bytes, counters.capacity_bytes);
+    if (start == 0 && !exam_affords(exam, 0)) {
+        source_end(exam, SOURCE_JVM, begun, SOURCE_LEFT, "its mappings are too many");
+        return;
+    }
     size_t index = start == 0 ? HEAPS_MAX : heap_add(exam, HEAP_JVM);
     if (index == HEAPS_MAX) {
         source_end(exam, SOURCE_JVM, begun, SOURCE_BROKEN,
@@ -264,7 +270,6 @@ void evidence_jvm(struct exam *exam)
     }
     struct facts_heap *heap = &exam->facts->heaps[index];
     snprintf(heap->version, sizeof(heap->version), "%.31s", counters.version);
-    heap->collected_count = counters.collected_count;
     heap->live_bytes = counters.used_bytes; // until it is known what is resident
     heap_note(heap, &counters);
     heap_claim(exam, start, start + counters.max_bytes, index);
@@ -274,10 +279,13 @@ void evidence_jvm(struct exam *exam)
 void evidence_jvm_divide(struct exam *exam)
 {
     struct facts_heap *heap = facts_heap(exam->facts, HEAP_JVM);
-    if (heap != NULL) {
+    if (heap != NULL && !exam->facts->pages.whole) {
+        heap->live_bytes = 0;
+        source_end(exam, SOURCE_JVM, source_begin(), SOURCE_LEFT,
+                   "not all of its pages were counted");
+    } else if (heap != NULL) {
         heap->live_bytes = min_u64(heap->live_bytes, heap->resident_bytes);
         heap->kept_bytes = heap->resident_bytes - heap->live_bytes;
-        heap->free_total_bytes = heap->kept_bytes;
         heap->divided = true;
     }
 }

@@ -4,10 +4,8 @@
 // heap has claimed its own.
 //
 // Model
-//   A vma is, in this order: what the kernel names ([stack], [vdso]); shared memory; of a file,
-//   whose private copies are variables of the program; the zeroed part right behind such (.bss); a
-//   thread's stack, which is anonymous memory right above a small inaccessible mapping, glibc's
-//   guard; other anonymous memory.
+//   What a vma is tells os/procmaps.h, by its line and the one before. Vmas are in order and do not
+//   overlap.
 //
 // Go  none.
 #include <errno.h>
@@ -20,10 +18,6 @@
 #include "doctor_int.h"
 #include "os/procmaps.h"
 
-// Inaccessible mappings larger than this are no guards: glibc's has one page unless asked for more.
-#define GUARD_BYTES_MAX (64 * KIB)
-#define STACK_BYTES_MIN (8 * KIB)
-
 // Paths are kept in blocks, because a process may have a hundred thousand of them.
 #define NAMES_BYTES (64 * KIB)
 struct name_block {
@@ -33,15 +27,13 @@ struct name_block {
 };
 
 // name_keep copies a path; NULL without memory. The last one is given again if it is the same.
-static const char *name_keep(struct exam *exam, const char *name)
+static const char *name_keep(struct exam *exam, const char *name, size_t len)
 {
-    size_t bytes = strlen(name) + 1;
+    size_t bytes = len + 1;
     struct name_block *block = exam->names;
-    if (bytes == 1) {
-        return "";
-    }
-    if (exam->vmas_count != 0 && strcmp(exam->vmas[exam->vmas_count - 1].path, name) == 0) {
-        return exam->vmas[exam->vmas_count - 1].path;
+    const char *last = exam->vmas_count != 0 ? exam->vmas[exam->vmas_count - 1].path : "";
+    if (strncmp(last, name, len) == 0 && last[len] == '\0') {
+        return last;
     }
     if (block == NULL || NAMES_BYTES - block->used < bytes) {
         block = malloc(sizeof(*block));
@@ -54,7 +46,8 @@ static const char *name_keep(struct exam *exam, const char *name)
         exam->names = block;
     }
     char *kept = block->text + block->used;
-    memcpy(kept, name, bytes);
+    memcpy(kept, name, len);
+    kept[len] = '\0';
     block->used += bytes;
     return kept;
 }
@@ -64,43 +57,11 @@ static bool starts_with(const char *text, const char *prefix)
     return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
-static bool is_shared_memory(const struct mapping *m)
-{
-    return starts_with(m->path, "/memfd:") || starts_with(m->path, "/dev/shm/") ||
-           starts_with(m->path, "/SYSV") || starts_with(m->path, "/dev/zero (deleted)") ||
-           starts_with(m->path, "[anon_shmem");
-}
-
-static bool is_closed(const char *perms)
-{
-    return memcmp(perms, "---", 3) == 0;
-}
-
-static enum place place_of(const struct mapping *m, const struct vma *before)
-{
-    bool behind = before != NULL && before->end == m->start;
-    if (starts_with(m->path, "[stack")) {
-        return PLACE_STACK;
-    }
-    if (is_shared_memory(m)) {
-        return PLACE_SHMEM;
-    }
-    if (m->path[0] == '[' && !starts_with(m->path, "[heap") && !starts_with(m->path, "[anon")) {
-        return PLACE_SPECIAL;
-    }
-    if (m->path[0] == '/' || starts_with(m->path, "anon_inode")) {
-        return PLACE_DATA;
-    }
-    if (behind && before->place == PLACE_DATA && m->path[0] == '\0' && m->perms[1] == 'w') {
-        return PLACE_DATA; // .bss
-    }
-    if (behind && is_closed(before->perms) && before->path[0] == '\0' &&
-        before->end - before->start <= GUARD_BYTES_MAX && m->perms[1] == 'w' &&
-        m->end - m->start >= STACK_BYTES_MIN && m->path[0] == '\0') {
-        return PLACE_STACK;
-    }
-    return PLACE_NATIVE;
-}
+static const uint8_t place_of[] = {
+    [MAPPING_ANONYMOUS] = PLACE_NATIVE, [MAPPING_STACK] = PLACE_STACK,
+    [MAPPING_DATA] = PLACE_DATA,        [MAPPING_SHMEM] = PLACE_SHMEM,
+    [MAPPING_SPECIAL] = PLACE_SPECIAL,
+};
 
 static bool vmas_grow(struct exam *exam)
 {
@@ -117,32 +78,41 @@ static bool vmas_grow(struct exam *exam)
     return true;
 }
 
-static bool vma_add(struct exam *exam, const struct mapping *m)
+// The length of a file's own name: the kernel adds a word where it was removed or replaced.
+static size_t path_len(const char *path, enum mapping_kind kind)
+{
+    static const char deleted[] = " (deleted)";
+    size_t cut = sizeof(deleted) - 1;
+    size_t len = strlen(path);
+    bool gone = kind == MAPPING_DATA && len > cut && strcmp(path + len - cut, deleted) == 0;
+    return gone ? len - cut : len;
+}
+
+static bool vma_add(struct exam *exam, const struct mapping *m, enum mapping_kind kind)
 {
     if (!vmas_grow(exam)) {
         return false;
     }
-    const char *path = name_keep(exam, m->path);
+    size_t len = path_len(m->path, kind);
+    const char *path = name_keep(exam, m->path, len);
     if (path == NULL) {
         return false;
     }
-    const struct vma *before = exam->vmas_count == 0 ? NULL : &exam->vmas[exam->vmas_count - 1];
     struct vma vma = {
         .start = m->start,
         .end = m->end,
         .offset = m->offset,
-        .inode = m->inode,
         .path = path,
-        .place = (uint8_t)place_of(m, before),
+        .place = place_of[kind],
         .heap = VMA_NO_HEAP,
+        .removed = m->path[len] != '\0',
     };
     memcpy(vma.perms, m->perms, sizeof(vma.perms));
     exam->vmas[exam->vmas_count++] = vma;
     return true;
 }
 
-// The index of the first vma that ends behind addr; their number if there is none.
-static size_t vma_behind(const struct exam *exam, uint64_t addr)
+size_t vma_behind(const struct exam *exam, uint64_t addr)
 {
     size_t low = 0;
     size_t high = exam->vmas_count;
@@ -241,6 +211,7 @@ void evidence_maps(struct exam *exam)
     uint64_t begun = source_begin();
     char buf[2 * PATH_MAX];
     struct lines lines;
+    struct mapping_before before = {0};
     char *line;
     bool room = true;
     size_t refused_count = 0;
@@ -252,20 +223,21 @@ void evidence_maps(struct exam *exam)
     lines_init(&lines, fd, buf, sizeof(buf));
     while (room && (line = lines_next(&lines)) != NULL) {
         struct mapping mapping;
-        // Vsyscall lies in the kernel's half: no page of it is the process's.
-        if (!mapping_parse(line, &mapping)) {
+        if (!mapping_parse(line, &mapping) || mapping.end <= before.end) {
             refused_count++;
-        } else if (!starts_with(mapping.path, "[vsyscall")) {
-            room = vma_add(exam, &mapping);
+            continue;
+        }
+        uint64_t last_end = before.end;
+        enum mapping_kind kind = mapping_kind(&mapping, &before);
+        // The kernel goes on where it was: what was joined meanwhile begins below that.
+        mapping.start = max_u64(mapping.start, last_end);
+        // Vsyscall lies in the kernel's half: no page of it is the process's.
+        if (!starts_with(mapping.path, "[vsyscall")) {
+            room = vma_add(exam, &mapping, kind);
         }
     }
     close((int)fd);
-    struct facts_pages *pages = &exam->facts->pages;
-    pages->mappings_count = exam->vmas_count;
-    for (size_t i = 0; i < exam->vmas_count; i++) {
-        const struct vma *vma = &exam->vmas[i];
-        pages->closed_bytes += is_closed(vma->perms) ? vma->end - vma->start : 0;
-    }
+    exam->facts->pages.mappings_count = exam->vmas_count;
     if (lines.error != 0) {
         source_error(exam, SOURCE_MAPS, begun, lines.error);
     } else if (!room) {

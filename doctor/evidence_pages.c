@@ -39,11 +39,11 @@
 // From linux/kernel-page-flags.h.
 #define FLAG_ANON (UINT64_C(1) << 12)
 #define FLAG_SWAPBACKED (UINT64_C(1) << 14)
-#define FLAG_THP (UINT64_C(1) << 22)
+#define FLAG_TAIL (UINT64_C(1) << 16)
 #define WORD_IS_PRESENT (UINT64_C(1) << 63)
 #define WORD_FRAME ((UINT64_C(1) << 55) - 1)
-// One system call each for the word and for the flags.
-#define FLAGS_COST_NS (SAMPLE_PAGES * UINT64_C(2) * NS_PER_US)
+// One system call for the word, and for the flags one or, in a huge page, six on average.
+#define FLAGS_COST_NS (SAMPLE_PAGES * UINT64_C(4) * NS_PER_US)
 
 struct scan {
     struct exam *exam;
@@ -136,7 +136,6 @@ static void page_totals(struct exam *exam)
             exam->facts->heaps[vma->heap].resident_bytes += own;
         }
         if (vma->place == PLACE_STACK) {
-            pages->stacks_count++;
             pages->stack_most_bytes = max_u64(pages->stack_most_bytes, own);
         }
         uint64_t *most = shmem ? &pages->shmem_most_bytes : &pages->file_most_bytes;
@@ -247,6 +246,16 @@ static bool word_at(int fd, uint64_t index, uint64_t *word)
     return pread(fd, word, sizeof(*word), (off_t)(index * sizeof(*word))) == sizeof(*word);
 }
 
+bool frame_flags(int fd, uint64_t frame, uint64_t *flags)
+{
+    bool read = word_at(fd, frame, flags);
+    while (read && (*flags & FLAG_TAIL) != 0 && frame != 0) {
+        frame &= frame - 1;
+        read = word_at(fd, frame, flags);
+    }
+    return read;
+}
+
 // lazy_count asks the flags of every page of the sample; those that have gone do not count.
 static size_t lazy_count(const struct exam *exam, int flags_fd, size_t *asked)
 {
@@ -257,7 +266,7 @@ static size_t lazy_count(const struct exam *exam, int flags_fd, size_t *asked)
         uint64_t flags;
         uint64_t index = exam->anonymous.addrs[i] / exam->facts->kernel.page_bytes;
         if (!word_at(exam->residency.fd, index, &word) || (word & WORD_IS_PRESENT) == 0 ||
-            (word & WORD_FRAME) == 0 || !word_at(flags_fd, word & WORD_FRAME, &flags)) {
+            (word & WORD_FRAME) == 0 || !frame_flags(flags_fd, word & WORD_FRAME, &flags)) {
             continue;
         }
         (*asked)++;

@@ -4,7 +4,9 @@
 // and runtimes take from its environment; and of the kernel it runs on.
 //
 // Go  none.
+#include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,9 +19,7 @@
 
 #define STATUS_BYTES 8192
 // PF_KTHREAD and PF_EXITING of the kernel, in field 9 of /proc/PID/stat.
-#define FLAG_KERNEL_THREAD 0x00200000ul
-#define FLAG_EXITING 0x00000004ul
-// More than any environment that starts: execve allows an eighth of the stack's limit.
+// Environments are some KiB; execve allows a quarter of the stack's limit, 2 MiB as a rule.
 #define ENVIRON_BYTES (256 * KIB)
 
 static bool uid_parse(const char *text, size_t len, uint32_t *uid)
@@ -61,18 +61,6 @@ void evidence_status(struct exam *exam)
     source_end(exam, SOURCE_STATUS, begun, SOURCE_READ, NULL);
 }
 
-bool stat_parse(const char *text, struct stat_fields *out)
-{
-    // The name, in parentheses, may hold anything: the last one closes it.
-    const char *end = strrchr(text, ')');
-    return end != NULL &&
-           sscanf(end + 1,
-                  " %c %*d %*d %*d %*d %*d %lu %lu %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d "
-                  "%llu",
-                  &out->state, &out->flags, &out->minor_faults, &out->user_ticks,
-                  &out->system_ticks, &out->start_ticks) == 6;
-}
-
 // Nanoseconds since the machine started, as the kernel counts the start of processes.
 static uint64_t uptime_ns(const struct exam *exam)
 {
@@ -89,29 +77,43 @@ static void stat_read(struct exam *exam)
     uint64_t begun = source_begin();
     struct facts_process *process = &exam->facts->process;
     char text[1024];
-    struct stat_fields fields;
+    struct procfs_stat stat;
     long len = exam_file_read(exam, "stat", text, sizeof(text));
     if (len < 0) {
         source_error(exam, SOURCE_STAT, begun, len);
         return;
     }
-    if (!stat_parse(text, &fields)) {
+    if (!procfs_stat_parse(text, (size_t)len, &stat)) {
         source_end(exam, SOURCE_STAT, begun, SOURCE_BROKEN, "it is cut off, or of another kind");
         return;
     }
-    uint64_t tick_ns = NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK);
+    const uint64_t tick_ns = NS_PER_S / PROCFS_TICKS_PER_S;
     uint64_t uptime = uptime_ns(exam);
-    uint64_t started = fields.start_ticks * tick_ns;
-    process->state = fields.state;
-    process->minor_faults_count = fields.minor_faults;
-    process->cpu_ns = (fields.user_ticks + fields.system_ticks) * tick_ns;
+    uint64_t started = stat.start_ticks * tick_ns;
+    process->state = stat.state;
+    process->start_ticks = stat.start_ticks;
+    process->cpu_ns = (stat.user_ticks + stat.system_ticks) * tick_ns;
     process->age_ns = uptime > started ? uptime - started : 0;
-    if ((fields.flags & FLAG_KERNEL_THREAD) != 0) {
+    if (stat.kernel_thread) {
         exam->error = DOCTOR_KERNEL_THREAD;
-    } else if (fields.state == 'Z' || fields.state == 'X' || (fields.flags & FLAG_EXITING) != 0) {
+    } else if (stat.state == 'Z' || stat.state == 'X' || stat.exiting) {
         exam->error = DOCTOR_ZOMBIE;
     }
     source_end(exam, SOURCE_STAT, begun, SOURCE_READ, NULL);
+}
+
+void evidence_end(struct exam *exam)
+{
+    char text[1024];
+    struct procfs_stat now;
+    uint64_t started = exam->facts->process.start_ticks;
+    long len = exam_file_read(exam, "stat", text, sizeof(text));
+    bool other = len > 0 && procfs_stat_parse(text, (size_t)len, &now) &&
+                 (now.start_ticks != started || now.state == 'Z' || now.state == 'X');
+    // What was read meanwhile may be of nobody, or of two.
+    if (started != 0 && (len == -ENOENT || len == -ESRCH || other)) {
+        exam->error = DOCTOR_ENDED;
+    }
 }
 
 void text_printable(char *text)
@@ -162,7 +164,6 @@ void evidence_command(struct exam *exam)
     size_t cut = sizeof(deleted) - 1;
     if (n > (ssize_t)cut && strcmp(process->exe + (size_t)n - cut, deleted) == 0) {
         process->exe[(size_t)n - cut] = '\0';
-        process->exe_deleted = true;
     }
     source_end(exam, SOURCE_COMMAND, begun, SOURCE_READ, n > 0 ? NULL : "but for exe: %s",
                strerror(errno));
@@ -227,6 +228,37 @@ static const char *entry_value(const char *text, long len, const char *name)
     return NULL;
 }
 
+// The number by which a process knows itself, in the innermost PID namespace it is in.
+static uint64_t own_pid(const struct exam *exam)
+{
+    char text[STATUS_BYTES];
+    uint64_t pid = (uint64_t)exam->facts->pid;
+    long len = exam_file_read(exam, "status", text, sizeof(text));
+    const char *line = len > 0 ? strstr(text, "\nNSpid:") : NULL;
+    if (line != NULL) {
+        size_t end = strcspn(line + 1, "\n") + 1;
+        size_t at = end;
+        while (isdigit((unsigned char)line[at - 1])) {
+            at--;
+        }
+        (void)procfs_number_u64(line + at, end - at, &pid);
+    }
+    return pid;
+}
+
+// The process says where the file is: it may be a FIFO, a terminal, or lead elsewhere.
+static long strange_file_read(const char *path, char *buf, size_t cap)
+{
+    struct stat st;
+    ssize_t len = -1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY);
+    if (fd >= 0) {
+        len = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, buf, cap) : -1;
+        close(fd);
+    }
+    return len;
+}
+
 // The file in which an agent of gops leaves its port, where the environment leads to; see gops'
 // internal.ConfigDir.
 static void gops_read(struct exam *exam, const char *text, long len)
@@ -242,9 +274,9 @@ static void gops_read(struct exam *exam, const char *text, long len)
         if (folder == NULL || folder[0] != '/') {
             continue;
         }
-        snprintf(path, sizeof(path), "%s/proc/%d/root%.4000s%s/%d", exam->options->root,
-                 exam->facts->pid, folder, places[i].below, exam->facts->pid);
-        long got = procfs_file_read(path, port, sizeof(port));
+        snprintf(path, sizeof(path), "%s/proc/%d/root%.4000s%s/%llu", exam->options->root,
+                 exam->facts->pid, folder, places[i].below, (unsigned long long)own_pid(exam));
+        long got = strange_file_read(path, port, sizeof(port));
         if (got > 0 && procfs_number_u64(port, (size_t)got, &value) && value <= UINT16_MAX) {
             exam->facts->process.gops_port = (uint32_t)value;
         }
@@ -270,7 +302,8 @@ void evidence_environ(struct exam *exam)
     if (len < 0) {
         source_error(exam, SOURCE_ENVIRON, begun, len);
     } else {
-        source_end(exam, SOURCE_ENVIRON, begun, SOURCE_READ, NULL);
+        bool cut = (size_t)len == ENVIRON_BYTES - 1;
+        source_end(exam, SOURCE_ENVIRON, begun, SOURCE_READ, cut ? "its first 256 KiB" : NULL);
     }
 }
 
@@ -311,15 +344,5 @@ void evidence_kernel(struct exam *exam)
     if (len > 0) {
         (void)procfs_number_u64(text, (size_t)len, &kernel->max_ptes_none);
     }
-    len = root_file_read(exam, "/proc/meminfo", text, sizeof(text));
-    uint64_t total = 0;
-    uint64_t available = 0;
-    if (len <= 0 || !procfs_field_u64(text, (size_t)len, "MemTotal:", &total)) {
-        source_end(exam, SOURCE_KERNEL, begun, SOURCE_BROKEN, "/proc/meminfo has no MemTotal");
-        return;
-    }
-    (void)procfs_field_u64(text, (size_t)len, "MemAvailable:", &available);
-    kernel->mem_total_bytes = min_u64(total, UINT64_MAX / KIB) * KIB;
-    kernel->mem_available_bytes = min_u64(available, UINT64_MAX / KIB) * KIB;
     source_end(exam, SOURCE_KERNEL, begun, SOURCE_READ, NULL);
 }

@@ -5,9 +5,11 @@
 // Model
 //   CPython takes arenas of 1 MiB (256 KiB before 3.10) and cuts them into pools of 16 KiB (4 KiB)
 //   for blocks of one size up to 512 bytes. Where they are is an array that one of its variables
-//   points to, found by what each entry must fulfil. A pool says in its
-//   header how many of its blocks are in use. What is larger is malloc's, and belongs to whoever
-//   that is. With PYTHONMALLOC=malloc there are no arenas.
+//   points to, found by what each entry must fulfil. A pool says in its header how many of its
+//   blocks are in use. Memory goes back by whole arenas, and one that is wholly free is kept at
+//   most: all that is free in the others is pinned, also whole pools.
+//   What is larger is malloc's, and belongs to whoever that is. With PYTHONMALLOC=malloc there are
+//   no arenas.
 //   Layouts are of CPython 3.8 to 3.13 for 64 bits.
 //
 // Go     none.
@@ -120,12 +122,20 @@ static bool array_keep(struct python *python, uint64_t addr)
     return count >= ARENAS_FIRST;
 }
 
-// Of what a batch of variables leads to, the first that is a record in use.
+// Of what a batch of variables leads to, the first that is a record in use. Where nothing is
+// swapped out it is resident.
 static bool batch_try(struct python *python, const uint64_t *addrs, size_t count)
 {
-    struct arena_record records[BATCH_COUNT];
-    (void)exam_read_many(python->exam, records, addrs, count, sizeof(records[0]));
+    const struct exam *exam = python->exam;
+    struct arena_record records[BATCH_COUNT] = {0};
+    bool swapped = exam->facts->process.swap_bytes != 0;
+    if (!swapped) {
+        (void)exam_read_many(exam, records, addrs, count, sizeof(records[0]));
+    }
     for (size_t i = 0; i < count; i++) {
+        if (swapped && exam_peek(exam, &records[i], addrs[i], sizeof(records[0])) != 0) {
+            continue;
+        }
         if (records[i].address != 0 && arena_check(python, &records[i]) &&
             array_keep(python, addrs[i])) {
             return true;
@@ -181,71 +191,85 @@ static bool arenas_find(struct python *python, const struct module *module)
     return found;
 }
 
-static void pool_take(struct python *python, const struct pool_head *pool, uint64_t start)
+// The pools of an arena whose heads are resident.
+struct pools {
+    uint64_t pool_bytes;
+    uint64_t addrs[POOLS_COUNT];
+    size_t count;
+};
+
+static void pools_visit(void *arg, uint64_t start, uint64_t end, unsigned flags)
 {
-    uint64_t end = start + python->pool_bytes;
-    if (pool->count == 0) {
-        parts_add(python->parts, start, end, PART_FREE);
-        return;
+    struct pools *pools = arg;
+    (void)flags;
+    uint64_t at = (start + pools->pool_bytes - 1) / pools->pool_bytes * pools->pool_bytes;
+    for (; at < end && pools->count < POOLS_COUNT; at += pools->pool_bytes) {
+        pools->addrs[pools->count++] = at;
     }
-    uint64_t block_bytes = ((uint64_t)pool->size_class % CLASSES_COUNT + 1) * BLOCK_STEP;
-    python->parts->small_bytes += min_u64((uint32_t)pool->count * block_bytes, end - start);
-    parts_add(python->parts, start, end, PART_SLAB);
 }
 
 // Pools from pool_address on were never used.
 static void arena_take(struct python *python, const struct arena_record *arena)
 {
-    uint64_t addrs[POOLS_COUNT];
-    struct pool_head pools[POOLS_COUNT];
-    uint64_t end = arena->address + python->arena_bytes;
-    uint64_t at =
-        (arena->address + python->pool_bytes - 1) / python->pool_bytes * python->pool_bytes;
-    size_t count = 0;
-    parts_add(python->parts, arena->address, at, PART_META);
-    while (at < arena->pool_address && end - at >= python->pool_bytes && count < POOLS_COUNT) {
-        addrs[count++] = at;
-        at += python->pool_bytes;
-    }
-    (void)exam_read_many(python->exam, pools, addrs, count, sizeof(pools[0]));
-    for (size_t i = 0; i < count; i++) {
-        pool_take(python, &pools[i], addrs[i]);
-    }
-    parts_add(python->parts, at, end, PART_FREE);
-}
-
-static void arenas_take(struct python *python, unsigned minor)
-{
-    size_t index = heap_add(python->exam, HEAP_PYTHON);
-    python->parts = index == HEAPS_MAX ? NULL : parts_new(python->exam, HEAP_PYTHON);
-    if (python->parts == NULL) {
+    struct pools pools = {.pool_bytes = python->pool_bytes};
+    struct pool_head heads[POOLS_COUNT];
+    struct residency residency = python->exam->residency;
+    bool unused = arena->free_count == arena->total_count;
+    parts_add(python->parts, arena->address, arena->address + python->arena_bytes,
+              unused ? PART_FREE : PART_SLAB);
+    residency.files = false;
+    if (unused ||
+        residency_scan(&residency, arena->address, arena->pool_address, pools_visit, &pools) != 0) {
         return;
     }
-    struct facts_heap *heap = &python->exam->facts->heaps[index];
-    for (uint32_t i = 0; i < python->arenas_count; i++) {
+    (void)exam_read_many(python->exam, heads, pools.addrs, pools.count, sizeof(heads[0]));
+    for (size_t i = 0; i < pools.count; i++) {
+        uint64_t block_bytes = ((uint64_t)heads[i].size_class % CLASSES_COUNT + 1) * BLOCK_STEP;
+        python->parts->small_bytes +=
+            min_u64((uint32_t)heads[i].count * block_bytes, python->pool_bytes);
+    }
+}
+
+static enum source_state arenas_take(struct python *python, unsigned minor)
+{
+    uint64_t used_count = 0;
+    python->parts = parts_new(python->exam, HEAP_PYTHON);
+    for (uint32_t i = 0; i < python->arenas_count && python->parts != NULL; i++) {
         if (python->arenas[i].address != 0) {
+            if (!exam_affords(python->exam, 0)) {
+                return SOURCE_LEFT;
+            }
             arena_take(python, &python->arenas[i]);
-            heap->arenas_count++;
+            used_count++;
         }
     }
+    size_t index = python->parts == NULL ? HEAPS_MAX : heap_add(python->exam, HEAP_PYTHON);
+    if (index == HEAPS_MAX) {
+        return SOURCE_LEFT;
+    }
+    struct facts_heap *heap = &python->exam->facts->heaps[index];
+    heap->arenas_count = used_count;
     snprintf(heap->version, sizeof(heap->version), "3.%u", minor);
     snprintf(heap->note, sizeof(heap->note), "objects up to 512 bytes; larger ones are malloc's");
     parts_claim(python->exam, python->parts, index);
+    return SOURCE_READ;
 }
 
-bool heap_python_find(struct exam *exam, const struct module *module, unsigned minor)
+enum source_state heap_python_find(struct exam *exam, const struct module *module, unsigned minor)
 {
     struct python python = {
         .exam = exam,
         .arena_bytes = minor >= 10 ? MIB : 256 * KIB,
         .pool_bytes = minor >= 10 ? 16 * KIB : 4 * KIB,
     };
-    bool found = minor >= 8 && arenas_find(&python, module);
-    if (found) {
-        arenas_take(&python, minor);
+    enum source_state state = SOURCE_ABSENT;
+    if (minor >= 8 && arenas_find(&python, module)) {
+        state = arenas_take(&python, minor);
+    } else if (!exam_affords(exam, 0)) {
+        state = SOURCE_LEFT;
     }
     free(python.arenas);
-    return found;
+    return state;
 }
 
 void evidence_python(struct exam *exam)
@@ -257,13 +281,20 @@ void evidence_python(struct exam *exam)
     if (minor == 0) {
         return;
     }
+    long refused = memory_refused(exam);
+    if (refused != 0) {
+        source_error(exam, SOURCE_PYTHON, begun, refused);
+        return;
+    }
     module_find(exam, path, &module);
-    if (!parts_affords(exam, POOLS_COST_NS)) {
-        source_end(exam, SOURCE_PYTHON, begun, SOURCE_LEFT,
+    enum source_state state =
+        parts_affords(exam, POOLS_COST_NS) ? heap_python_find(exam, &module, minor) : SOURCE_LEFT;
+    if (state == SOURCE_LEFT) {
+        source_end(exam, SOURCE_PYTHON, begun, state,
                    "its pools would take longer than is left: they count as native memory");
-    } else if (!heap_python_find(exam, &module, minor)) {
-        source_end(exam, SOURCE_PYTHON, begun, SOURCE_ABSENT, "3.%u: no arenas were found", minor);
+    } else if (state == SOURCE_ABSENT) {
+        source_end(exam, SOURCE_PYTHON, begun, state, "3.%u: no arenas were found", minor);
     } else {
-        source_end(exam, SOURCE_PYTHON, begun, SOURCE_READ, NULL);
+        source_end(exam, SOURCE_PYTHON, begun, state, NULL);
     }
 }

@@ -45,14 +45,18 @@
 #define HEAP_BYTES_MIN (16 * MIB)
 #define READ_BYTES_MAX (64 * MIB)
 #define READ_BYTES_MAX_SCAN (8 * GIB)
-// Measured, of a pass: for each MiB, the heap being read twice, and for each block with its
-// pointers.
-#define COST_NS_PER_MIB (UINT64_C(500) * NS_PER_US)
+// Measured, of a pass beside the walk over the chunks: for each MiB, for each block with its
+// pointers, for each line of maps, which is read twice.
+#define COST_NS_PER_MIB (UINT64_C(400) * NS_PER_US)
 #define COST_NS_PER_CHUNK 120
 #define COST_NS_PER_THREAD (UINT64_C(60) * NS_PER_US)
+#define COST_NS_PER_MAPPING (UINT64_C(2) * NS_PER_US)
 // The cost of a piece that is read before the clock is looked at again.
 #define PIECE_COST_NS (UINT64_C(500) * NS_PER_US)
 #define BUF_BYTES (256 * KIB)
+// The index of a heap's address space takes a 64th of it: a quarter of what is read, or 4 MiB.
+#define SPACE_FACTOR 16
+#define SPACE_BYTES_MIN (256 * MIB)
 #define PASSES_MIN 3
 #define PASSES_MIN_MANY 2
 #define PASSES_MAX 16
@@ -77,6 +81,12 @@ struct pass {
     bool still;
     long error;
 };
+
+// The first error counts: what goes well afterwards does not make up for what is missing.
+static void error_note(struct pass *pass, long error)
+{
+    pass->error = pass->error == 0 ? error : pass->error;
+}
 
 // ---- what to read -------------------------------------------------------------------------------
 
@@ -137,7 +147,13 @@ static const char *hidden_why(struct exam *exam)
         if (is_huge_file(vma)) {
             return "it has memory of hugetlbfs, which is not read";
         }
-        if (vma->perms[0] != 'r' && root_bytes(vma) != 0 && is_closed(exam, vma)) {
+        if (vma->perms[0] == 'r' || root_bytes(vma) == 0) {
+            continue;
+        }
+        if (!reach_affords(exam, 0)) {
+            return "there was no time to look at what is closed to reading";
+        }
+        if (is_closed(exam, vma)) {
             return "part of its memory is closed to reading";
         }
     }
@@ -155,33 +171,24 @@ static void chunk_add(void *arg, uint64_t chunk, uint64_t size_bytes, bool free)
 // Mapped blocks: one header after the other, to the end of the vma.
 static void mapped_add(struct pass *pass, const struct vma *vma)
 {
-    uint64_t chunk[2];
+    uint64_t at = vma->start;
     reach_piece_begin(&pass->reach, vma->start, vma->end);
-    for (uint64_t at = vma->start; at < vma->end;) {
-        uint64_t size = 0;
-        if (exam_read(pass->exam, chunk, at, sizeof(chunk)) == 0) {
-            size = chunk[1] & ~GLIBC_FLAGS;
-        }
-        if ((chunk[1] & GLIBC_FLAGS) != GLIBC_MMAPPED || size == 0 || size % (4 * KIB) != 0 ||
-            size > vma->end - at) {
-            return;
-        }
-        reach_block_add(&pass->reach, at + GLIBC_ALIGN, size - GLIBC_ALIGN, 0);
-        at += size;
+    for (uint64_t bytes; reach_affords(pass->exam, PIECE_COST_NS) &&
+                         (bytes = glibc_mapped_bytes(pass->exam, at, vma->end)) != 0;) {
+        reach_block_add(&pass->reach, at + GLIBC_ALIGN, bytes - GLIBC_ALIGN, 0);
+        at += bytes;
     }
 }
 
-static const struct glibc_range *range_of(const struct glibc_heap *heap, const struct vma *vma)
+static bool range_add(struct pass *pass, const struct glibc_range *range)
 {
-    for (size_t i = 0; i < heap->ranges_count; i++) {
-        if (heap->ranges[i].start < vma->end && heap->ranges[i].end > vma->start) {
-            return &heap->ranges[i];
-        }
-    }
-    return NULL;
+    uint64_t keep_ns = pass->exam->options->scan ? 0 : PIECE_COST_NS;
+    reach_piece_begin(&pass->reach, range->start, range->end);
+    return pass->reach.failed ||
+           glibc_chunks(pass->exam, pass->exam->glibc, range, keep_ns, chunk_add, pass);
 }
 
-static bool blocks_index(struct pass *pass)
+static void blocks_index(struct pass *pass)
 {
     struct exam *exam = pass->exam;
     const struct glibc_heap *heap = exam->glibc;
@@ -192,22 +199,23 @@ static bool blocks_index(struct pass *pass)
         if (vma->place != PLACE_HEAP || vma->heap != index || vma->resident_bytes == 0) {
             continue;
         }
-        const struct glibc_range *range = range_of(heap, vma);
-        if (range == NULL) {
+        const struct glibc_range *range = glibc_range_behind(heap, vma->start);
+        if (range == NULL || range->start >= vma->end) {
             mapped_add(pass, vma);
         } else if (range != done) {
-            reach_piece_begin(&pass->reach, range->start, range->end);
-            if (!glibc_chunks(exam, heap, range, chunk_add, pass)) {
-                return false;
+            if (!range_add(pass, range)) {
+                pass->error = reach_affords(exam, PIECE_COST_NS) ? -EFAULT : -ETIME;
+                return;
             }
             done = range;
         }
     }
     reach_index(&pass->reach);
-    if (!pass->reach.failed) {
-        glibc_tcache_tell(exam, &pass->reach);
+    if (pass->reach.failed) {
+        pass->error = pass->reach.sparse ? -E2BIG : -ENOMEM;
+        return;
     }
-    return true;
+    glibc_tcache_tell(exam, &pass->reach);
 }
 
 // ---- memory -------------------------------------------------------------------------------------
@@ -256,8 +264,9 @@ static void resident_feed(void *arg, uint64_t start, uint64_t end, unsigned flag
         return;
     }
     for (uint64_t bytes; start < end && pass->error == 0; start += bytes) {
-        if (!pass->exam->options->scan && !exam_affords(pass->exam, PIECE_COST_NS)) {
+        if (!reach_affords(pass->exam, PIECE_COST_NS)) {
             pass->error = -ETIME;
+            return;
         }
         bytes = min_u64(end - start, BUF_BYTES);
         piece_feed(pass, start, bytes);
@@ -268,7 +277,7 @@ static void area_feed(struct pass *pass, uint64_t start, uint64_t end, bool file
 {
     if (pass->error == 0) {
         pass->exam->residency.files = files;
-        pass->error = residency_scan(&pass->exam->residency, start, end, resident_feed, pass);
+        error_note(pass, residency_scan(&pass->exam->residency, start, end, resident_feed, pass));
     }
 }
 
@@ -295,10 +304,8 @@ static void gaps_feed(struct pass *pass)
         pass->torn = false;
         pass->gaps_sum = 0;
         after = 0;
-        pass->error = maps_gaps(pass->exam, gap_feed, pass);
-        if (pass->error == 0) {
-            pass->error = maps_gaps(pass->exam, gap_note, &after);
-        }
+        error_note(pass, maps_gaps(pass->exam, gap_feed, pass));
+        error_note(pass, maps_gaps(pass->exam, gap_note, &after));
         if (!pass->torn && after == pass->gaps_sum) {
             return;
         }
@@ -339,7 +346,9 @@ static void memory_feed(struct pass *pass)
             reach_root(&pass->reach, pass->threads.threads[i].words[k]);
         }
     }
-    epoll_words(exam, word_feed, pass);
+    if (pass->error == 0 && !epoll_words(exam, word_feed, pass)) {
+        pass->error = exam->options->scan ? -EFBIG : -ETIME;
+    }
 }
 
 // ---- passes -------------------------------------------------------------------------------------
@@ -348,13 +357,16 @@ static bool pass_run(struct pass *pass)
 {
     struct reach_threads after;
     threads_read(pass->exam, &pass->threads);
-    if (!blocks_index(pass)) {
-        pass->error = -EFAULT;
-    } else if (pass->reach.failed) {
-        pass->error = -ENOMEM;
-    } else {
+    blocks_index(pass);
+    if (pass->error == 0) {
         memory_feed(pass);
+    }
+    if (pass->error == 0) {
+        pass->error = pass->reach.failed ? -ENOMEM : 0;
         reach_mark(&pass->reach);
+    }
+    if (pass->error == -ETIME) {
+        return false;
     }
     threads_read(pass->exam, &after);
     pass->still = threads_still(&pass->threads, &after);
@@ -362,7 +374,7 @@ static bool pass_run(struct pass *pass)
         pass->error = -ESRCH;
     }
     threads_free(&after);
-    return pass->error == 0 && !pass->reach.failed;
+    return pass->error == 0;
 }
 
 static void pass_end(struct pass *pass)
@@ -404,7 +416,7 @@ struct series {
     struct facts_reach found;
 };
 
-// series_take takes what a pass has found; false if there is no memory.
+// series_take takes what a pass has found; false, with its error, if there is no memory.
 static bool series_take(struct series *series, struct pass *pass)
 {
     if (series->passes != 0) {
@@ -415,6 +427,7 @@ static bool series_take(struct series *series, struct pass *pass)
     series->lost = reach_lost(&pass->reach, &series->count);
     series->passes++;
     facts_take(pass, &series->found);
+    pass->error = series->lost == NULL ? -ENOMEM : 0;
     return series->lost != NULL;
 }
 
@@ -437,7 +450,7 @@ static bool series_settled(const struct series *series)
 
 // passes_run makes passes until they agree, or time is over; returns how many. The facts are known
 // if they agree.
-static size_t passes_run(struct exam *exam, struct pass *pass)
+static size_t passes_run(struct exam *exam, struct pass *pass, uint64_t bytes)
 {
     uint64_t begun_ns = clock_thread_cpu_ns(); // the budget is processor time
     struct series series = {0};
@@ -446,13 +459,14 @@ static size_t passes_run(struct exam *exam, struct pass *pass)
     while (!settled && series.passes < PASSES_MAX) {
         if (series.passes != 0) {
             uint64_t pass_ns = (clock_thread_cpu_ns() - begun_ns) / series.passes;
-            if (!exam->options->scan && !exam_affords(exam, pass_ns)) {
+            if (!reach_affords(exam, pass_ns)) {
                 break;
             }
             pass_end(pass);
             pause_for(exam->options->scan ? PAUSE_NS : PAUSE_NS_SHORT);
         }
         *pass = (struct pass){.exam = exam, .buf = buf, .first = series.passes == 0};
+        pass->reach.space_max_bytes = max_u64(SPACE_FACTOR * bytes, SPACE_BYTES_MIN);
         if (!pass_run(pass) || !series_take(&series, pass)) {
             series.passes = pass->error == -ETIME ? series.passes : 0;
             break;
@@ -468,8 +482,10 @@ static size_t passes_run(struct exam *exam, struct pass *pass)
 
 static uint64_t cost_of(const struct exam *exam, uint64_t bytes)
 {
-    return bytes / MIB * COST_NS_PER_MIB + exam->glibc->chunks_count * COST_NS_PER_CHUNK +
-           exam->facts->process.threads_count * COST_NS_PER_THREAD;
+    return exam->glibc->walk_ns + bytes / MIB * COST_NS_PER_MIB +
+           exam->glibc->chunks_count * COST_NS_PER_CHUNK +
+           exam->facts->process.threads_count * COST_NS_PER_THREAD +
+           exam->vmas_count * COST_NS_PER_MAPPING;
 }
 
 // Whether there is something to look at, and it may be looked at; says why not.
@@ -477,10 +493,10 @@ static bool affordable(struct exam *exam, uint64_t begun, uint64_t bytes)
 {
     const struct facts_heap *heap = facts_heap_const(exam->facts, HEAP_GLIBC);
     uint64_t cost_ns = cost_of(exam, bytes);
-    const char *hidden = hidden_why(exam);
     if (!exam->options->scan && heap->divided && heap->live_bytes < HEAP_BYTES_MIN) {
         return false;
     }
+    const char *hidden = hidden_why(exam);
     if (exam->facts->sources[SOURCE_GLIBC].state == SOURCE_BROKEN) {
         source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT, "the chunks of its heap are not known");
     } else if (hidden != NULL) {
@@ -488,7 +504,7 @@ static bool affordable(struct exam *exam, uint64_t begun, uint64_t bytes)
     } else if (bytes > READ_BYTES_MAX_SCAN) {
         source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT,
                    "%llu MiB would be read, more than 8 GiB", (unsigned long long)(bytes / MIB));
-    } else if (!exam->options->scan && (bytes > READ_BYTES_MAX || !exam_affords(exam, cost_ns))) {
+    } else if ((!exam->options->scan && bytes > READ_BYTES_MAX) || !reach_affords(exam, cost_ns)) {
         source_end(
             exam, SOURCE_REACH, begun, SOURCE_LEFT,
             "%llu MiB would be read, three times or more if it runs, in about %.1f s: --scan",
@@ -512,7 +528,7 @@ void evidence_reach(struct exam *exam)
         return;
     }
     pass.buf = malloc(BUF_BYTES);
-    size_t passes = pass.buf == NULL ? 0 : passes_run(exam, &pass);
+    size_t passes = pass.buf == NULL ? 0 : passes_run(exam, &pass, bytes);
     if (exam->facts->reach.known) {
         source_end(exam, SOURCE_REACH, begun, SOURCE_READ, "%zu %s over %llu MiB%s", passes,
                    passes == 1 ? "pass" : "passes",
@@ -524,6 +540,10 @@ void evidence_reach(struct exam *exam)
                    : passes != 0        ? "it runs meanwhile, so more passes are needed than there "
                                           "was time for: --scan"
                                         : "it took longer than the budget: --scan");
+    } else if (pass.error == -E2BIG) {
+        source_end(exam, SOURCE_REACH, begun, SOURCE_LEFT,
+                   "its heap has more than %d times the address space of what would be read",
+                   SPACE_FACTOR);
     } else {
         source_error(exam, SOURCE_REACH, begun, pass.buf == NULL ? -ENOMEM : pass.error);
     }

@@ -4,10 +4,14 @@
 // memory and the files of the process. Below all evidence.
 //
 // Go  none.
+#include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -26,7 +30,7 @@ static const struct {
     [SOURCE_COMMAND] = {"command", "/proc/PID/{comm,cmdline,exe}"},
     [SOURCE_ENVIRON] = {"environ", "/proc/PID/environ"},
     [SOURCE_EXE] = {"program", "the ELF file of the program"},
-    [SOURCE_KERNEL] = {"kernel", "/proc/{version,meminfo}, /sys/kernel/mm"},
+    [SOURCE_KERNEL] = {"kernel", "/proc/version, /sys/kernel/mm"},
     [SOURCE_CGROUP] = {"cgroup", "/proc/PID/cgroup and its directory"},
     [SOURCE_MAPS] = {"maps", "/proc/PID/maps"},
     [SOURCE_PAGES] = {"pages", "/proc/PID/pagemap"},
@@ -130,6 +134,11 @@ bool exam_affords(const struct exam *exam, uint64_t cost_ns)
            clock_thread_cpu_ns() + cost_ns + exam->reserve_ns <= exam->deadline_ns;
 }
 
+bool reach_affords(const struct exam *exam, uint64_t cost_ns)
+{
+    return exam->options->scan || exam_affords(exam, cost_ns);
+}
+
 long exam_read(const struct exam *exam, void *to, uint64_t addr, size_t bytes)
 {
     return ledger_read_memory(&exam->reader, to, addr, bytes);
@@ -183,4 +192,28 @@ long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t
     char path[256];
     snprintf(path, sizeof(path), "%s/proc/%d/%s", exam->options->root, exam->facts->pid, name);
     return procfs_file_read(path, buf, cap);
+}
+
+int elf_open(const struct exam *exam, const char *name)
+{
+    char path[256 + PATH_MAX];
+    struct stat st;
+    // "exe" is a link of the kernel's own. A path as the process has it may lead anywhere by now.
+    int last = strncmp(name, "root", 4) == 0 ? O_NOFOLLOW : 0;
+    snprintf(path, sizeof(path), "%s/proc/%d/%s", exam->options->root, exam->facts->pid, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | last);
+    if (fd >= 0 && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) {
+        close(fd);
+        return -ENOEXEC;
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+bool elf_head_good(int fd)
+{
+    Elf64_Ehdr head;
+    return pread(fd, &head, sizeof(head), 0) == (ssize_t)sizeof(head) &&
+           memcmp(head.e_ident, ELFMAG, SELFMAG) == 0 && head.e_ident[EI_CLASS] == ELFCLASS64 &&
+           head.e_ident[EI_DATA] == ELFDATA2LSB && head.e_phnum != PN_XNUM &&
+           (head.e_shnum != 0 || head.e_shoff == 0);
 }

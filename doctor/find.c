@@ -22,13 +22,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "doctor.h"
+#include "doctor_int.h"
 #include "os/cgroup.h"
 #include "os/procfs.h"
 
-#define TEXT_BYTES 4096
-#define ID_DIGITS_MIN 12
-#define ID_DIGITS_MAX 64
+#define STATUS_BYTES 4096
+#define ID_DIGITS 64
 #define PREFIX_DIGITS_MIN 6
 #define ENVIRON_BYTES (64 * KIB)
 #define DEPTH_MAX 16
@@ -98,18 +97,17 @@ static bool pod_take(const char *part, size_t len, struct container *out)
     return true;
 }
 
-// A part with an ID: digits alone, or behind the last dash of a scope.
+// A part with an ID: digits alone, or behind the last dash of a scope. An engine's IDs have 64; 12
+// are also the end of a UUID, 32 what many a service manager calls its own groups. conmon watches a
+// container from outside.
 static bool id_take(const char *part, size_t len, struct container *out)
 {
     cut_suffix(part, &len, ".scope");
     const char *dash = memrchr(part, '-', len);
     const char *id = dash != NULL ? dash + 1 : part;
     size_t id_len = len - (size_t)(id - part);
-    if (id_len < ID_DIGITS_MIN || id_len > ID_DIGITS_MAX || hex_len(id, id_len) != id_len) {
-        return false;
-    }
-    // 32 digits are what many a service manager calls its own groups: an engine's IDs have 64.
-    if (dash == NULL && id_len != ID_DIGITS_MAX) {
+    if (id_len != ID_DIGITS || hex_len(id, id_len) != id_len ||
+        memmem(part, len, "-conmon-", 8) != NULL) {
         return false;
     }
     text_copy(out->id, sizeof(out->id), id, id_len);
@@ -379,7 +377,7 @@ static bool found_end(struct found *out, bool complete)
         qsort(out->pids, out->count, sizeof(*out->pids), pid_compare);
     }
     for (size_t i = 0; i < out->count; i++) {
-        if (i == 0 || out->pids[i] != out->pids[i - 1]) {
+        if (out->pids[i] > 0 && (i == 0 || out->pids[i] != out->pids[i - 1])) {
             out->pids[kept++] = out->pids[i];
         }
     }
@@ -391,7 +389,7 @@ static bool found_end(struct found *out, bool complete)
 static bool is_kernel_thread(const char *root, int pid)
 {
     char path[128];
-    char text[TEXT_BYTES];
+    char text[STATUS_BYTES];
     struct procfs_memory memory;
     snprintf(path, sizeof(path), "%s/proc/%d/status", root, pid);
     long len = procfs_file_read(path, text, sizeof(text));
@@ -433,13 +431,6 @@ bool find_all(const char *root, struct found *out)
     return find_by(root != NULL ? root : "", wanted_all, NULL, out);
 }
 
-static long cgroup_text(const char *root, int pid, char *text, size_t cap)
-{
-    char path[128];
-    snprintf(path, sizeof(path), "%s/proc/%d/cgroup", root, pid);
-    return procfs_file_read(path, text, cap);
-}
-
 // ---- by cgroup ----------------------------------------------------------------------------------
 
 // Adds the processes of a directory and of all below it; false without memory.
@@ -451,7 +442,7 @@ static bool group_add(const char *dir, unsigned depth, struct found *out)
     snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
     FILE *file = fopen(path, "re");
     while (file != NULL && complete && fscanf(file, "%d", &pid) == 1) {
-        complete = pid <= 0 || found_add(out, pid); // 0: not visible from here
+        complete = found_add(out, pid); // 0: not visible from here
     }
     if (file != NULL) {
         fclose(file);
@@ -468,6 +459,15 @@ static bool group_add(const char *dir, unsigned depth, struct found *out)
         closedir(folder);
     }
     return complete;
+}
+
+uint64_t group_processes(const char *dir)
+{
+    struct found found = {0};
+    (void)group_add(dir, 0, &found);
+    uint64_t count = found.count;
+    found_free(&found);
+    return count;
 }
 
 static bool is_group(const char *dir)
@@ -506,9 +506,9 @@ static bool group_find(const char *root, const char *path, char *dir, size_t cap
 static bool wanted_group(const char *root, int pid, void *arg)
 {
     const char *wanted = arg;
-    char text[TEXT_BYTES];
+    char text[CGROUP_TEXT_BYTES];
     size_t n = strlen(wanted);
-    long len = cgroup_text(root, pid, text, sizeof(text));
+    long len = cgroup_text_read(root, pid, text, sizeof(text));
     if (len <= 0) {
         return false;
     }
@@ -614,8 +614,8 @@ static bool wanted_container(const char *root, int pid, void *arg)
 {
     struct search *search = arg;
     struct container container = {0};
-    char text[TEXT_BYTES];
-    long len = cgroup_text(root, pid, text, sizeof(text));
+    char text[CGROUP_TEXT_BYTES];
+    long len = cgroup_text_read(root, pid, text, sizeof(text));
     bool in_one = len > 0 && container_parse(text, (size_t)len, &container);
     if (!in_one && same_namespace(root, pid, "uts")) {
         return false;
@@ -628,6 +628,9 @@ static bool wanted_container(const char *root, int pid, void *arg)
     }
     search->containers_count++;
     bool wanted = container_matches(root, pid, &container, search);
+    if (!in_one) {
+        return wanted; // the next one is as unknown
+    }
     if (search->known_count == search->known_cap) {
         size_t cap = search->known_cap * 2 + 16;
         struct known *grown = realloc(search->known, cap * sizeof(*grown));
@@ -644,6 +647,11 @@ static bool wanted_container(const char *root, int pid, void *arg)
 static bool find_searched(const char *root, struct search *search, struct found *out)
 {
     root = root != NULL ? root : "";
+    if (search->name[0] == '\0') { // what has no name would be it
+        out->count = 0;
+        snprintf(out->how, sizeof(out->how), "\"\" names no %s", search->pod ? "pod" : "container");
+        return false;
+    }
     bool found = find_by(root, wanted_container, search, out);
     free(search->known);
     if (found) {

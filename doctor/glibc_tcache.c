@@ -92,10 +92,12 @@ static void list_follow(const struct exam *exam, struct reach *reach, uint64_t h
     for (size_t steps = 0; head != 0 && steps < LIST_MAX; steps++) {
         uint32_t index = member_of(reach, head, list);
         uint64_t link;
-        if (index == REACH_NONE || exam_read(exam, &link, head, sizeof(link)) != 0) {
+        // A block is on one list, once: else what many made up lists lead to were walked again.
+        if (index == REACH_NONE || (reach->flags[index] & REACH_LISTED) != 0 ||
+            exam_read(exam, &link, head, sizeof(link)) != 0) {
             return;
         }
-        reach->flags[index] |= REACH_FREE;
+        reach->flags[index] |= REACH_FREE | REACH_LISTED;
         head = mangled ? link ^ (head >> 12) : link;
     }
 }
@@ -113,7 +115,7 @@ static void batch_look(const struct exam *exam, struct reach *reach, const uint3
     for (size_t i = 0; i < count; i++) {
         const uint8_t *own = bytes + i * size;
         size_t lists = is_tcache(reach, layout, own) ? layout->lists : 0;
-        for (size_t list = 0; list < lists; list++) {
+        for (size_t list = 0; list < lists && reach_affords(exam, 0); list++) {
             list_follow(exam, reach, head_at(layout, own, list), list);
         }
     }

@@ -4,10 +4,10 @@
 //
 // Model
 //   The memory is read in segments, resident pages only: to read a page that is not there would
-//   bring it back. A chain starts at the first chunk of a range, or is found in the middle: at an
-//   offset from which a row of plausible headers follows. A chunk is free if the one behind it says
-//   so. Those on fast bins say that they are in use; they are told by their link, which leads to
-//   another chunk of the same arena.
+//   bring it back. Where a chain of chunks begins is not known: it is looked for, an offset from
+//   which a row of plausible headers follows. A chunk is free if the one behind it says so. Those
+//   on fast bins say that they are in use; they are told by their link, which leads to another
+//   chunk of the same arena.
 //   A window in the middle has a trap: where neighbours were freed one after the other, the chunk
 //   that they became still holds their old headers, which form a chain of their own. It ends where
 //   the true one does, and there stands the size of the whole free chunk: so a window is read some
@@ -48,6 +48,7 @@
 #define CHAIN_MIN_WITH_FREE 3
 // Headers beyond the segment are read one by one, while a chain is looked for: 1 us each.
 #define REMOTE_READS_MAX 2000
+#define REMOTE_READS_MAX_WINDOW 100
 
 struct walker {
     struct exam *exam;
@@ -56,6 +57,7 @@ struct walker {
     struct glibc_sums *sums;
     glibc_visit *each; // or NULL
     void *arg;
+    uint64_t keep_ns;    // of the budget; 0: without one
     uint64_t start, end; // of the segment
     uint64_t resident[SEGMENT_PAGES / 64];
     char *buf;
@@ -89,9 +91,10 @@ static void visit(void *arg, uint64_t start, uint64_t end, unsigned flags)
         size_t index = page_index(w, addr);
         w->resident[index / 64] |= UINT64_C(1) << (index % 64);
     }
-    // What cannot be read, because it has gone meanwhile, stays zero: no header is that.
-    if (end > start) {
-        (void)exam_read(w->exam, w->buf + (start - w->start), start, end - start);
+    // What cannot be read, because it has gone meanwhile, is zero: no header is that.
+    char *to = w->buf + (start - w->start);
+    if (start < end && exam_read(w->exam, to, start, end - start) != 0) {
+        memset(to, 0, end - start);
     }
 }
 
@@ -100,16 +103,30 @@ static bool segment_load(struct walker *w, uint64_t start, uint64_t end)
     w->start = start;
     w->end = end;
     memset(w->resident, 0, sizeof(w->resident));
-    memset(w->buf, 0, end - start);
     w->exam->residency.files = false;
     return residency_scan(&w->exam->residency, start, end, visit, w) == 0;
+}
+
+static bool in_segment(const struct walker *w, uint64_t addr, uint64_t bytes)
+{
+    return addr >= w->start && addr < w->end && w->end - addr >= bytes;
+}
+
+// Copies what lies on one page of the segment: zeros where it is not resident, which no header is.
+static void segment_copy(const struct walker *w, void *to, uint64_t addr, size_t bytes)
+{
+    if (page_resident(w, addr)) {
+        memcpy(to, w->buf + (addr - w->start), bytes);
+    } else {
+        memset(to, 0, bytes);
+    }
 }
 
 static uint64_t word_at(const struct walker *w, uint64_t addr)
 {
     uint64_t word = 0;
-    if (addr >= w->start && addr + sizeof(word) <= w->end) {
-        memcpy(&word, w->buf + (addr - w->start), sizeof(word));
+    if (in_segment(w, addr, sizeof(word))) {
+        segment_copy(w, &word, addr, sizeof(word));
     } else {
         (void)exam_peek(w->exam, &word, addr, sizeof(word));
     }
@@ -127,7 +144,8 @@ static bool head_plausible(const struct walker *w, uint64_t at, uint64_t head)
 {
     uint64_t size = size_of(head);
     return (head & GLIBC_MMAPPED) == 0 && size >= CHUNK_BYTES_MIN && size % GLIBC_ALIGN == 0 &&
-           size <= w->range->end - at && (!w->range->main || (head & GLIBC_NON_MAIN) == 0);
+           at < w->range->end && size <= w->range->end - at &&
+           (!w->range->main || (head & GLIBC_NON_MAIN) == 0);
 }
 
 // A heap that is not the last of its arena ends in fence posts: two headers of 16 bytes.
@@ -139,8 +157,8 @@ static bool is_end(const struct walker *w, uint64_t at, uint64_t head)
 // head_at reads the header of a chunk of a chain that is looked for, with the word before it.
 static bool head_at(struct walker *w, uint64_t at, uint64_t words[2])
 {
-    if (at >= w->start && at + GLIBC_ALIGN <= w->end) {
-        memcpy(words, w->buf + (at - w->start), GLIBC_ALIGN);
+    if (in_segment(w, at, GLIBC_ALIGN)) {
+        segment_copy(w, words, at, GLIBC_ALIGN);
         return true;
     }
     if (w->remote_left == 0) {
@@ -183,8 +201,10 @@ static bool chain_holds(struct walker *w, uint64_t at)
 
 static uint64_t chain_find(struct walker *w)
 {
-    for (uint64_t at = w->start; at + GLIBC_ALIGN <= w->end; at += GLIBC_ALIGN) {
-        if (chain_holds(w, at)) {
+    for (uint64_t at = w->start; in_segment(w, at, GLIBC_ALIGN); at += GLIBC_ALIGN) {
+        if (!page_resident(w, at)) {
+            at = align_down(at, 4 * KIB) + 4 * KIB - GLIBC_ALIGN;
+        } else if (chain_holds(w, at)) {
             return at;
         }
     }
@@ -205,8 +225,8 @@ static bool on_fast_bin(const struct walker *w, uint64_t at, uint64_t size)
                              link < w->range->end && link != at);
     }
     // Without the mask any pointer to a block looks like a link, but for the size behind it.
-    return word % GLIBC_ALIGN == 0 && word >= w->start && word + GLIBC_ALIGN <= w->end &&
-           word != at && size_of(word_at(w, word + 8)) == size;
+    return word % GLIBC_ALIGN == 0 && in_segment(w, word, GLIBC_ALIGN) && word != at &&
+           size_of(word_at(w, word + 8)) == size;
 }
 
 static bool is_free(const struct walker *w, uint64_t at, uint64_t size)
@@ -242,7 +262,6 @@ static void run_emit(struct walker *w, uint64_t end)
     uint64_t bytes = resident_bytes(w, start, end);
     w->sums->seen_bytes += bytes;
     if (w->free_from == 0) {
-        w->sums->live_bytes += bytes;
         return;
     }
     uint64_t inner = max_u64(align_up(w->free_from + FREE_HEADER_BYTES, 4 * KIB), start);
@@ -309,7 +328,7 @@ static struct walker *walker_make(struct exam *exam, const struct glibc_heap *he
         .heap = heap,
         .range = range,
         .sums = sums,
-        .buf = malloc(SEGMENT_BYTES),
+        .buf = malloc(SEGMENT_BYTES), // what of it is resident is filled
         .remote_left = REMOTE_READS_MAX,
     };
     if (w->buf == NULL) {
@@ -333,7 +352,8 @@ static bool walk(struct walker *w)
     // The state of an arena may lie before the first chunk, on the same page.
     for (uint64_t at = readable ? align_down(w->range->start, 4 * KIB) : 0; readable && at < end;) {
         uint64_t stop = min_u64(at + SEGMENT_BYTES, align_up(end, 4 * KIB));
-        readable = segment_load(w, at, stop);
+        readable =
+            (w->keep_ns == 0 || exam_affords(w->exam, w->keep_ns)) && segment_load(w, at, stop);
         if (readable) {
             segment_walk(w);
         }
@@ -346,17 +366,22 @@ static bool walk(struct walker *w)
 }
 
 bool glibc_walk(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
-                struct glibc_sums *sums)
+                uint64_t keep_ns, struct glibc_sums *sums)
 {
-    return walk(walker_make(exam, heap, range, sums));
+    struct walker *w = walker_make(exam, heap, range, sums);
+    if (w != NULL) {
+        w->keep_ns = keep_ns;
+    }
+    return walk(w);
 }
 
 bool glibc_chunks(struct exam *exam, const struct glibc_heap *heap, const struct glibc_range *range,
-                  glibc_visit *each, void *arg)
+                  uint64_t keep_ns, glibc_visit *each, void *arg)
 {
     struct glibc_sums sums = {0};
     struct walker *w = walker_make(exam, heap, range, &sums);
     if (w != NULL) {
+        w->keep_ns = keep_ns;
         w->each = each;
         w->arg = arg;
     }
@@ -373,12 +398,17 @@ struct piece {
 
 static const struct glibc_large *large_around(const struct glibc_heap *heap, uint64_t addr)
 {
-    for (size_t i = 0; i < heap->large_count; i++) {
-        if (heap->large[i].start < addr && addr < heap->large[i].end) {
-            return &heap->large[i];
+    size_t low = 0;
+    size_t high = heap->large_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (heap->large[middle].start < addr) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
     }
-    return NULL;
+    return low != 0 && addr < heap->large[low - 1].end ? &heap->large[low - 1] : NULL;
 }
 
 // Makes all pieces from `start` on free.
@@ -393,7 +423,7 @@ static void pieces_free(struct piece *pieces, size_t count, uint64_t start)
 static size_t pieces_walk(struct walker *w, uint64_t at, struct piece *pieces)
 {
     size_t count = 0;
-    while (at + GLIBC_ALIGN <= w->end && count < PIECES_CAP) {
+    while (in_segment(w, at, GLIBC_ALIGN) && count < PIECES_CAP) {
         const struct glibc_large *large = large_around(w->heap, at + 1);
         uint64_t head = word_at(w, at + 8);
         uint64_t size = large != NULL ? large->end - at : size_of(head);
@@ -402,7 +432,7 @@ static size_t pieces_walk(struct walker *w, uint64_t at, struct piece *pieces)
         }
         pieces[count++] = (struct piece){at, large != NULL || is_free(w, at, size)};
         at += size;
-        if (at + GLIBC_ALIGN <= w->end && (word_at(w, at + 8) & GLIBC_PREV_INUSE) == 0) {
+        if (in_segment(w, at, GLIBC_ALIGN) && (word_at(w, at + 8) & GLIBC_PREV_INUSE) == 0) {
             uint64_t whole = word_at(w, at);
             if (whole > size && whole < at - w->range->start) {
                 pieces_free(pieces, count, at - whole);
@@ -456,6 +486,7 @@ bool glibc_window(struct exam *exam, const struct glibc_heap *heap, const struct
     uint64_t beyond = min_u64(end + GLIBC_WINDOW_BYTES, align_up(range->end, 4 * KIB));
     bool readable = w != NULL && pieces != NULL && segment_load(w, start, beyond);
     if (readable) {
+        w->remote_left = REMOTE_READS_MAX_WINDOW;
         const struct glibc_large *large = large_around(heap, start);
         uint64_t found = large != NULL ? start : chain_find(w);
         bool inside = (large != NULL && large->end >= end) || found == 0 || found >= end;

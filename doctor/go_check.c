@@ -15,25 +15,11 @@
 // From 1.12 on heaps grow by whole arenas or by pieces of them that are multiples of this.
 #define GROWTH_BYTES (4 * MIB)
 #define GO_PAGE_BYTES (8 * KIB)
-#define GO_ARENA_BYTES (64 * MIB)
-#if defined(__x86_64__)
-#define GO_ARENA_BASE UINT64_C(0xffff800000000000)
-#else
-#define GO_ARENA_BASE UINT64_C(0)
-#endif
 #define TRIES 200
 #define LOOKED_AT 32
 #define CLASSES_MAX 256
 #define LARGEST_SMALL 32768
-#define STATUS_MAX 10
-#define STATUS_SCAN UINT64_C(0x1000)
-#define STATUS_IDLE 0
-#define STATUS_WAITING 4
-#define STATUS_DEAD 6
-#define REASONS_MAX 128
 #define STACK_BYTES_MIN UINT64_C(2048)
-#define TYPE_MEMORY 1
-#define DEPTH_MAX 1024
 #define TIMERS_MAX (UINT64_C(1) << 32)
 
 struct check {
@@ -200,20 +186,21 @@ static bool g_holds(const struct check *check, uint64_t g, size_t *live)
             return false;
         }
     }
-    uint64_t status = has[STATUS] & ~STATUS_SCAN;
+    uint64_t status = has[STATUS] & ~(uint64_t)G_SCAN;
     uint64_t size = has[HI] - has[LO];
     bool stack = size >= STACK_BYTES_MIN && size <= GIB && (size & (size - 1)) == 0;
-    if (status > STATUS_MAX || !(stack || (has[LO] == 0 && has[HI] == 0))) {
+    if (status > G_DEAD_EXTRA || !(stack || (has[LO] == 0 && has[HI] == 0))) {
         return false;
     }
-    if (status == STATUS_IDLE || status == STATUS_DEAD) {
+    if (status == G_IDLE || status == G_DEAD || status == G_DEAD_EXTRA) {
         return true;
     }
     ++*live;
-    bool waits = status == STATUS_WAITING;
-    return stack && in_code(check, has[START]) &&
+    bool waits = status == G_WAITING;
+    // That of a thread of C which has called into Go was not started anywhere.
+    return stack && (has[START] == 0 || in_code(check, has[START])) &&
            (!waits || (has[SP] >= has[LO] && has[SP] <= has[HI] && in_code(check, has[PC]) &&
-                       has[REASON] <= REASONS_MAX));
+                       has[REASON] <= GO_REASONS_MAX));
 }
 
 // The runtime has goroutines of its own, which never end, among the first.
@@ -261,8 +248,8 @@ static bool profile_holds(const struct exam *exam, const struct go_layout *layou
     for (size_t i = 0; i < LOOKED_AT && bucket != 0; i++) {
         uint64_t type;
         uint64_t depth;
-        if (!member_read(exam, layout, GO_BUCKET_TYPE, bucket, &type) || type != TYPE_MEMORY ||
-            !member_read(exam, layout, GO_BUCKET_DEPTH, bucket, &depth) || depth > DEPTH_MAX ||
+        if (!member_read(exam, layout, GO_BUCKET_TYPE, bucket, &type) || type != GO_BUCKET_MEMORY ||
+            !member_read(exam, layout, GO_BUCKET_DEPTH, bucket, &depth) || depth > GO_DEPTH_MAX ||
             !member_read(exam, layout, GO_BUCKET_NEXT, bucket, &bucket)) {
             return false;
         }
@@ -300,7 +287,7 @@ enum go_trust go_layout_check(const struct exam *exam, const struct go_file *fil
     }
     if (!routines_hold(&check)) {
         forget(layout, GO_ALLGS, GO_ALLGS_LEN);
-        forget(layout, GO_G_STATUS, GO_G_SYSCALL_SP);
+        forget(layout, GO_G_STATUS, GO_G_BP);
         trust = GO_TRUST_SOME;
     }
     if (!scheduler_holds(exam, layout)) {

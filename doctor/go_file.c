@@ -2,8 +2,8 @@
 //
 // Doctor, the ELF file of a Go program: its version, its symbols and its sections.
 //
-// The file may be cut off or made to mislead. libelf bounds what it reads by the file's size; sizes
-// that the file only claims are bounded here.
+// The file may be cut off or made to mislead. libelf bounds what it reads by the file's size, which
+// says little: a file may be terabytes of nothing. So what it reads whole is bounded here.
 //
 // Go  src/debug/buildinfo, src/debug/elf.
 #include <gelf.h>
@@ -15,6 +15,7 @@
 #include "go_look.h"
 
 #define INFO_BYTES_MAX (KIB * 64)
+#define NAMES_BYTES_MAX MIB // of sections; programs have some hundreds of bytes
 #define SYMBOLS_BYTES_MAX (64 * MIB)
 static const char info_magic[] = "\xff Go buildinf:";
 #define INFO_HEAD_BYTES 32
@@ -22,35 +23,59 @@ static const char info_magic[] = "\xff Go buildinf:";
 #define INFO_BIG_ENDIAN 1
 #define INFO_INLINE 2
 
-bool go_file_open(struct go_file *file, int fd)
+// Without names no section is found.
+static void names_read(struct go_file *file)
 {
-    GElf_Ehdr head;
-    struct stat st;
-    *file = (struct go_file){.fd = fd};
-    elf_version(EV_CURRENT);
-    file->elf = fd < 0 ? NULL : elf_begin(fd, ELF_C_READ, NULL);
-    if (file->elf == NULL || fstat(fd, &st) != 0 || elf_kind(file->elf) != ELF_K_ELF ||
-        gelf_getclass(file->elf) != ELFCLASS64 || gelf_getehdr(file->elf, &head) == NULL ||
-        head.e_ident[EI_DATA] != ELFDATA2LSB) {
-        go_file_close(file);
-        return false;
+    size_t index;
+    GElf_Shdr head;
+    Elf_Scn *section =
+        elf_getshdrstrndx(file->elf, &index) == 0 ? elf_getscn(file->elf, index) : NULL;
+    Elf_Data *data = NULL;
+    if (gelf_getshdr(section, &head) != NULL && head.sh_size <= NAMES_BYTES_MAX) {
+        data = elf_rawdata(section, NULL);
     }
-    file->bytes = (uint64_t)st.st_size;
-    file->is_pie = head.e_type == ET_DYN;
-    if (elf_getshdrstrndx(file->elf, &file->names_index) != 0) {
-        file->names_index = 0;
+    if (data != NULL && data->d_size != 0 && ((char *)data->d_buf)[data->d_size - 1] == '\0') {
+        file->names = (struct go_bytes){data->d_buf, data->d_size};
     }
+}
+
+// False if there are more than any linker makes.
+static bool loads_read(struct go_file *file)
+{
     size_t count;
     if (elf_getphdrnum(file->elf, &count) != 0) {
         return true;
     }
     for (size_t i = 0; i < count; i++) {
         GElf_Phdr part;
-        if (gelf_getphdr(file->elf, (int)i, &part) != NULL && part.p_type == PT_LOAD) {
-            file->first_addr = part.p_vaddr & ~UINT64_C(0xfff);
-            break;
+        if (gelf_getphdr(file->elf, (int)i, &part) == NULL || part.p_type != PT_LOAD) {
+            continue;
         }
+        if (file->loads_count == GO_LOADS_MAX) {
+            return false;
+        }
+        file->loads[file->loads_count++] = part;
     }
+    file->first_addr = file->loads[0].p_vaddr & ~UINT64_C(0xfff);
+    return true;
+}
+
+bool go_file_open(struct go_file *file, int fd)
+{
+    struct stat st;
+    GElf_Ehdr head;
+    *file = (struct go_file){.fd = fd};
+    elf_version(EV_CURRENT);
+    file->elf = fd >= 0 && elf_head_good(fd) ? elf_begin(fd, ELF_C_READ, NULL) : NULL;
+    if (file->elf == NULL || fstat(fd, &st) != 0 || gelf_getehdr(file->elf, &head) == NULL ||
+        !loads_read(file)) {
+        go_file_close(file);
+        return false;
+    }
+    file->bytes = (uint64_t)st.st_size;
+    file->is_pie = head.e_type == ET_DYN;
+    file->machine = head.e_machine;
+    names_read(file);
     return true;
 }
 
@@ -66,15 +91,12 @@ void go_file_close(struct go_file *file)
 static Elf_Scn *section_named(const struct go_file *file, const char *name, GElf_Shdr *head)
 {
     Elf_Scn *section = NULL;
-    if (file->names_index == 0) {
-        return NULL;
-    }
     while ((section = elf_nextscn(file->elf, section)) != NULL) {
         if (gelf_getshdr(section, head) == NULL) {
             return NULL;
         }
-        const char *its = elf_strptr(file->elf, file->names_index, head->sh_name);
-        if (its != NULL && strcmp(its, name) == 0 && head->sh_type != SHT_NOBITS) {
+        if (head->sh_name < file->names.len && head->sh_type != SHT_NOBITS &&
+            strcmp((const char *)file->names.at + head->sh_name, name) == 0) {
             return section;
         }
     }
@@ -121,20 +143,23 @@ static Elf_Scn *section_find(const struct go_file *file, const char *name, GElf_
     char other[32];
     Elf_Scn *section = section_named(file, name, head);
     *old = false;
-    if (section == NULL) {
-        old_name(name, other, sizeof(other));
+    old_name(name, other, sizeof(other));
+    if (section == NULL && other[0] != '\0') {
         section = section_named(file, other, head);
         *old = section != NULL;
     }
     return section;
 }
 
-uint64_t go_section_size(const struct go_file *file, const char *name)
+uint64_t go_section_size(const struct go_file *file, const char *name, uint64_t cap)
 {
     GElf_Shdr head;
     bool old;
     Elf_Scn *section = section_find(file, name, &head, &old);
-    return section == NULL ? 0 : full_size(section, &head, old);
+    if (section == NULL || head.sh_size > cap) {
+        return section == NULL ? 0 : head.sh_size;
+    }
+    return full_size(section, &head, old);
 }
 
 bool go_section_place(const struct go_file *file, const char *name, struct go_place *out)
@@ -154,7 +179,7 @@ bool go_section(const struct go_file *file, const char *name, size_t cap, struct
     bool old;
     *out = (struct go_bytes){0};
     Elf_Scn *section = section_find(file, name, &head, &old);
-    if (section == NULL || head.sh_size > file->bytes) {
+    if (section == NULL || head.sh_size > file->bytes || head.sh_size > cap) {
         return false;
     }
     uint64_t size = full_size(section, &head, old);
@@ -179,18 +204,11 @@ bool go_section(const struct go_file *file, const char *name, size_t cap, struct
 
 bool go_file_read(const struct go_file *file, uint64_t addr, void *to, size_t bytes)
 {
-    size_t count;
-    if (elf_getphdrnum(file->elf, &count) != 0) {
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        GElf_Phdr part;
-        if (gelf_getphdr(file->elf, (int)i, &part) == NULL) {
-            return false;
-        }
-        if (part.p_type == PT_LOAD && addr >= part.p_vaddr && addr - part.p_vaddr < part.p_filesz &&
-            bytes <= part.p_filesz - (addr - part.p_vaddr)) {
-            uint64_t at = part.p_offset + (addr - part.p_vaddr);
+    for (size_t i = 0; i < file->loads_count; i++) {
+        const Elf64_Phdr *part = &file->loads[i];
+        if (addr >= part->p_vaddr && addr - part->p_vaddr < part->p_filesz &&
+            bytes <= part->p_filesz - (addr - part->p_vaddr)) {
+            uint64_t at = part->p_offset + (addr - part->p_vaddr);
             return at <= file->bytes && pread(file->fd, to, bytes, (off_t)at) == (ssize_t)bytes;
         }
     }
@@ -199,16 +217,11 @@ bool go_file_read(const struct go_file *file, uint64_t addr, void *to, size_t by
 
 bool go_segments_hold(const struct go_file *file, uint64_t addr, enum go_segment kind)
 {
-    size_t count;
-    GElf_Word wanted = kind == GO_SEGMENT_CODE ? PF_X : PF_W;
-    if (elf_getphdrnum(file->elf, &count) != 0) {
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        GElf_Phdr part;
-        if (gelf_getphdr(file->elf, (int)i, &part) != NULL && part.p_type == PT_LOAD &&
-            (part.p_flags & wanted) != 0 && addr >= part.p_vaddr &&
-            addr - part.p_vaddr < part.p_memsz) {
+    Elf64_Word wanted = kind == GO_SEGMENT_CODE ? PF_X : PF_W;
+    for (size_t i = 0; i < file->loads_count; i++) {
+        const Elf64_Phdr *part = &file->loads[i];
+        if ((part->p_flags & wanted) != 0 && addr >= part->p_vaddr &&
+            addr - part->p_vaddr < part->p_memsz) {
             return true;
         }
     }
@@ -221,21 +234,16 @@ bool go_segments_hold(const struct go_file *file, uint64_t addr, enum go_segment
 static bool info_start(const struct go_file *file, uint64_t *offset, uint64_t *bytes)
 {
     GElf_Shdr head;
-    size_t count;
     if (section_named(file, ".go.buildinfo", &head) != NULL) {
         *offset = head.sh_offset;
         *bytes = head.sh_size;
         return true;
     }
-    if (elf_getphdrnum(file->elf, &count) != 0) {
-        return false;
-    }
-    for (size_t i = 0; i < count; i++) {
-        GElf_Phdr part;
-        if (gelf_getphdr(file->elf, (int)i, &part) != NULL && part.p_type == PT_LOAD &&
-            (part.p_flags & (PF_X | PF_W)) == PF_W) {
-            *offset = part.p_offset;
-            *bytes = part.p_filesz;
+    for (size_t i = 0; i < file->loads_count; i++) {
+        const Elf64_Phdr *part = &file->loads[i];
+        if ((part->p_flags & (PF_X | PF_W)) == PF_W) {
+            *offset = part->p_offset;
+            *bytes = part->p_filesz;
             return true;
         }
     }
@@ -344,7 +352,7 @@ size_t go_symbols(const struct go_file *file, const char *const *names, uint64_t
             continue;
         }
         const char *name = (const char *)strings.at + symbol.st_name;
-        bool likely = strncmp(name, "runtime.", 8) == 0 || strncmp(name, "go", 2) == 0;
+        bool likely = strncmp(name, "runtime.", 8) == 0;
         size_t index = likely ? symbol_match(name, names, count) : count;
         if (index < count && addrs[index] == 0) {
             addrs[index] = symbol.st_value;

@@ -8,7 +8,6 @@
 // memory agrees (go_check.c): a vendor's Go may have other offsets.
 //
 // Go  src/runtime/symtab.go moduledata; the table is made by tools/mkgolayouts.py.
-#include <gelf.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -244,34 +243,36 @@ static void witnesses_hear(const struct exam *exam, const struct go_file *file,
         }
         size_t first = witness_find(known, function.name + 8);
         if (first < known->witnesses_count && told[first].addrs == NULL) {
+            // Code that is full of references takes milliseconds.
+            if (!exam_affords(exam, FIND_COST_NS)) {
+                return;
+            }
             left -= told_by(file, known, &function, first, told, addrs);
         }
     }
 }
 
-size_t go_known_find(const struct exam *exam, const struct go_file *file,
-                     const struct go_pcln *pcln, int minor, uint64_t *addrs)
+// variables_find finds the addresses of variables without symbols, by the code of functions that
+// refer to them; those of others are 0.
+static void variables_find(const struct exam *exam, const struct go_file *file,
+                           const struct go_pcln *pcln, int minor, uint64_t *addrs)
 {
     const struct known *known = known_of(minor);
-    GElf_Ehdr head;
     memset(addrs, 0, GO_VARIABLES * sizeof(*addrs));
-    if (known == NULL || gelf_getehdr(file->elf, &head) == NULL || head.e_machine != MACHINE) {
-        return 0;
+    if (known == NULL || file->machine != MACHINE) {
+        return;
     }
     size_t count = known->witnesses_count;
     struct go_told *told = calloc(count, sizeof(*told));
     uint64_t *references = calloc(count, REFERENCES_MAX * sizeof(*references));
-    size_t found = 0;
     if (told != NULL && references != NULL) {
         witnesses_hear(exam, file, pcln, known, told, references);
         for (uint8_t i = 0; i < GO_VARIABLES; i++) {
             addrs[i] = go_vote(known->witnesses, told, count, i);
-            found += addrs[i] != 0;
         }
     }
     free(told);
     free(references);
-    return found;
 }
 
 // ---- moduledata ---------------------------------------------------------------------------------
@@ -302,8 +303,8 @@ static uint64_t module_find(const struct exam *exam, const struct go_file *file,
     return 0;
 }
 
-enum go_trust go_known_layout(const struct exam *exam, const struct go_file *file,
-                              struct go_pcln *pcln, struct go_layout *layout, const char **why)
+static enum go_trust layout_known(const struct exam *exam, const struct go_file *file,
+                                  struct go_pcln *pcln, struct go_layout *layout, const char **why)
 {
     const struct go_shape *shape = go_known_shape(layout->minor);
     uint64_t addrs[GO_VARIABLES] = {0};
@@ -312,8 +313,7 @@ enum go_trust go_known_layout(const struct exam *exam, const struct go_file *fil
                              : "its table of functions makes no sense";
         return GO_TRUST_NONE;
     }
-    uint64_t symbols_bytes = go_section_size(file, ".symtab");
-    if (symbols_bytes != 0 && symbols_bytes <= SYMBOLS_BYTES_MAX) {
+    if (go_section_size(file, ".symtab", SYMBOLS_BYTES_MAX) <= SYMBOLS_BYTES_MAX) {
         go_symbols(file, go_root_names(), addrs, GO_VARIABLES);
     }
     if (addrs[GO_ROOT_MODULE] == 0) {
@@ -323,7 +323,7 @@ enum go_trust go_known_layout(const struct exam *exam, const struct go_file *fil
     go_layout_join(layout, shape, addrs, pcln->bias);
     go_pcln_module(pcln, exam, layout);
     if (addrs[GO_ROOT_MHEAP] == 0) {
-        go_known_find(exam, file, pcln, layout->minor, addrs);
+        variables_find(exam, file, pcln, layout->minor, addrs);
         addrs[GO_ROOT_MODULE] = module;
         go_layout_join(layout, shape, addrs, pcln->bias);
     }
@@ -334,6 +334,16 @@ enum go_trust go_known_layout(const struct exam *exam, const struct go_file *fil
     enum go_trust trust = go_layout_check(exam, file, pcln->bias, layout);
     if (trust == GO_TRUST_NONE) {
         *why = "its counters contradict what is known of its version";
+    }
+    return trust;
+}
+
+enum go_trust go_known_layout(const struct exam *exam, const struct go_file *file,
+                              struct go_pcln *pcln, struct go_layout *layout, const char **why)
+{
+    enum go_trust trust = layout_known(exam, file, pcln, layout, why);
+    if (trust == GO_TRUST_NONE) {
+        *layout = (struct go_layout){.minor = layout->minor};
     }
     return trust;
 }

@@ -58,7 +58,6 @@ static const char *const paths[GO_FIELD_COUNT][PATHS_MAX] = {
     [GO_MADVDONTNEED] = {"runtime.debug.madvdontneed"},
     [GO_ARENAS] = {"runtime.mheap_.heapArenas.array", "runtime.mheap_.allArenas.array"},
     [GO_ARENAS_LEN] = {"runtime.mheap_.heapArenas.len", "runtime.mheap_.allArenas.len"},
-    [GO_IS_CGO] = {"runtime.iscgo"},
     [GO_ALLGS] = {"runtime.allgs.array"},
     [GO_ALLGS_LEN] = {"runtime.allgs.len"},
     [GO_ALLP] = {"runtime.allp.array"},
@@ -78,8 +77,6 @@ static const char *const paths[GO_FIELD_COUNT][PATHS_MAX] = {
     [GO_G_PC] = {"runtime.g.sched.pc"},
     [GO_G_SP] = {"runtime.g.sched.sp"},
     [GO_G_BP] = {"runtime.g.sched.bp"},
-    [GO_G_SYSCALL_PC] = {"runtime.g.syscallpc"},
-    [GO_G_SYSCALL_SP] = {"runtime.g.syscallsp"},
     [GO_REASONS] = {"runtime.waitReasonStrings"},
     [GO_P_TIMERS] = {"runtime.p.timers.heap.len", "runtime.p.timers.len"}, // from 1.23; from 1.14
     [GO_P_TIMERS_DEAD] = {"runtime.p.timers.zombies", "runtime.p.deletedTimers"},
@@ -110,7 +107,6 @@ static const char *const roots_names[GO_ROOTS] = {
     [GO_ROOT_CLASS_SIZES] = "runtime.class_to_size",
     [GO_ROOT_DEBUG] = "runtime.debug",
     [GO_ROOT_PERCENT] = "runtime.gcpercent",
-    [GO_ROOT_IS_CGO] = "runtime.iscgo",
     [GO_ROOT_ALLGS] = "runtime.allgs",
     [GO_ROOT_ALLP] = "runtime.allp",
     [GO_ROOT_SCHED] = "runtime.sched",
@@ -184,29 +180,38 @@ void go_layout_join(struct go_layout *layout, const struct go_shape *shape, cons
     }
 }
 
+// Bytes of a section of which there may be more than are worth reading: then 0.
+static uint64_t worth_bytes(const struct go_file *file, const char *name, uint64_t cap)
+{
+    uint64_t size = go_section_size(file, name, cap);
+    return size > cap ? 0 : size;
+}
+
 static bool dwarf_load(const struct go_file *file, uint64_t budget_bytes, struct go_dwarf *dwarf,
                        const char **why)
 {
     struct go_bytes info;
     struct go_bytes abbrevs;
     struct go_bytes strings;
-    uint64_t size = go_section_size(file, ".debug_info");
+    uint64_t size = go_section_size(file, ".debug_info", budget_bytes);
     if (size == 0) {
         *why = "the program was linked without DWARF (-ldflags=-w or strip)";
         return false;
     }
-    if (size > budget_bytes) {
+    if (size > budget_bytes || worth_bytes(file, ".debug_abbrev", ABBREVS_BYTES_MAX) +
+                                       worth_bytes(file, ".debug_str", STRINGS_BYTES_MAX) >
+                                   budget_bytes - size) {
         *why = "its DWARF is larger than the time allows: --exact";
         return false;
     }
-    go_section(file, ".debug_str", STRINGS_BYTES_MAX, &strings);
+    *why = "its DWARF makes no sense";
     if (!go_section(file, ".debug_info", (size_t)budget_bytes, &info) ||
-        !go_section(file, ".debug_abbrev", ABBREVS_BYTES_MAX, &abbrevs) ||
-        !go_dwarf_open(dwarf, info, abbrevs, strings)) {
-        *why = "its DWARF makes no sense";
+        !go_section(file, ".debug_abbrev", ABBREVS_BYTES_MAX, &abbrevs)) {
         return false;
     }
-    return true;
+    // Go's linker puts names where they are used: without strings only those of C are not known.
+    go_section(file, ".debug_str", STRINGS_BYTES_MAX, &strings);
+    return go_dwarf_open(dwarf, info, abbrevs, strings);
 }
 
 bool go_shape_dwarf(const struct go_file *file, uint64_t budget_bytes, struct go_shape *shape,
@@ -223,7 +228,12 @@ bool go_shape_dwarf(const struct go_file *file, uint64_t budget_bytes, struct go
     }
     go_dwarf_roots(&dwarf, roots, GO_ROOTS);
     parts_find(&dwarf, roots, shape);
+    bool done = dwarf.work_left != 0;
     go_dwarf_close(&dwarf);
+    if (!done) {
+        *why = "its DWARF makes no sense";
+        return false;
+    }
     // Since 1.25 addresses are in a section of their own; the symbols have them too.
     go_symbols(file, roots_names, addrs, GO_VARIABLES);
     for (size_t i = 0; i < GO_VARIABLES; i++) {

@@ -22,19 +22,24 @@
 
 // ---- the program's file (go_file.c) -------------------------------------------------------------
 
-struct go_file {
-    int fd;
-    Elf *elf;
-    size_t names_index; // section that holds the names of sections
-    bool is_pie;
-    uint64_t first_addr; // of the first segment, by page
-    uint64_t bytes;
-};
-
 // A piece of the file in memory; the file's, for as long as it is open.
 struct go_bytes {
     const uint8_t *at;
     size_t len;
+};
+
+#define GO_LOADS_MAX 32 // linkers make two to eight
+
+struct go_file {
+    int fd;
+    Elf *elf;
+    struct go_bytes names; // of sections, the last one ended
+    bool is_pie;
+    uint16_t machine;
+    uint64_t first_addr; // of the first segment, by page
+    uint64_t bytes;
+    Elf64_Phdr loads[GO_LOADS_MAX]; // what is mapped of it
+    size_t loads_count;
 };
 
 // Where a section lies.
@@ -49,8 +54,8 @@ void go_file_close(struct go_file *file);
 // go_section reads a section of that name, at most cap bytes; false if there is none such.
 // Compressed ones (also .zdebug_, of Go 1.11 to 1.18) are inflated, if not larger than cap.
 bool go_section(const struct go_file *file, const char *name, size_t cap, struct go_bytes *out);
-// go_section_size is what go_section would have to hold; 0: there is none.
-uint64_t go_section_size(const struct go_file *file, const char *name);
+// go_section_size is what go_section would have to hold, or more than cap; 0: there is none.
+uint64_t go_section_size(const struct go_file *file, const char *name, uint64_t cap);
 // go_section_place tells where a section lies, in the file and in the program; false if there is
 // none such.
 bool go_section_place(const struct go_file *file, const char *name, struct go_place *out);
@@ -96,6 +101,7 @@ struct go_dwarf {
     size_t units_count, units_cap;
     struct dwarf_abbrev *table; // of one offset in abbrevs; the last one used
     uint64_t table_offset;
+    uint64_t work_left; // entries fail when it is 0
 };
 
 // go_dwarf_open lists the units; the sections stay the caller's. False if they make no sense.
@@ -159,7 +165,6 @@ enum go_field {
     GO_MADVDONTNEED,
     GO_ARENAS,
     GO_ARENAS_LEN,
-    GO_IS_CGO,
     GO_ALLGS,
     GO_ALLGS_LEN,
     GO_ALLP,
@@ -179,8 +184,6 @@ enum go_field {
     GO_G_PC,
     GO_G_SP,
     GO_G_BP,
-    GO_G_SYSCALL_PC,
-    GO_G_SYSCALL_SP,
     GO_REASONS,
     GO_P_TIMERS,
     GO_P_TIMERS_DEAD,
@@ -204,16 +207,7 @@ enum go_field {
     GO_FIELD_COUNT,
 };
 
-struct go_value {
-    uint64_t at;   // 0 is a possible offset
-    uint64_t size; // bytes; 0: the layout does not tell
-    bool known;
-};
-
-struct go_layout {
-    struct go_value fields[GO_FIELD_COUNT];
-    int minor;
-};
+_Static_assert(GO_FIELD_COUNT <= GO_FIELDS_MAX, "a layout has room for all of them");
 
 // What the fields are members of: variables first, then types.
 enum go_root_index {
@@ -223,7 +217,6 @@ enum go_root_index {
     GO_ROOT_CLASS_SIZES,
     GO_ROOT_DEBUG,
     GO_ROOT_PERCENT,
-    GO_ROOT_IS_CGO,
     GO_ROOT_ALLGS,
     GO_ROOT_ALLP,
     GO_ROOT_SCHED,
@@ -254,7 +247,8 @@ struct go_shape {
 };
 
 // go_shape_dwarf reads a shape, and the addresses of variables, without bias. budget_bytes bounds
-// the DWARF that is inflated and walked. False if there is none; why then is a clause.
+// the DWARF that is inflated; walking it is bounded by its size. False if there is none; why then
+// is a clause.
 bool go_shape_dwarf(const struct go_file *file, uint64_t budget_bytes, struct go_shape *shape,
                     uint64_t *addrs, const char **why);
 // go_layout_join makes a layout of a shape and the addresses of variables; 0: not known.
@@ -281,18 +275,16 @@ struct go_pcln {
     uint64_t text; // address that entries of the table count from
     uint64_t bias;
     uint64_t quantum; // of instructions
-    uint64_t functions_count, files_count;
+    uint64_t functions_count;
     uint64_t names, units, files, values, functions; // offsets of the tables
     int age;                                         // 0: up to 1.15; 1: 1.16; 2: 1.18; 3: 1.20
     uint64_t base;                                   // where entries of `functions` point from
-    const struct go_file *file; // for what lies outside of the table; NULL: nothing
-    uint64_t addr;              // of the table
-    uint64_t inlines;           // address of the trees of inlined calls; 0: not known
-    struct go_chunks *chunks;   // what of the table has been read; NULL: all
+    const struct go_file *file;
+    uint64_t addr;            // of the table
+    uint64_t inlines;         // address of the trees of inlined calls; 0: not known
+    struct go_chunks *chunks; // what of the table has been read
 };
 
-// go_pcln_open reads the head; the bytes stay the caller's. False if they make no sense.
-bool go_pcln_open(struct go_pcln *pcln, struct go_bytes bytes, uint64_t bias);
 // go_pcln_file reads the table of a file, which must stay open. exam may be NULL: then the
 // position-independent ones up to 1.17 have none, because it is filled in at start.
 bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bias,
@@ -330,10 +322,6 @@ struct go_witness {
 
 // go_known_shape is the shape of a minor version on this machine; NULL: it is not known.
 const struct go_shape *go_known_shape(int minor);
-// go_known_find finds the addresses of variables without symbols, by the code of functions that
-// refer to them. Returns how many it found; addresses of others are 0.
-size_t go_known_find(const struct exam *exam, const struct go_file *file,
-                     const struct go_pcln *pcln, int minor, uint64_t *addrs);
 // go_known_layout makes a layout out of what is known of the version. Parts that do not hold in the
 // memory of this process are left out; nothing holds if the counters do not: why is a clause.
 enum go_trust {
@@ -360,8 +348,34 @@ enum go_trust go_layout_check(const struct exam *exam, const struct go_file *fil
 
 // ---- readers ------------------------------------------------------------------------------------
 
+// Arenas are numbered from the lowest address that the processor has.
+#define GO_ARENA_BYTES (64 * MIB)
+#if defined(__x86_64__)
+#define GO_ARENA_BASE UINT64_C(0xffff800000000000)
+#else
+#define GO_ARENA_BASE UINT64_C(0)
+#endif
 // Enough for every machine: GOMAXPROCS is at most 1024 before 1.10, unbounded since.
 #define GO_P_MAX 1024
+// What is above these is no number of the runtime: reasons to wait, frames of a bucket's stack.
+#define GO_REASONS_MAX 128
+#define GO_DEPTH_MAX 1024
+#define GO_BUCKET_MEMORY 1 // the type of buckets of the heap profile
+
+// States of a goroutine, in runtime2.go.
+enum g_status {
+    G_IDLE,
+    G_RUNNABLE,
+    G_RUNNING,
+    G_SYSCALL,
+    G_WAITING,
+    G_DEAD = 6,
+    G_COPYSTACK = 8,
+    G_PREEMPTED = 9,
+    G_LEAKED = 10,     // from 1.26
+    G_DEAD_EXTRA = 11, // from 1.26: kept for a thread of C that may call into Go
+    G_SCAN = 0x1000,   // beside one of the others
+};
 
 // go_p_list reads the addresses of the Ps; how many.
 size_t go_p_list(const struct exam *exam, const struct go_layout *layout, uint64_t *ps, size_t cap);
@@ -385,8 +399,6 @@ void go_profile_read(struct exam *exam, const struct go_layout *layout, const st
 
 // ---- the program as a whole (evidence_exe.c, evidence_go.c) -------------------------------------
 
-// exe_open opens the program's file; a descriptor or a negative errno.
-int exe_open(const struct exam *exam);
 // go_bias is what addresses in the file lie off those in the process.
 uint64_t go_bias(const struct exam *exam, const struct go_file *file);
 // go_releases_lazily tells by version and GODEBUG (or NULL) whether the runtime uses MADV_FREE.
@@ -398,10 +410,8 @@ void go_divide(const struct facts_go *go, const struct facts_pages *pages, uint6
 
 // ---- samples (go_sample.c) ----------------------------------------------------------------------
 
-// go_sample_keep keeps the layout of a process for samples of it; of one process at a time.
-void go_sample_keep(int pid, const struct go_layout *layout);
-// go_sample reads what a light sample needs, with the layout that was kept. False, and UINT64_MAX,
-// if there is none of this process, or its memory cannot be read.
-bool go_sample(int pid, uint64_t *live_bytes, uint64_t *goroutines_count);
+// go_sample reads what a light sample has of a Go program, by the layout in its facts. What cannot
+// be read is left as it is.
+void go_sample(const struct facts *facts, struct sample *sample);
 
 #endif

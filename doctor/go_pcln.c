@@ -34,19 +34,19 @@
 #define INLINE_TREE 3  // FUNCDATA_InlTree
 
 struct go_chunks {
-    const struct go_file *file;
     const struct exam *exam; // NULL: the file has it
     uint64_t offset, addr;   // in the file, in the process
     uint8_t *copy;           // of all, as far as it was read
     uint8_t have[TABLE_BYTES_MAX / PIECE_BYTES];
 };
 
-static bool chunk_read(struct go_chunks *chunks, size_t at, size_t bytes)
+static bool chunk_read(const struct go_pcln *pcln, size_t at, size_t bytes)
 {
+    const struct go_chunks *chunks = pcln->chunks;
     if (chunks->exam != NULL) {
         return exam_read(chunks->exam, chunks->copy + at, chunks->addr + at, bytes) == 0;
     }
-    return pread(chunks->file->fd, chunks->copy + at, bytes, (off_t)(chunks->offset + at)) ==
+    return pread(pcln->file->fd, chunks->copy + at, bytes, (off_t)(chunks->offset + at)) ==
            (ssize_t)bytes;
 }
 
@@ -55,10 +55,10 @@ static bool present(const struct go_pcln *pcln, uint64_t at, size_t bytes)
 {
     struct go_chunks *chunks = pcln->chunks;
     size_t last = ((size_t)at + bytes - 1) / PIECE_BYTES;
-    for (size_t i = (size_t)at / PIECE_BYTES; chunks != NULL && bytes != 0 && i <= last; i++) {
+    for (size_t i = (size_t)at / PIECE_BYTES; bytes != 0 && i <= last; i++) {
         size_t start = i * PIECE_BYTES;
         if (chunks->have[i] == 0) {
-            if (!chunk_read(chunks, start, min_size(PIECE_BYTES, pcln->bytes.len - start))) {
+            if (!chunk_read(pcln, start, min_size(PIECE_BYTES, pcln->bytes.len - start))) {
                 return false;
             }
             chunks->have[i] = 1;
@@ -95,7 +95,6 @@ static bool head_read_old(struct go_pcln *pcln)
     }
     // One address more ends the last function; behind it is where the files are.
     pcln->files = number_at(pcln, 16 + pcln->functions_count * 16 + 8, 4);
-    pcln->files_count = number_at(pcln, pcln->files, 4);
     return true;
 }
 
@@ -103,7 +102,6 @@ static bool head_read(struct go_pcln *pcln)
 {
     uint64_t at = pcln->age == 1 ? 24 : 32;
     pcln->functions_count = number_at(pcln, 8, 8);
-    pcln->files_count = number_at(pcln, 16, 8);
     pcln->text = pcln->age == 1 ? 0 : number_at(pcln, 24, 8);
     pcln->names = number_at(pcln, at, 8);
     pcln->units = number_at(pcln, at + 8, 8);
@@ -139,14 +137,7 @@ static bool head_any(struct go_pcln *pcln)
     }
 }
 
-bool go_pcln_open(struct go_pcln *pcln, struct go_bytes bytes, uint64_t bias)
-{
-    *pcln = (struct go_pcln){.bytes = bytes, .bias = bias};
-    return head_any(pcln);
-}
-
-static bool chunks_make(struct go_pcln *pcln, const struct go_file *file,
-                        const struct go_place *place)
+static bool chunks_make(struct go_pcln *pcln, const struct go_place *place)
 {
     struct go_chunks *chunks = place->bytes > TABLE_BYTES_MAX ? NULL : calloc(1, sizeof(*chunks));
     void *copy = chunks == NULL ? MAP_FAILED
@@ -156,8 +147,8 @@ static bool chunks_make(struct go_pcln *pcln, const struct go_file *file,
         free(chunks);
         return false;
     }
-    *chunks = (struct go_chunks){
-        .file = file, .offset = place->offset, .addr = place->addr + pcln->bias, .copy = copy};
+    *chunks =
+        (struct go_chunks){.offset = place->offset, .addr = place->addr + pcln->bias, .copy = copy};
     pcln->chunks = chunks;
     pcln->bytes = (struct go_bytes){copy, (size_t)place->bytes};
     return true;
@@ -171,7 +162,7 @@ bool go_pcln_file(struct go_pcln *pcln, const struct go_file *file, uint64_t bia
     *pcln = (struct go_pcln){.file = file, .bias = bias};
     if ((!go_section_place(file, ".gopclntab", &place) &&
          !go_section_place(file, ".data.rel.ro.gopclntab", &place)) ||
-        place.bytes == 0 || !chunks_make(pcln, file, &place)) {
+        place.bytes == 0 || !chunks_make(pcln, &place)) {
         return false;
     }
     pcln->addr = place.addr;
@@ -322,19 +313,15 @@ static uint64_t fields_at(const struct go_pcln *pcln, uint64_t record)
     return record + word_bytes(pcln);
 }
 
-// inline_at tells whether the code at pc was inlined: the innermost function's name, and the place
-// of the call to it in the function around. pc and outer are without bias.
-static const char *inline_at(const struct go_pcln *pcln, uint64_t pc, uint64_t *outer)
+// inline_at tells whether the code at pc, in the function of that record, was inlined: the name of
+// the innermost function, and the place of the call to it in the function around. Without bias.
+static const char *inline_at(const struct go_pcln *pcln, uint64_t pc, uint64_t record,
+                             uint64_t entry, uint64_t *outer)
 {
-    uint64_t record;
-    uint64_t entry;
     uint64_t fixed = pcln->age == 2 ? 40 : 44;
-    if (pcln->inlines == 0 || !function_find(pcln, pc, &record, &entry)) {
-        return NULL;
-    }
     uint64_t values_count = number_at(pcln, fields_at(pcln, record) + 24, 4);
     uint64_t trees_count = number_at(pcln, record + fixed - 1, 1);
-    if (values_count <= INLINE_INDEX || trees_count <= INLINE_TREE) {
+    if (pcln->inlines == 0 || values_count <= INLINE_INDEX || trees_count <= INLINE_TREE) {
         return NULL;
     }
     uint64_t table = number_at(pcln, record + fixed + 4 * INLINE_INDEX, 4);
@@ -351,30 +338,39 @@ static const char *inline_at(const struct go_pcln *pcln, uint64_t pc, uint64_t *
     return text_at(pcln, pcln->names + node[pcln->age == 2 ? 3 : 1]);
 }
 
-const char *go_pcln_name(const struct go_pcln *pcln, uint64_t pc)
+// name_at is the innermost function at pc, or NULL; outer the place of the call to it, 0 where it
+// was not inlined. Without bias.
+static const char *name_at(const struct go_pcln *pcln, uint64_t pc, uint64_t *outer)
 {
     uint64_t record;
     uint64_t entry;
-    uint64_t outer;
-    const char *inner = inline_at(pcln, pc - pcln->bias, &outer);
+    *outer = 0;
+    if (!function_find(pcln, pc, &record, &entry)) {
+        return NULL;
+    }
+    const char *inner = inline_at(pcln, pc, record, entry, outer);
     if (inner != NULL) {
         return inner;
     }
-    if (!function_find(pcln, pc - pcln->bias, &record, &entry)) {
-        return NULL;
-    }
+    *outer = 0;
     return text_at(pcln, pcln->names + number_at(pcln, fields_at(pcln, record), 4));
+}
+
+const char *go_pcln_name(const struct go_pcln *pcln, uint64_t pc)
+{
+    uint64_t outer;
+    return name_at(pcln, pc - pcln->bias, &outer);
 }
 
 uint64_t go_pcln_own(const struct go_pcln *pcln, uint64_t pc)
 {
     for (size_t i = 0; i < INLINES_MAX; i++) {
         uint64_t outer;
-        const char *name = go_pcln_name(pcln, pc);
+        const char *name = name_at(pcln, pc - pcln->bias, &outer);
         if (name != NULL && !go_is_runtime(name)) {
             return pc;
         }
-        if (name == NULL || inline_at(pcln, pc - pcln->bias, &outer) == NULL) {
+        if (outer == 0) {
             return 0;
         }
         pc = outer + pcln->bias;
@@ -392,17 +388,6 @@ uint64_t go_pcln_frame_bytes(const struct go_pcln *pcln, uint64_t pc)
     }
     int64_t bytes = value_at(pcln, number_at(pcln, fields_at(pcln, record) + 12, 4), entry, plain);
     return bytes < 0 ? UINT64_MAX : (uint64_t)bytes;
-}
-
-// What a program says must not command a terminal. Names of Go may hold any letter; beyond ASCII
-// they are left as they are.
-static void printable(char *text)
-{
-    for (; *text != '\0'; text++) {
-        if ((unsigned char)*text < ' ' || *text == 0x7f) {
-            *text = '?';
-        }
-    }
 }
 
 void go_pcln_text(const struct go_pcln *pcln, uint64_t pc, char *text, size_t cap)
@@ -424,7 +409,7 @@ void go_pcln_text(const struct go_pcln *pcln, uint64_t pc, char *text, size_t ca
     } else {
         snprintf(text, cap, "%s (%s:%lld)", name, file, (long long)line);
     }
-    printable(text);
+    text_printable(text);
 }
 
 bool go_is_runtime(const char *name)

@@ -15,15 +15,15 @@
 
 #define BUCKETS_MAX 200000
 #define SITES_SLOTS 4096 // a power of two
-#define DEPTH_MAX 1024
 #define FRAMES_READ 48
 #define BUCKET_BYTES_MAX 256
 #define WINDOW_BYTES (64 * KIB)
-#define CHECK_EVERY 1024
+#define CHECK_EVERY 16
 #define CHECK_COST_NS (UINT64_C(1) * NS_PER_MS)
-#define TYPE_MEMORY 1
 #define COUNT_MAX (UINT64_C(1) << 24) // of samples
 #define BLOCK_BYTES_MAX (UINT64_C(1) << 38)
+// Differences of two sites fit into 64 bits with a sign.
+#define SITE_BYTES_MAX 0x1p62
 
 struct site {
     uint64_t pc, caller; // return addresses; pc 0: a free slot
@@ -51,6 +51,9 @@ struct profile {
 static bool window_read(struct profile *p, uint64_t addr, void *to, size_t bytes)
 {
     struct window *w = p->window;
+    if (bytes > UINT64_MAX - addr) {
+        return false;
+    }
     if (addr < w->start || addr > w->end || w->end - addr < bytes) {
         // With a little above it: a bucket's end.
         uint64_t end = addr + bytes;
@@ -110,12 +113,13 @@ static void bucket_add(struct profile *p, const uint64_t *pcs, size_t depth, uin
 {
     uint64_t pc;
     uint64_t caller;
-    if (bytes == 0 || count == 0 || bytes > UINT64_C(1) << 47 || depth == 0) {
+    if (count == 0 || count > bytes || bytes > UINT64_C(1) << 47 || depth == 0) {
         return;
     }
     double factor = 1;
     if (p->rate > 1) {
-        factor = 1 / (1 - exp(-(double)bytes / (double)count / p->rate));
+        // Not 1 / (1 - exp()), which is infinite where blocks are small beside the rate.
+        factor = -1 / expm1(-(double)bytes / (double)count / p->rate);
     }
     site_choose(p, pcs, depth, &pc, &caller);
     struct site *site = pc == 0 ? NULL : site_slot(p, pc, caller);
@@ -137,7 +141,7 @@ static uint64_t bucket_read(struct profile *p, uint64_t addr)
     }
     uint64_t depth = go_member(l, GO_BUCKET_DEPTH, head, len);
     uint64_t next = go_member(l, GO_BUCKET_NEXT, head, len);
-    if (go_member(l, GO_BUCKET_TYPE, head, len) != TYPE_MEMORY || depth > DEPTH_MAX) {
+    if (go_member(l, GO_BUCKET_TYPE, head, len) != GO_BUCKET_MEMORY || depth > GO_DEPTH_MAX) {
         return next;
     }
     size_t frames = (size_t)min_u64(depth, FRAMES_READ);
@@ -171,7 +175,10 @@ static void sites_report(struct profile *p)
     struct facts *facts = p->exam->facts;
     qsort(p->sites, SITES_SLOTS, sizeof(*p->sites), site_compare);
     facts->sites_count = 0;
-    for (size_t i = 0; i < SITES_MAX && p->sites[i].bytes >= 1; i++) {
+    for (size_t i = 0; facts->sites_count < SITES_MAX && p->sites[i].bytes >= 1; i++) {
+        if (p->sites[i].bytes >= SITE_BYTES_MAX) {
+            continue;
+        }
         struct facts_site *out = &facts->sites[facts->sites_count++];
         *out = (struct facts_site){
             .bytes = (uint64_t)p->sites[i].bytes,

@@ -14,36 +14,25 @@
 #include "go_look.h"
 #include "os/clock.h"
 
-#define ROUTINES_MAX 2000000
 // Of more, batches spread evenly: 32768 of them take 10 ms, and tell a share within 1 %.
 #define SAMPLE_COUNT 32768
+#define EXACT_COUNT 2000000
 #define BATCH 1024
 #define G_BYTES_MAX 1024
 #define GAP_BYTES 2048 // between gs that are copied together
 #define RUN_BYTES (256 * KIB)
-#define GROUPS_MAX 4096 // a power of two
-#define STACK_BYTES_MAX (8 * KIB)
+#define GROUPS_MAX 4096           // a power of two
+#define STACK_BYTES_MAX (8 * KIB) // of what is walked
+#define STACK_LARGEST_BYTES GIB   // runtime.maxstacksize is a little less
 #define FRAMES_MAX 64
 #define BATCH_COST_NS (UINT64_C(1) * NS_PER_MS)
-#define REASONS_MAX 128
-
-enum g_status {
-    G_IDLE,
-    G_RUNNABLE,
-    G_RUNNING,
-    G_SYSCALL,
-    G_WAITING,
-    G_DEAD = 6,
-    G_COPYSTACK = 8,
-    G_PREEMPTED = 9,
-    G_LEAKED = 10, // from 1.26
-    G_SCAN = 0x1000,
-};
+#define GROUP_COST_NS (UINT64_C(20) * NS_PER_US) // its texts
+#define REPORT_COST_NS (UINT64_C(2) * NS_PER_MS) // those of all that are many
 
 struct group {
     uint64_t status, reason, gopc, startpc, pc, depth; // the key
     uint64_t sp, bp, hi;                               // of one of them
-    uint64_t count, since, stack_bytes;
+    uint64_t count, since;
 };
 
 struct routines {
@@ -56,7 +45,7 @@ struct routines {
     size_t groups_count;
     uint64_t beyond_count; // that found no room in groups
     uint64_t seen_count, stack_bytes;
-    bool timed_out;
+    bool timed_out, hurried; // before all were read; before all groups were described
 };
 
 // ---- grouping -----------------------------------------------------------------------------------
@@ -104,10 +93,10 @@ static void routine_add(struct routines *r, const uint8_t *g)
         .hi = go_member(layout, GO_G_STACK_HI, g, r->len),
         .since = go_member(layout, GO_G_SINCE, g, r->len),
     };
-    if (status == G_IDLE || status == G_DEAD || status > G_LEAKED) {
+    if (status == G_IDLE || status == G_DEAD || status >= G_DEAD_EXTRA) {
         return;
     }
-    uint64_t stack = one.hi > lo && one.hi - lo < 4 * GIB ? one.hi - lo : 0;
+    uint64_t stack = one.hi > lo && one.hi - lo <= STACK_LARGEST_BYTES ? one.hi - lo : 0;
     one.depth = one.hi - one.sp;
     r->stack_bytes += stack;
     struct group *slot = group_slot(r, &one);
@@ -120,7 +109,6 @@ static void routine_add(struct routines *r, const uint8_t *g)
         r->groups_count++;
     }
     slot->count++;
-    slot->stack_bytes += stack;
     if (one.since != 0 && (slot->since == 0 || one.since < slot->since)) {
         slot->since = one.since;
     }
@@ -129,7 +117,7 @@ static void routine_add(struct routines *r, const uint8_t *g)
 static size_t g_len(const struct go_layout *layout)
 {
     uint64_t len = 0;
-    for (size_t i = GO_G_STATUS; i <= GO_G_SYSCALL_SP; i++) {
+    for (size_t i = GO_G_STATUS; i <= GO_G_BP; i++) {
         const struct go_value *value = &layout->fields[i];
         if (value->known && value->at < G_BYTES_MAX && value->size <= 8) {
             len = max_u64(len, value->at + value->size);
@@ -202,12 +190,13 @@ static void batch_read(const struct routines *r, const uint64_t *addrs, size_t n
 static bool all_read(struct routines *r, uint64_t array, uint64_t count)
 {
     uint64_t addrs[BATCH];
-    uint64_t step = r->exam->options->exact ? 1 : count / SAMPLE_COUNT + 1;
+    uint64_t step = count / (r->exam->options->exact ? EXACT_COUNT : SAMPLE_COUNT) + 1;
     r->copies = malloc(BATCH * r->len);
     r->run = malloc(RUN_BYTES);
     bool good = r->copies != NULL && r->run != NULL && r->len != 0;
+    uint64_t cost_ns = BATCH_COST_NS + REPORT_COST_NS;
     uint64_t at = 0;
-    for (; good && at < count && exam_affords(r->exam, BATCH_COST_NS); at += BATCH * step) {
+    for (; good && at < count && exam_affords(r->exam, cost_ns); at += BATCH * step) {
         size_t n = (size_t)min_u64(count - at, BATCH);
         good = exam_read(r->exam, addrs, array + at * sizeof(*addrs), n * sizeof(*addrs)) == 0;
         if (good) {
@@ -252,7 +241,7 @@ static size_t frames_measure(const struct routines *r, const struct group *g, co
     uint64_t pc = g->pc;
     size_t at = 0;
 #if defined(__x86_64__)
-    while (found < FRAMES_MAX) {
+    while (found < FRAMES_MAX && exam_affords(r->exam, 0)) {
         uint64_t bytes = go_pcln_frame_bytes(r->pcln, pc);
         if (bytes / 8 >= count - at) {
             break;
@@ -267,7 +256,8 @@ static size_t frames_measure(const struct routines *r, const struct group *g, co
     return found;
 }
 
-// site_find gives the innermost place outside of the runtime; 0 if there is none.
+// site_find gives the innermost place outside of the runtime; 0 if there is none. A table of
+// functions that misleads makes each place cost milliseconds.
 static uint64_t site_find(const struct routines *r, const struct group *g)
 {
     static uint64_t words[STACK_BYTES_MAX / 8];
@@ -282,11 +272,11 @@ static uint64_t site_find(const struct routines *r, const struct group *g)
     size_t frames =
         kept ? frames_walk(g, words, count, pcs) : frames_measure(r, g, words, count, pcs);
     uint64_t site = go_pcln_own(r->pcln, g->pc);
-    for (size_t i = 0; site == 0 && i < frames; i++) {
+    for (size_t i = 0; site == 0 && i < frames && exam_affords(r->exam, 0); i++) {
         site = pcs[i] == 0 ? 0 : go_pcln_own(r->pcln, pcs[i] - 1);
     }
     // No chain: the first word that looks like a return address.
-    for (size_t i = 0; site == 0 && i < count && frames == 0; i++) {
+    for (size_t i = 0; site == 0 && i < count && frames == 0 && exam_affords(r->exam, 0); i++) {
         site = words[i] == 0 ? 0 : go_pcln_own(r->pcln, words[i] - 1);
     }
     return site;
@@ -299,17 +289,15 @@ static void reason_text(const struct routines *r, uint64_t reason, char *text, s
         uint64_t at, len;
     } string;
     snprintf(text, cap, "waiting");
-    if (!all->known || reason >= min_u64(all->size / sizeof(string), REASONS_MAX) ||
+    if (!all->known || reason >= min_u64(all->size / sizeof(string), GO_REASONS_MAX) ||
         exam_read(r->exam, &string, all->at + reason * sizeof(string), sizeof(string)) != 0 ||
         string.len == 0 || string.len >= cap) {
         return;
     }
     char copy[64] = "";
     if (string.len < sizeof(copy) && exam_read(r->exam, copy, string.at, (size_t)string.len) == 0) {
-        for (char *c = copy; *c != '\0'; c++) {
-            *c = *c < ' ' || *c == 0x7f ? '?' : *c;
-        }
         snprintf(text, cap, "%s", copy);
+        text_printable(text);
     }
 }
 
@@ -320,14 +308,19 @@ static void group_describe(const struct routines *r, const struct group *g, stru
         [G_PREEMPTED] = "preempted", [G_LEAKED] = "leaked",   [G_COPYSTACK] = "stack growth",
     };
     uint64_t site = site_find(r, g);
-    *out = (struct go_group){.count = g->count, .stack_bytes = g->stack_bytes};
+    *out = (struct go_group){.count = g->count};
     if (g->status == G_WAITING) {
         reason_text(r, g->reason, out->state, sizeof(out->state));
     } else {
         const char *name = g->status < ARRAY_COUNT(names) ? names[g->status] : NULL;
         snprintf(out->state, sizeof(out->state), "%s", name == NULL ? "unknown" : name);
     }
-    go_pcln_text(r->pcln, site != 0 ? site : g->startpc, out->site, sizeof(out->site));
+    if (site == 0 && g->startpc == 0) {
+        // It has called into Go before: from 1.21 on it keeps its goroutine.
+        snprintf(out->site, sizeof(out->site), "a thread of C");
+    } else {
+        go_pcln_text(r->pcln, site != 0 ? site : g->startpc, out->site, sizeof(out->site));
+    }
     const char *start = go_pcln_name(r->pcln, g->startpc);
     if (g->gopc != 0 && (start == NULL || strcmp(start, "runtime.main") != 0)) {
         go_pcln_text(r->pcln, g->gopc - 1, out->creator, sizeof(out->creator));
@@ -354,7 +347,6 @@ static void group_report(struct facts_go *go, const struct go_group *one)
         if (strcmp(other->state, one->state) == 0 && strcmp(other->site, one->site) == 0 &&
             strcmp(other->creator, one->creator) == 0) {
             other->count += one->count;
-            other->stack_bytes += one->stack_bytes;
             other->waited_ns = max_u64(other->waited_ns, one->waited_ns);
             return;
         }
@@ -388,14 +380,15 @@ static void groups_report(struct routines *r, double factor)
     uint64_t count = r->beyond_count;
     for (size_t i = 0; i < GROUPS_MAX && r->groups[i].count != 0; i++) {
         struct go_group one;
-        if (is_system(r->pcln, r->groups[i].startpc)) {
+        bool affords = exam_affords(r->exam, GROUP_COST_NS);
+        r->hurried |= !affords;
+        if (affords && is_system(r->pcln, r->groups[i].startpc)) {
             continue;
         }
         count += r->groups[i].count;
-        if (described++ < DESCRIBED_MAX) {
+        if (affords && described++ < DESCRIBED_MAX) {
             group_describe(r, &r->groups[i], &one);
             one.count = scaled(one.count, factor);
-            one.stack_bytes = scaled(one.stack_bytes, factor);
             group_report(go, &one);
         }
     }
@@ -416,24 +409,27 @@ void go_routines_read(struct exam *exam, const struct go_layout *layout, const s
         return;
     }
     r.groups = calloc(GROUPS_MAX, sizeof(*r.groups));
-    uint64_t most = min_u64(count, ROUTINES_MAX);
-    if (r.groups == NULL || !all_read(&r, array, most)) {
+    if (r.groups == NULL || count > UINT32_MAX || !all_read(&r, array, count)) {
         free(r.groups);
         source_end(exam, SOURCE_GOROUTINES, begun, SOURCE_BROKEN,
                    "runtime.allgs points to memory that cannot be read");
         return;
     }
-    groups_report(&r, r.seen_count == 0 ? 1 : (double)most / (double)r.seen_count);
+    groups_report(&r, r.seen_count == 0 ? 1 : (double)count / (double)r.seen_count);
     free(r.groups);
     // The runtime's own count does not need a look at each.
     struct facts_go *go = &exam->facts->go;
-    bool counted = r.seen_count < most && go_count_read(exam, layout, &go->goroutines_count);
+    bool counted =
+        (r.seen_count < count || r.hurried) && go_count_read(exam, layout, &go->goroutines_count);
     go->goroutines_known = counted || r.seen_count != 0;
-    if (r.timed_out && r.seen_count < most) {
+    if (r.timed_out) {
         source_end(exam, SOURCE_GOROUTINES, begun, SOURCE_LEFT,
                    "%llu of %llu were looked at when the time was up",
                    (unsigned long long)r.seen_count, (unsigned long long)count);
-    } else if (r.seen_count < most) {
+    } else if (r.hurried) {
+        source_end(exam, SOURCE_GOROUTINES, begun, SOURCE_LEFT,
+                   "the places of %zu groups were found when the time was up", go->groups_count);
+    } else if (r.seen_count < count) {
         source_end(exam, SOURCE_GOROUTINES, begun, SOURCE_READ, "a sample: %llu of %llu",
                    (unsigned long long)r.seen_count, (unsigned long long)count);
     } else {

@@ -23,26 +23,53 @@ static uint64_t value_or_zero(const struct exam *exam, const struct go_layout *l
     return go_value_read(exam, layout, field, &value) ? value : 0;
 }
 
-// go_slots_sum adds up a counter of heapStats, which is kept as three differences.
+// slots_sum adds up count counters of heapStats, side by side, each of which is kept as three
+// differences.
 static bool slots_sum(const struct exam *exam, const struct go_layout *layout, enum go_field field,
-                      uint64_t offset, uint64_t *sum)
+                      size_t count, uint64_t *sums)
 {
+    uint64_t words[CLASSES_MAX];
     const struct go_value *all = &layout->fields[GO_STATS];
     const struct go_value *one = &layout->fields[GO_STATS_ONE];
-    *sum = 0;
+    memset(sums, 0, count * sizeof(*sums));
     if (!layout->fields[field].known || !one->known || one->size == 0 ||
         all->size / one->size > STATS_SLOTS_MAX) {
         return false;
     }
     for (uint64_t i = 0; i < all->size / one->size; i++) {
-        uint64_t value;
-        uint64_t addr = layout->fields[field].at + offset + i * one->size;
-        if (exam_read(exam, &value, addr, sizeof(value)) != 0) {
+        uint64_t addr = layout->fields[field].at + i * one->size;
+        if (exam_read(exam, words, addr, count * sizeof(*words)) != 0) {
             return false;
         }
-        *sum += value; // differences may be negative; the sum is not
+        for (size_t k = 0; k < count; k++) {
+            sums[k] += words[k]; // differences may be negative; the sum is not
+        }
     }
     return true;
+}
+
+// words_read copies the 64-bit word so far behind each address; false if one cannot be read.
+static bool words_read(const struct exam *exam, const uint64_t *addrs, size_t count,
+                       uint64_t offset, uint64_t *words)
+{
+    uint64_t places[GO_P_MAX] = {0};
+    for (size_t i = 0; i < count; i++) {
+        places[i] = addrs[i] + offset;
+    }
+    return exam_read_many(exam, words, places, count, sizeof(*words)) == count;
+}
+
+// array_read copies the same 64-bit word of the elements of an array, of so many bytes each; false
+// if it is not known or one cannot be read.
+static bool array_read(const struct exam *exam, const struct go_layout *layout, enum go_field field,
+                       uint64_t element_bytes, size_t count, uint64_t *words)
+{
+    uint64_t addrs[GO_P_MAX];
+    for (size_t i = 0; i < count; i++) {
+        addrs[i] = i * element_bytes;
+    }
+    return layout->fields[field].known &&
+           words_read(exam, addrs, count, layout->fields[field].at, words);
 }
 
 size_t go_p_list(const struct exam *exam, const struct go_layout *layout, uint64_t *ps, size_t cap)
@@ -59,13 +86,23 @@ size_t go_p_list(const struct exam *exam, const struct go_layout *layout, uint64
 
 // ---- bytes in use -------------------------------------------------------------------------------
 
-// A 64-bit variable inside each of the Ps' caches.
-static uint64_t cache_word(const struct exam *exam, const struct go_layout *layout, uint64_t cache,
-                           enum go_field field, uint64_t offset)
+// caches_list reads the addresses of the Ps' caches; how many.
+static size_t caches_list(const struct exam *exam, const struct go_layout *layout, uint64_t *caches)
 {
-    uint64_t value = 0;
-    uint64_t addr = cache + layout->fields[field].at + offset;
-    return exam_read(exam, &value, addr, sizeof(value)) == 0 ? value : 0;
+    uint64_t ps[GO_P_MAX];
+    const struct go_value *mcache = &layout->fields[GO_P_MCACHE];
+    size_t kept = 0;
+    if (!mcache->known) {
+        return 0;
+    }
+    size_t count = go_p_list(exam, layout, ps, GO_P_MAX);
+    words_read(exam, ps, count, mcache->at, caches);
+    for (size_t i = 0; i < count; i++) {
+        if (caches[i] != 0) {
+            caches[kept++] = caches[i];
+        }
+    }
+    return kept;
 }
 
 // What the spans in one cache hold beyond what is counted; negative where all their room is
@@ -111,17 +148,12 @@ static int64_t spans_uncounted(const struct exam *exam, const struct go_layout *
 
 static int64_t caches_uncounted(const struct exam *exam, const struct go_layout *layout)
 {
-    uint64_t ps[GO_P_MAX];
+    uint64_t caches[GO_P_MAX];
     int64_t sum = 0;
-    const struct go_value *mcache = &layout->fields[GO_P_MCACHE];
-    size_t count = mcache->known && layout->fields[GO_MCACHE_ALLOC].known
-                       ? go_p_list(exam, layout, ps, GO_P_MAX)
-                       : 0;
+    bool known = layout->fields[GO_MCACHE_ALLOC].known;
+    size_t count = known ? caches_list(exam, layout, caches) : 0;
     for (size_t i = 0; i < count; i++) {
-        uint64_t cache;
-        if (exam_read(exam, &cache, ps[i] + mcache->at, sizeof(cache)) == 0 && cache != 0) {
-            sum += spans_uncounted(exam, layout, cache);
-        }
+        sum += spans_uncounted(exam, layout, caches[i]);
     }
     return sum;
 }
@@ -141,19 +173,18 @@ static bool live_by_class(const struct exam *exam, const struct go_layout *layou
 {
     uint16_t sizes[CLASSES_MAX];
     size_t count = class_sizes(exam, layout, sizes);
-    uint64_t made;
-    uint64_t freed;
-    if (count == 0 || !slots_sum(exam, layout, GO_STATS_LARGE_ALLOC, 0, &made) ||
-        !slots_sum(exam, layout, GO_STATS_LARGE_FREE, 0, &freed)) {
+    uint64_t large[2];
+    uint64_t made[CLASSES_MAX];
+    uint64_t freed[CLASSES_MAX];
+    if (count == 0 || !slots_sum(exam, layout, GO_STATS_LARGE_ALLOC, 1, &large[0]) ||
+        !slots_sum(exam, layout, GO_STATS_LARGE_FREE, 1, &large[1]) ||
+        !slots_sum(exam, layout, GO_STATS_SMALL_ALLOC, count, made) ||
+        !slots_sum(exam, layout, GO_STATS_SMALL_FREE, count, freed)) {
         return false;
     }
-    *live = made - freed;
+    *live = large[0] - large[1];
     for (size_t i = 0; i < count; i++) {
-        if (!slots_sum(exam, layout, GO_STATS_SMALL_ALLOC, i * 8, &made) ||
-            !slots_sum(exam, layout, GO_STATS_SMALL_FREE, i * 8, &freed)) {
-            return false;
-        }
-        *live += (made - freed) * sizes[i];
+        *live += (made[i] - freed[i]) * sizes[i];
     }
     return true;
 }
@@ -162,21 +193,22 @@ static bool live_by_class(const struct exam *exam, const struct go_layout *layou
 static uint64_t old_cache_frees(const struct exam *exam, const struct go_layout *layout,
                                 const uint16_t *sizes, size_t count)
 {
-    uint64_t ps[GO_P_MAX];
+    uint64_t caches[GO_P_MAX];
+    uint64_t large[GO_P_MAX];
+    uint64_t freed[CLASSES_MAX];
     uint64_t sum = 0;
-    size_t ps_count = layout->fields[GO_MCACHE_SMALL_FREE].known &&
-                              layout->fields[GO_MCACHE_LARGE_FREE].known &&
-                              layout->fields[GO_P_MCACHE].known
-                          ? go_p_list(exam, layout, ps, GO_P_MAX)
-                          : 0;
-    for (size_t p = 0; p < ps_count; p++) {
-        uint64_t cache = cache_word(exam, layout, ps[p], GO_P_MCACHE, 0);
-        if (cache == 0) {
+    const struct go_value *small_at = &layout->fields[GO_MCACHE_SMALL_FREE];
+    const struct go_value *large_at = &layout->fields[GO_MCACHE_LARGE_FREE];
+    bool known = small_at->known && large_at->known;
+    size_t caches_count = known ? caches_list(exam, layout, caches) : 0;
+    words_read(exam, caches, caches_count, large_at->at, large);
+    for (size_t p = 0; p < caches_count; p++) {
+        sum += large[p];
+        if (exam_read(exam, freed, caches[p] + small_at->at, count * sizeof(*freed)) != 0) {
             continue;
         }
-        sum += cache_word(exam, layout, cache, GO_MCACHE_LARGE_FREE, 0);
         for (size_t i = 0; i < count; i++) {
-            sum += cache_word(exam, layout, cache, GO_MCACHE_SMALL_FREE, i * 8) * sizes[i];
+            sum += freed[i] * sizes[i];
         }
     }
     return sum;
@@ -188,26 +220,27 @@ static bool live_old(const struct exam *exam, const struct go_layout *layout, ui
     size_t count = class_sizes(exam, layout, sizes);
     const struct go_value *central = &layout->fields[GO_OLD_CENTRAL];
     const struct go_value *one = &layout->fields[GO_OLD_CENTRAL_ONE];
-    uint64_t made;
-    uint64_t freed;
+    uint64_t large[2];
+    uint64_t made[2 * CLASSES_MAX];
+    uint64_t freed[CLASSES_MAX];
     if (count == 0 || !central->known || one->size == 0 || central->size > CENTRAL_BYTES_MAX ||
-        !layout->fields[GO_OLD_NMALLOC].known || !layout->fields[GO_OLD_SMALL_FREE].known ||
-        !go_value_read(exam, layout, GO_OLD_LARGE_ALLOC, &made) ||
-        !go_value_read(exam, layout, GO_OLD_LARGE_FREE, &freed)) {
+        !layout->fields[GO_OLD_SMALL_FREE].known ||
+        !go_value_read(exam, layout, GO_OLD_LARGE_ALLOC, &large[0]) ||
+        !go_value_read(exam, layout, GO_OLD_LARGE_FREE, &large[1])) {
         return false;
     }
-    *live = made - freed;
-    for (uint64_t i = 0; i < central->size / one->size && i / 2 < count; i++) {
-        if (exam_read(exam, &made, layout->fields[GO_OLD_NMALLOC].at + i * one->size, 8) != 0) {
-            return false;
-        }
-        *live += made * sizes[i / 2];
+    // Two lists for each class: of blocks with and without pointers.
+    size_t lists_count = (size_t)min_u64(central->size / one->size, 2 * count);
+    if (!array_read(exam, layout, GO_OLD_NMALLOC, one->size, lists_count, made) ||
+        exam_read(exam, freed, layout->fields[GO_OLD_SMALL_FREE].at, count * sizeof(*freed)) != 0) {
+        return false;
+    }
+    *live = large[0] - large[1];
+    for (size_t i = 0; i < lists_count; i++) {
+        *live += made[i] * sizes[i / 2];
     }
     for (size_t i = 0; i < count; i++) {
-        if (exam_read(exam, &freed, layout->fields[GO_OLD_SMALL_FREE].at + i * 8, 8) != 0) {
-            return false;
-        }
-        *live -= freed * sizes[i];
+        *live -= freed[i] * sizes[i];
     }
     *live -= old_cache_frees(exam, layout, sizes, count);
     return true;
@@ -242,8 +275,8 @@ uint64_t go_heap_meta_read(const struct exam *exam, const struct go_layout *layo
 {
     uint64_t work;
     uint64_t bits;
-    slots_sum(exam, layout, GO_STATS_WORKBUFS, 0, &work);
-    slots_sum(exam, layout, GO_STATS_PTRBITS, 0, &bits);
+    slots_sum(exam, layout, GO_STATS_WORKBUFS, 1, &work);
+    slots_sum(exam, layout, GO_STATS_PTRBITS, 1, &bits);
     return work + bits;
 }
 
@@ -257,18 +290,6 @@ static uint64_t sys_sum(const struct exam *exam, const struct go_layout *layout,
         sum += value_or_zero(exam, layout, parts[i]);
     }
     return sum;
-}
-
-static void pacing_read(const struct exam *exam, const struct go_layout *layout,
-                        struct facts_go *go)
-{
-    uint64_t value;
-    go->next_gc_bytes = value_or_zero(exam, layout, GO_NEXT_GC);
-    go->gc_count = value_or_zero(exam, layout, GO_NUM_GC);
-    go->gc_percent = go_value_read(exam, layout, GO_GC_PERCENT, &value) ? (int32_t)value : 100;
-    bool limited =
-        go_value_read(exam, layout, GO_MEMORY_LIMIT, &value) && value != 0 && value < INT64_MAX;
-    go->memory_limit_bytes = limited ? value : UINT64_MAX;
 }
 
 bool go_sizes_read(const struct exam *exam, const struct go_layout *layout, struct facts_go *go)
@@ -287,7 +308,7 @@ bool go_sizes_read(const struct exam *exam, const struct go_layout *layout, stru
     } else {
         return false;
     }
-    if (!slots_sum(exam, layout, GO_STATS_STACKS, 0, &go->stacks_bytes)) {
+    if (!slots_sum(exam, layout, GO_STATS_STACKS, 1, &go->stacks_bytes)) {
         go->stacks_bytes = value_or_zero(exam, layout, GO_STACKS_INUSE);
     }
     return true;
@@ -301,7 +322,7 @@ bool go_stats_read(const struct exam *exam, const struct go_layout *layout, stru
     // Read a moment apart: a heap that grows may have more in use than it had.
     go->heap_live_bytes = min_u64(go->heap_live_bytes, go->heap_inuse_bytes);
     go->sys_bytes = sys_sum(exam, layout, go);
-    pacing_read(exam, layout, go);
+    go->next_gc_bytes = value_or_zero(exam, layout, GO_NEXT_GC);
     return go->heap_sys_bytes < UINT64_C(1) << 47;
 }
 
@@ -310,6 +331,7 @@ bool go_stats_read(const struct exam *exam, const struct go_layout *layout, stru
 bool go_count_read(const struct exam *exam, const struct go_layout *layout, uint64_t *count)
 {
     uint64_t ps[GO_P_MAX];
+    uint64_t free_here[GO_P_MAX];
     uint64_t len;
     uint64_t system_count;
     uint64_t free_count;
@@ -322,14 +344,16 @@ bool go_count_read(const struct exam *exam, const struct go_layout *layout, uint
     int64_t sum = (int64_t)len - (int32_t)system_count - (int32_t)free_count -
                   (int32_t)value_or_zero(exam, layout, GO_SCHED_FREE_STACKLESS);
     size_t ps_count = go_p_list(exam, layout, ps, GO_P_MAX);
+    words_read(exam, ps, ps_count, own->at, free_here);
     for (size_t i = 0; i < ps_count; i++) {
-        int32_t free_here;
-        if (exam_read(exam, &free_here, ps[i] + own->at, sizeof(free_here)) == 0) {
-            sum -= free_here;
-        }
+        sum -= (int32_t)free_here[i];
     }
-    *count = sum > 0 ? (uint64_t)sum : 0;
-    return sum > 0;
+    // At least main runs.
+    if (sum <= 0 || (uint64_t)sum > min_u64(len, UINT32_MAX)) {
+        return false;
+    }
+    *count = (uint64_t)sum;
+    return true;
 }
 
 // Up to 1.13 timers were in 64 heaps of their own.
@@ -337,17 +361,17 @@ static bool timers_old(const struct exam *exam, const struct go_layout *layout, 
 {
     const struct go_value *all = &layout->fields[GO_TIMERS];
     const struct go_value *one = &layout->fields[GO_TIMERS_ONE];
-    const struct go_value *len = &layout->fields[GO_TIMERS_LEN];
+    uint64_t lens[GO_P_MAX];
     *count = 0;
-    if (!len->known || one->size == 0 || all->size / one->size > GO_P_MAX) {
+    if (one->size == 0 || all->size / one->size > GO_P_MAX) {
         return false;
     }
-    for (uint64_t i = 0; i < all->size / one->size; i++) {
-        uint64_t value;
-        if (exam_read(exam, &value, len->at + i * one->size, sizeof(value)) != 0) {
-            return false;
-        }
-        *count += value;
+    size_t heaps_count = (size_t)(all->size / one->size);
+    if (!array_read(exam, layout, GO_TIMERS_LEN, one->size, heaps_count, lens)) {
+        return false;
+    }
+    for (size_t i = 0; i < heaps_count; i++) {
+        *count += lens[i];
     }
     return true;
 }
@@ -357,19 +381,20 @@ bool go_timers_read(const struct exam *exam, const struct go_layout *layout, uin
     uint64_t ps[GO_P_MAX];
     const struct go_value *len = &layout->fields[GO_P_TIMERS];
     const struct go_value *dead = &layout->fields[GO_P_TIMERS_DEAD];
+    uint64_t all[GO_P_MAX];
+    uint64_t gone[GO_P_MAX];
     if (!len->known) {
         return timers_old(exam, layout, count);
     }
     size_t ps_count = go_p_list(exam, layout, ps, GO_P_MAX);
     *count = 0;
+    if (!words_read(exam, ps, ps_count, len->at, all) ||
+        (dead->known && !words_read(exam, ps, ps_count, dead->at, gone))) {
+        return false;
+    }
     for (size_t i = 0; i < ps_count; i++) {
-        uint64_t all = 0;
-        int32_t gone = 0;
-        if (exam_read(exam, &all, ps[i] + len->at, sizeof(all)) != 0 ||
-            (dead->known && exam_read(exam, &gone, ps[i] + dead->at, sizeof(gone)) != 0)) {
-            return false;
-        }
-        *count += gone > 0 ? all - min_u64(all, (uint64_t)gone) : all;
+        int32_t less = dead->known ? (int32_t)gone[i] : 0;
+        *count += less > 0 ? all[i] - min_u64(all[i], (uint64_t)less) : all[i];
     }
     return ps_count != 0;
 }

@@ -59,6 +59,8 @@
 #define LEAF_SHIFT 30
 #define CHUNK_COUNT ((size_t)8192)
 #define ENTRY_RECORD UINT64_C(0x0000ffffffffff80)
+// After so many steps of a loop whose end a table tells, the budget is asked.
+#define STEPS_COUNT 256
 // What reading and looking through the tree costs for each GiB of anonymous memory, twice over.
 #define TREE_COST_NS (UINT64_C(8) * NS_PER_MS)
 
@@ -78,6 +80,7 @@ struct jemalloc {
     uint64_t map;
     uint64_t class_bytes[BINS_MAX];
     unsigned bins_count; // classes that are cut out of slabs
+    uint64_t slabs_bytes;
     // The extent being read.
     uint64_t record, first, last;
     unsigned state;
@@ -103,18 +106,19 @@ static void classes_search(struct jemalloc *je, const uint64_t *words, size_t co
     }
 }
 
+// Whatever a word of the variables leads to: only what is resident is looked at.
 static bool arena_check(const struct exam *exam, uint64_t addr, uint32_t index, uint64_t *map)
 {
     struct tail tail;
     if (addr % 64 != 0 || !in_anonymous(exam, addr, ARENA_BINS + BINS_MAX * BIN_BYTES) ||
-        exam_read(exam, &tail, addr + ARENA_TAIL, sizeof(tail)) != 0 || tail.index != index ||
+        exam_peek(exam, &tail, addr + ARENA_TAIL, sizeof(tail)) != 0 || tail.index != index ||
         tail.shard_index != index || tail.base != tail.shard_base ||
         !in_anonymous(exam, tail.base, BASE_BLOCKS + 8)) {
         return false;
     }
     for (uint32_t i = 0; i < 3; i++) {
         uint64_t at = addr + ARENA_DIRTY + i * ARENA_ECACHE_BYTES + ECACHE_STATE;
-        if (read_u32(exam, at) != i + 1) {
+        if ((uint32_t)peek_u64(exam, at) != i + 1) {
             return false;
         }
     }
@@ -128,6 +132,9 @@ static size_t array_take(struct jemalloc *je, const uint64_t *words, size_t coun
     size_t taken = 0;
     for (size_t i = 0; i < count && i < ARENAS_MAX; i++) {
         uint64_t map;
+        if (i % STEPS_COUNT == 0 && !exam_affords(je->exam, 0)) {
+            break;
+        }
         if (words[i] == 0) {
             continue;
         }
@@ -145,6 +152,9 @@ static void arenas_search(struct jemalloc *je, const struct module *module, cons
     uint64_t first = 0;
     for (size_t i = 0; i < count; i++) {
         uint64_t map;
+        if (i % STEPS_COUNT == 0 && !exam_affords(je->exam, 0)) {
+            return;
+        }
         if (words[i] == 0 || (first != 0 && words[i] != first)) {
             continue;
         }
@@ -247,45 +257,67 @@ static bool map_take(struct jemalloc *je)
 
 // ---- counters -----------------------------------------------------------------------------------
 
-static void base_take(struct jemalloc *je, uint64_t arena)
+// A slab has as many pages as it takes for blocks to fill them exactly.
+static uint64_t slab_bytes(uint64_t class_bytes)
 {
-    uint64_t base = read_u64(je->exam, arena + ARENA_TAIL + offsetof(struct tail, base));
-    uint64_t block = read_u64(je->exam, base + BASE_BLOCKS);
-    for (size_t i = 0; i < BLOCKS_MAX && block != 0; i++) {
-        uint64_t head[2]; // size, next
-        if (exam_read(je->exam, head, block, sizeof(head)) != 0 ||
-            !in_anonymous(je->exam, block, head[0])) {
-            return;
-        }
-        parts_add(je->parts, block, block + head[0], PART_META);
-        block = head[1];
+    uint64_t bytes = UINT64_C(1) << JE_PAGE_SHIFT;
+    while (bytes % class_bytes != 0) {
+        bytes += UINT64_C(1) << JE_PAGE_SHIFT;
     }
+    return bytes;
 }
 
 static void bins_take(struct jemalloc *je, uint64_t arena)
 {
     unsigned char bins[BINS_MAX * BIN_BYTES];
-    if (exam_read(je->exam, bins, arena + ARENA_BINS, sizeof(bins)) != 0) {
+    if (read_resident(je->exam, bins, arena + ARENA_BINS, sizeof(bins)) != 0) {
         return;
     }
     for (unsigned i = 0; i < je->bins_count; i++) {
-        uint64_t count;
-        memcpy(&count, bins + i * BIN_BYTES + BIN_CURREGS, sizeof(count));
-        je->parts->small_bytes += min_u64(count, UINT32_MAX) * je->class_bytes[i];
+        uint64_t blocks_count;
+        uint64_t slabs_count;
+        memcpy(&blocks_count, bins + i * BIN_BYTES + BIN_CURREGS, sizeof(blocks_count));
+        memcpy(&slabs_count, bins + i * BIN_BYTES + BIN_CURSLABS, sizeof(slabs_count));
+        je->parts->small_bytes += min_u64(blocks_count, UINT32_MAX) * je->class_bytes[i];
+        je->slabs_bytes += min_u64(slabs_count, UINT32_MAX) * slab_bytes(je->class_bytes[i]);
     }
 }
 
-// The stack of a bin grows down; where it is empty and where it stands is known by 16 bits each.
-static void caches_take(struct jemalloc *je, uint64_t arena)
+static bool base_take(struct jemalloc *je, uint64_t arena)
 {
-    uint64_t first = read_u64(je->exam, arena + ARENA_CACHES);
+    uint64_t base = peek_u64(je->exam, arena + ARENA_TAIL + offsetof(struct tail, base));
+    uint64_t block = peek_u64(je->exam, base + BASE_BLOCKS);
+    je->parts->counted_meta_bytes +=
+        min_u64(peek_u64(je->exam, base + BASE_RESIDENT), UINT64_C(1) << 47);
+    for (size_t i = 0; i < BLOCKS_MAX && block != 0; i++) {
+        uint64_t head[2]; // size, next
+        if (i % STEPS_COUNT == 0 && !exam_affords(je->exam, 0)) {
+            return false;
+        }
+        if (exam_peek(je->exam, head, block, sizeof(head)) != 0 ||
+            !in_anonymous(je->exam, block, head[0])) {
+            break;
+        }
+        parts_add(je->parts, block, block + head[0], PART_META);
+        block = head[1];
+    }
+    return true;
+}
+
+// The stack of a bin grows down; where it is empty and where it stands is known by 16 bits each.
+static bool caches_take(struct jemalloc *je, uint64_t arena)
+{
+    uint64_t first = peek_u64(je->exam, arena + ARENA_CACHES);
     uint64_t cache = first;
     for (size_t n = 0; n < CACHES_MAX && cache != 0; n++) {
         uint64_t head[3]; // next, previous, bins
         unsigned char bins[BINS_MAX * CACHE_BIN_BYTES];
-        if (exam_read(je->exam, head, cache, sizeof(head)) != 0 ||
-            exam_read(je->exam, bins, head[2], sizeof(bins)) != 0) {
-            return;
+        if (n % STEPS_COUNT == 0 && !exam_affords(je->exam, 0)) {
+            return false;
+        }
+        if (exam_peek(je->exam, head, cache, sizeof(head)) != 0 ||
+            exam_peek(je->exam, bins, head[2], sizeof(bins)) != 0) {
+            break;
         }
         for (unsigned i = 0; i < je->bins_count; i++) {
             uint16_t stack;
@@ -296,12 +328,33 @@ static void caches_take(struct jemalloc *je, uint64_t arena)
         }
         cache = head[0] == first ? 0 : head[0];
     }
+    return true;
+}
+
+static uint64_t dirty_bytes(const struct jemalloc *je, uint64_t arena)
+{
+    uint64_t pages = peek_u64(je->exam, arena + ARENA_DIRTY + ECACHE_PAGES) +
+                     peek_u64(je->exam, arena + ARENA_DIRTY + ECACHE_GUARDED_PAGES);
+    return min_u64(pages, UINT64_C(1) << 35) << JE_PAGE_SHIFT;
+}
+
+// arenas_take reads what all arenas count; false: there is not the time.
+static bool arenas_take(struct jemalloc *je)
+{
+    for (size_t i = 0; i < je->arenas_count; i++) {
+        if (!base_take(je, je->arenas[i]) || !caches_take(je, je->arenas[i])) {
+            return false;
+        }
+        bins_take(je, je->arenas[i]);
+        je->parts->counted_kept_bytes += dirty_bytes(je, je->arenas[i]);
+    }
+    return exam_affords(je->exam, 0);
 }
 
 static void heap_describe(struct jemalloc *je, struct facts_heap *heap)
 {
-    int64_t dirty = (int64_t)read_u64(je->exam, je->arenas[0] + ARENA_DECAY_DIRTY_MS);
-    int64_t muzzy = (int64_t)read_u64(je->exam, je->arenas[0] + ARENA_DECAY_MUZZY_MS);
+    int64_t dirty = (int64_t)peek_u64(je->exam, je->arenas[0] + ARENA_DECAY_DIRTY_MS);
+    int64_t muzzy = (int64_t)peek_u64(je->exam, je->arenas[0] + ARENA_DECAY_MUZZY_MS);
     snprintf(heap->version, sizeof(heap->version), "5.3.0");
     heap->arenas_count = je->arenas_count;
     heap->decays = dirty > 0;
@@ -324,81 +377,44 @@ static bool arenas_find(struct jemalloc *je, const struct module *module)
     return je->arenas_count != 0 && je->bins_count != 0;
 }
 
-// A slab has as many pages as it takes for blocks to fill them exactly.
-static uint64_t slab_bytes(uint64_t class_bytes)
-{
-    uint64_t bytes = UINT64_C(1) << JE_PAGE_SHIFT;
-    while (bytes % class_bytes != 0) {
-        bytes += UINT64_C(1) << JE_PAGE_SHIFT;
-    }
-    return bytes;
-}
-
-static uint64_t dirty_bytes(const struct jemalloc *je, uint64_t arena)
-{
-    uint64_t pages = read_u64(je->exam, arena + ARENA_DIRTY + ECACHE_PAGES) +
-                     read_u64(je->exam, arena + ARENA_DIRTY + ECACHE_GUARDED_PAGES);
-    return min_u64(pages, UINT64_C(1) << 35) << JE_PAGE_SHIFT;
-}
-
-static void counters_take(struct jemalloc *je)
+static enum source_state jemalloc_take(struct jemalloc *je, const struct module *module,
+                                       size_t heap_index, char *why, size_t why_cap)
 {
     struct parts *parts = je->parts;
-    uint64_t slabs_bytes = 0;
-    for (size_t i = 0; i < je->arenas_count; i++) {
-        uint64_t bins = je->arenas[i] + ARENA_BINS;
-        for (unsigned k = 0; k < je->bins_count; k++) {
-            uint64_t count = read_u64(je->exam, bins + k * BIN_BYTES + BIN_CURSLABS);
-            slabs_bytes += min_u64(count, UINT32_MAX) * slab_bytes(je->class_bytes[k]);
-        }
-        uint64_t base =
-            read_u64(je->exam, je->arenas[i] + ARENA_TAIL + offsetof(struct tail, base));
-        parts->counted_kept_bytes += dirty_bytes(je, je->arenas[i]);
-        parts->counted_meta_bytes +=
-            min_u64(read_u64(je->exam, base + BASE_RESIDENT), UINT64_C(1) << 47);
+    bool found = arenas_find(je, module);
+    if (!exam_affords(je->exam, 0) || (found && !arenas_take(je))) {
+        snprintf(why, why_cap, "its arenas would take longer than is left");
+        return SOURCE_LEFT;
     }
-    uint64_t small = min_u64(parts->small_bytes, slabs_bytes);
-    parts->counted_pinned_bytes = slabs_bytes - small + min_u64(parts->cached_bytes, small);
-    parts->counted = true;
-}
-
-static bool jemalloc_take(struct jemalloc *je, const struct module *module, size_t heap_index,
-                          char *why, size_t why_cap)
-{
-    if (!arenas_find(je, module)) {
+    if (!found) {
         snprintf(why, why_cap, "its arenas are not as in the builds that are known (5.3.0)");
-        return false;
-    }
-    for (size_t i = 0; i < je->arenas_count; i++) {
-        bins_take(je, je->arenas[i]);
-        caches_take(je, je->arenas[i]);
+        return SOURCE_BROKEN;
     }
     heap_describe(je, &je->exam->facts->heaps[heap_index]);
-    if (!parts_affords(je->exam, TREE_COST_NS) || !map_take(je)) {
-        counters_take(je);
+    parts->counted = !parts_affords(je->exam, TREE_COST_NS) || !map_take(je);
+    if (parts->counted) {
+        uint64_t small = min_u64(parts->small_bytes, je->slabs_bytes);
+        parts->counted_pinned_bytes = je->slabs_bytes - small + min_u64(parts->cached_bytes, small);
         snprintf(why, why_cap, "by its counters, because its map of pages would take too long");
-        return true;
+    } else {
+        parts_claim(je->exam, parts, heap_index);
     }
-    for (size_t i = 0; i < je->arenas_count; i++) {
-        base_take(je, je->arenas[i]);
-    }
-    parts_claim(je->exam, je->parts, heap_index);
-    return true;
+    return SOURCE_READ;
 }
 
-bool heap_jemalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
-                        char *why, size_t why_cap)
+enum source_state heap_jemalloc_find(struct exam *exam, const struct module *module,
+                                     size_t heap_index, char *why, size_t why_cap)
 {
     struct jemalloc *je = calloc(1, sizeof(*je));
     struct parts *parts = je == NULL ? NULL : parts_new(exam, HEAP_JEMALLOC);
-    bool done = false;
+    enum source_state state = SOURCE_LEFT;
     if (parts == NULL) {
         snprintf(why, why_cap, "no memory");
     } else {
         je->exam = exam;
         je->parts = parts;
-        done = jemalloc_take(je, module, heap_index, why, why_cap);
+        state = jemalloc_take(je, module, heap_index, why, why_cap);
     }
     free(je);
-    return done;
+    return state;
 }

@@ -103,7 +103,7 @@ static void segment_try(struct mimalloc *mi, uint64_t addr)
     uint64_t memory;
     if (exam_peek(mi->exam, &memory, addr, sizeof(memory)) != 0 ||
         !in_anonymous(mi->exam, addr, sizeof(*s)) ||
-        exam_read(mi->exam, mi->segment, addr, sizeof(*s)) != 0 || s->cookie == 0) {
+        read_resident(mi->exam, mi->segment, addr, sizeof(*s)) != 0 || s->cookie == 0) {
         return;
     }
     bool first = mi->segments_count == 0;
@@ -139,18 +139,20 @@ static bool segments_take(struct mimalloc *mi)
     return true;
 }
 
-bool heap_mimalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
-                        char *why, size_t why_cap)
+enum source_state heap_mimalloc_find(struct exam *exam, const struct module *module,
+                                     size_t heap_index, char *why, size_t why_cap)
 {
     struct mimalloc mi = {.exam = exam};
-    bool done = false;
+    enum source_state state = SOURCE_BROKEN;
     (void)module;
     mi.segment = malloc(sizeof(*mi.segment));
     mi.parts = mi.segment == NULL ? NULL : parts_new(exam, HEAP_MIMALLOC);
     if (mi.parts == NULL) {
         snprintf(why, why_cap, "no memory");
+        state = SOURCE_LEFT;
     } else if (!segments_take(&mi)) {
         snprintf(why, why_cap, "its segments would take longer than is left");
+        state = SOURCE_LEFT;
     } else if (mi.segments_count == 0) {
         snprintf(why, why_cap, "its segments are not as in the build that is known (2.0.9)");
     } else if (mi.refused_count > mi.segments_count / 4) {
@@ -161,8 +163,8 @@ bool heap_mimalloc_find(struct exam *exam, const struct module *module, size_t h
         snprintf(heap->version, sizeof(heap->version), "2.0.9");
         heap->arenas_count = mi.segments_count;
         parts_claim(exam, mi.parts, heap_index);
-        done = true;
+        state = SOURCE_READ;
     }
     free(mi.segment);
-    return done;
+    return state;
 }

@@ -43,6 +43,8 @@
 // Blocks of span records, kept while the spans are read.
 #define BLOCK_BYTES (16 * KIB)
 #define BLOCKS_COUNT ((size_t)1 << 11)
+// After so many steps of a loop whose end a table tells, the budget is asked.
+#define STEPS_COUNT 256
 // What reading the spans of a GiB of memory costs, if all of them are small.
 #define SPANS_COST_NS (UINT64_C(10) * NS_PER_MS)
 
@@ -64,7 +66,6 @@ struct page_heap {
 
 struct record_block {
     uint64_t addr;
-    bool good;
     unsigned char bytes[BLOCK_BYTES + sizeof(struct span_record)];
 };
 
@@ -72,13 +73,14 @@ struct tcmalloc {
     struct exam *exam;
     struct parts *parts;
     struct page_heap heap;
-    uint64_t stats;   // its address
-    uint64_t central; // 0: not found
+    uint64_t stats; // its address
+    unsigned char central[CLASSES_MAX * CENTRAL_BYTES];
+    bool central_known;
     int32_t class_bytes[CLASSES_MAX], batch_count[CLASSES_MAX];
     uint64_t class_pages[CLASSES_MAX];
     bool classes_known;
     struct record_block *blocks; // by a hash of their address
-    uint64_t free_bytes, back_bytes;
+    uint64_t used_bytes, free_bytes, back_bytes;
     size_t spans_count;
 };
 
@@ -134,8 +136,10 @@ static void variables_search(struct tcmalloc *tc, const uint64_t *words, size_t 
             tc->stats = counters_check(&heap) ? addr : 0;
             tc->heap = heap;
         }
-        if (tc->central == 0 && i + 16 * CENTRAL_BYTES / 8 < count && central_check(words + i)) {
-            tc->central = addr;
+        if (!tc->central_known && count - i >= sizeof(tc->central) / 8 &&
+            central_check(words + i)) {
+            memcpy(tc->central, words + i, sizeof(tc->central));
+            tc->central_known = true;
         }
     }
     const int32_t *sizes = (const int32_t *)words;
@@ -147,20 +151,19 @@ static void variables_search(struct tcmalloc *tc, const uint64_t *words, size_t 
 
 // ---- spans --------------------------------------------------------------------------------------
 
-static bool record_read(struct tcmalloc *tc, uint64_t addr, struct span_record *record)
+// What is not resident, or cannot be read in time, is a record of zeros: of no span.
+static void record_read(struct tcmalloc *tc, uint64_t addr, struct span_record *record)
 {
     uint64_t at = addr / BLOCK_BYTES * BLOCK_BYTES;
     struct record_block *block = &tc->blocks[at / BLOCK_BYTES % BLOCKS_COUNT];
     if (block->addr != at) {
         block->addr = at;
-        block->good = exam_read(tc->exam, block->bytes, at, sizeof(block->bytes)) == 0;
-    }
-    if (!block->good) {
-        // The last block before something that cannot be read.
-        return exam_read(tc->exam, record, addr, sizeof(*record)) == 0;
+        if (!exam_affords(tc->exam, 0) ||
+            read_resident(tc->exam, block->bytes, at, sizeof(block->bytes)) != 0) {
+            memset(block->bytes, 0, sizeof(block->bytes));
+        }
     }
     memcpy(record, block->bytes + (addr - at), sizeof(*record));
-    return true;
 }
 
 static void span_take(struct tcmalloc *tc, const struct span_record *record)
@@ -169,6 +172,7 @@ static void span_take(struct tcmalloc *tc, const struct span_record *record)
     uint64_t end = start + (record->length << TC_PAGE_SHIFT);
     unsigned location = record->bits & 3;
     tc->spans_count++;
+    tc->used_bytes += location == SPAN_IN_USE ? end - start : 0;
     if (location == SPAN_FREE) {
         tc->free_bytes += end - start;
         parts_add(tc->parts, start, end, PART_FREE);
@@ -209,10 +213,11 @@ static void vma_take(struct tcmalloc *tc, const uint64_t *root, const struct vma
                 return;
             }
         }
-        struct span_record record;
-        uint64_t entry = entries[page - chunk];
-        if (entry == 0 || !record_read(tc, entry, &record) || record.start != page ||
-            record.length == 0 || record.length > end - page) {
+        struct span_record record = {0};
+        if (entries[page - chunk] != 0) {
+            record_read(tc, entries[page - chunk], &record);
+        }
+        if (record.start != page || record.length == 0 || record.length > end - page) {
             page++;
             continue;
         }
@@ -248,20 +253,32 @@ static bool spans_take(struct tcmalloc *tc)
 
 // ---- caches -------------------------------------------------------------------------------------
 
-static void caches_take(struct tcmalloc *tc, const struct module *module)
+static uint64_t central_word(const struct tcmalloc *tc, size_t class, size_t offset)
 {
-    for (uint64_t i = 0; i < CLASSES_MAX && tc->central != 0; i++) {
-        uint64_t batches = read_u32(tc->exam, tc->central + i * CENTRAL_BYTES + CENTRAL_USED_SLOTS);
-        tc->parts->cached_bytes += min_u64(batches, 64) *
-                                   ((uint32_t)tc->batch_count[i] & UINT16_MAX) *
-                                   (uint64_t)tc->class_bytes[i];
+    uint64_t value;
+    memcpy(&value, tc->central + class * CENTRAL_BYTES + offset, sizeof(value));
+    return value;
+}
+
+// caches_take returns false if there is not the time for all of them.
+static bool caches_take(struct tcmalloc *tc, const struct module *module)
+{
+    for (size_t i = 0; i < CLASSES_MAX; i++) {
+        uint64_t batches = min_u64((uint32_t)central_word(tc, i, CENTRAL_USED_SLOTS), 64);
+        tc->parts->cached_bytes +=
+            batches * ((uint32_t)tc->batch_count[i] & UINT16_MAX) * (uint64_t)tc->class_bytes[i];
     }
     uint64_t heads = module_symbol(tc->exam, module, "_ZN8tcmalloc11ThreadCache13thread_heaps_E");
-    uint64_t cache = heads == 0 ? 0 : read_u64(tc->exam, heads);
+    uint64_t cache = heads == 0 ? 0 : peek_u64(tc->exam, heads);
     for (size_t i = 0; i < THREADS_MAX && cache != 0; i++) {
-        tc->parts->cached_bytes += min_u64(read_u32(tc->exam, cache + CACHE_SIZE), INT32_MAX);
-        cache = read_u64(tc->exam, cache + CACHE_NEXT);
+        if (i % STEPS_COUNT == 0 && !exam_affords(tc->exam, 0)) {
+            return false;
+        }
+        uint32_t bytes = (uint32_t)peek_u64(tc->exam, cache + CACHE_SIZE);
+        tc->parts->cached_bytes += min_u64(bytes, INT32_MAX);
+        cache = peek_u64(tc->exam, cache + CACHE_NEXT);
     }
+    return true;
 }
 
 static bool about(uint64_t a, uint64_t b)
@@ -274,9 +291,9 @@ static bool about(uint64_t a, uint64_t b)
 static uint64_t central_bytes(const struct tcmalloc *tc)
 {
     uint64_t bytes = 0;
-    for (uint64_t i = 0; i < CLASSES_MAX && tc->central != 0; i++) {
-        uint64_t count = read_u64(tc->exam, tc->central + i * CENTRAL_BYTES + CENTRAL_COUNTER);
-        uint64_t spans = read_u64(tc->exam, tc->central + i * CENTRAL_BYTES + CENTRAL_SPANS);
+    for (size_t i = 0; i < CLASSES_MAX; i++) {
+        uint64_t count = central_word(tc, i, CENTRAL_COUNTER);
+        uint64_t spans = central_word(tc, i, CENTRAL_SPANS);
         uint64_t class_bytes = (uint64_t)tc->class_bytes[i];
         uint64_t span_bytes = min_u64(tc->class_pages[i], UINT16_MAX) << TC_PAGE_SHIFT;
         bytes += min_u64(count, UINT32_MAX) * class_bytes;
@@ -285,8 +302,8 @@ static uint64_t central_bytes(const struct tcmalloc *tc)
     return bytes;
 }
 
-static bool tcmalloc_take(struct tcmalloc *tc, const struct module *module, char *why,
-                          size_t why_cap)
+static enum source_state tcmalloc_take(struct tcmalloc *tc, const struct module *module, char *why,
+                                       size_t why_cap)
 {
     for (size_t i = 0; i < module->ranges_count; i++) {
         size_t count;
@@ -296,46 +313,52 @@ static bool tcmalloc_take(struct tcmalloc *tc, const struct module *module, char
     }
     if (tc->stats == 0 || !tc->classes_known) {
         snprintf(why, why_cap, "its page heap is not as in the build that is known (2.10)");
-        return false;
+        return SOURCE_BROKEN;
     }
-    caches_take(tc, module);
-    if (tc->central != 0 && (!parts_affords(tc->exam, SPANS_COST_NS) || !spans_take(tc))) {
+    bool known = caches_take(tc, module) && tc->central_known;
+    if (!parts_affords(tc->exam, SPANS_COST_NS) || !spans_take(tc)) {
+        if (!known) {
+            snprintf(why, why_cap, "its spans would take longer than is left");
+            return SOURCE_LEFT;
+        }
         tc->parts->counted = true;
         tc->parts->counted_kept_bytes = tc->heap.free_bytes;
         tc->parts->counted_pinned_bytes = central_bytes(tc) + tc->parts->cached_bytes;
         snprintf(why, why_cap, "by its counters, because its spans would take too long");
-        return true;
+        return SOURCE_READ;
     }
-    if (tc->central == 0 && !spans_take(tc)) {
-        snprintf(why, why_cap, "its spans would take longer than is left");
-        return false;
+    uint64_t sum_bytes = tc->used_bytes + tc->free_bytes + tc->back_bytes;
+    if (tc->spans_count == 0 || !about(tc->free_bytes, tc->heap.free_bytes) ||
+        !about(tc->back_bytes, tc->heap.unmapped_bytes) ||
+        !about(sum_bytes, tc->heap.system_bytes)) {
+        bool swapped = tc->exam->facts->process.swap_bytes != 0;
+        snprintf(why, why_cap, "its spans do not add up to what its counters say%s",
+                 swapped ? "; some of its memory is swapped out" : "");
+        return swapped ? SOURCE_LEFT : SOURCE_BROKEN;
     }
-    if (!about(tc->free_bytes, tc->heap.free_bytes) ||
-        !about(tc->back_bytes, tc->heap.unmapped_bytes)) {
-        snprintf(why, why_cap, "its spans do not add up to what its counters say");
-        return false;
-    }
-    return true;
+    return SOURCE_READ;
 }
 
-bool heap_tcmalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
-                        char *why, size_t why_cap)
+enum source_state heap_tcmalloc_find(struct exam *exam, const struct module *module,
+                                     size_t heap_index, char *why, size_t why_cap)
 {
     struct tcmalloc *tc = calloc(1, sizeof(*tc));
     struct parts *parts = tc == NULL ? NULL : parts_new(exam, HEAP_TCMALLOC);
-    bool done = false;
+    enum source_state state = SOURCE_LEFT;
     if (parts == NULL) {
         snprintf(why, why_cap, "no memory");
     } else {
         tc->exam = exam;
         tc->parts = parts;
-        done = tcmalloc_take(tc, module, why, why_cap);
+        state = tcmalloc_take(tc, module, why, why_cap);
     }
-    if (done) {
+    if (state == SOURCE_READ) {
         struct facts_heap *heap = &exam->facts->heaps[heap_index];
         snprintf(heap->version, sizeof(heap->version), "gperftools 2.10");
-        parts_claim(exam, parts, heap_index);
+        if (!parts->counted) {
+            parts_claim(exam, parts, heap_index);
+        }
     }
     free(tc);
-    return done;
+    return state;
 }

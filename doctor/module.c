@@ -15,9 +15,12 @@
 
 #include "parts.h"
 
-// Symbols are looked through at some 20 ns each.
+// Names are in no cache: some 120 ns each.
 #define SYMBOLS_MAX 400000
-#define SYMBOL_COST_NS 25
+#define SYMBOL_COST_NS 120
+// Names of so many are some 60 MiB in C++. A file may be much larger without any contents.
+#define STRINGS_BYTES_MAX (128 * MIB)
+#define TABLES_MAX 2 // one of each kind
 
 void module_find(const struct exam *exam, const char *path, struct module *module)
 {
@@ -97,18 +100,6 @@ bool module_holds(const struct module *module, uint64_t addr)
     return false;
 }
 
-uint64_t read_u64(const struct exam *exam, uint64_t addr)
-{
-    uint64_t value = 0;
-    return exam_read(exam, &value, addr, sizeof(value)) == 0 ? value : 0;
-}
-
-uint32_t read_u32(const struct exam *exam, uint64_t addr)
-{
-    uint32_t value = 0;
-    return exam_read(exam, &value, addr, sizeof(value)) == 0 ? value : 0;
-}
-
 bool is_unclaimed(const struct vma *vma)
 {
     return vma_is_anonymous(vma) && vma->place != PLACE_HEAP;
@@ -122,19 +113,31 @@ bool in_anonymous(const struct exam *exam, uint64_t addr, uint64_t bytes)
 
 // ---- symbols ------------------------------------------------------------------------------------
 
+// Names of symbols, where the last one is ended, as all are then; else NULL.
+static Elf_Data *strings_of(Elf *elf, size_t index)
+{
+    GElf_Shdr header;
+    Elf_Scn *section = elf_getscn(elf, index);
+    Elf_Data *data = gelf_getshdr(section, &header) != NULL && header.sh_size <= STRINGS_BYTES_MAX
+                         ? elf_rawdata(section, NULL)
+                         : NULL;
+    bool ended =
+        data != NULL && data->d_size != 0 && ((const char *)data->d_buf)[data->d_size - 1] == '\0';
+    return ended ? data : NULL;
+}
+
 static void section_symbols(Elf *elf, Elf_Scn *section, const GElf_Shdr *header,
                             symbol_visit *visit, void *arg)
 {
-    Elf_Data *data = elf_getdata(section, NULL);
+    const Elf_Data *strings = strings_of(elf, header->sh_link);
+    Elf_Data *data = strings == NULL ? NULL : elf_getdata(section, NULL);
     size_t count = header->sh_size / header->sh_entsize;
     for (size_t i = 0; i < count && data != NULL; i++) {
         GElf_Sym symbol;
-        const char *name = gelf_getsym(data, (int)i, &symbol) == NULL
-                               ? NULL
-                               : elf_strptr(elf, header->sh_link, symbol.st_name);
         // What is only asked for is of a library.
-        if (name != NULL && symbol.st_shndx != SHN_UNDEF) {
-            visit(arg, name, symbol.st_value);
+        if (gelf_getsym(data, (int)i, &symbol) != NULL && symbol.st_name < strings->d_size &&
+            symbol.st_shndx != SHN_UNDEF) {
+            visit(arg, (const char *)strings->d_buf + symbol.st_name, symbol.st_value);
         }
     }
 }
@@ -142,19 +145,20 @@ static void section_symbols(Elf *elf, Elf_Scn *section, const GElf_Shdr *header,
 bool file_symbols(const struct exam *exam, const char *file, symbol_visit *visit, void *arg)
 {
     bool whole = true;
-    char path[256 + PATH_MAX];
-    snprintf(path, sizeof(path), "%s/proc/%d/%s", exam->options->root, exam->facts->pid, file);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    Elf *elf =
-        fd < 0 || elf_version(EV_CURRENT) == EV_NONE ? NULL : elf_begin(fd, ELF_C_READ, NULL);
+    int fd = elf_open(exam, file);
+    elf_version(EV_CURRENT);
+    Elf *elf = fd >= 0 && elf_head_good(fd) ? elf_begin(fd, ELF_C_READ, NULL) : NULL;
     Elf_Scn *section = NULL;
-    while (elf != NULL && (section = elf_nextscn(elf, section)) != NULL) {
+    size_t tables = 0;
+    while (elf != NULL && tables < TABLES_MAX && (section = elf_nextscn(elf, section)) != NULL) {
         GElf_Shdr header;
-        if (gelf_getshdr(section, &header) == NULL || header.sh_entsize == 0 ||
+        if (gelf_getshdr(section, &header) == NULL ||
+            header.sh_entsize != gelf_fsize(elf, ELF_T_SYM, 1, EV_CURRENT) ||
             (header.sh_type != SHT_SYMTAB && header.sh_type != SHT_DYNSYM)) {
             continue;
         }
         uint64_t count = header.sh_size / header.sh_entsize;
+        tables++;
         if (count <= SYMBOLS_MAX && exam_affords(exam, count * SYMBOL_COST_NS)) {
             section_symbols(elf, section, &header, visit, arg);
         } else {
@@ -182,13 +186,21 @@ static void wanted_visit(void *arg, const char *name, uint64_t value)
     }
 }
 
-// Libraries are linked to begin at 0, as are programs that can be placed anywhere; the first
-// mapping is of the file's start.
+// Libraries are linked to begin at 0, as are programs that can be placed anywhere; the others tell
+// where everything is. The first mapping is of the file's start, its header.
 uint64_t module_symbol(const struct exam *exam, const struct module *module, const char *name)
 {
-    char file[16 + PATH_MAX];
+    char file[16 + PATH_MAX] = "exe";
     struct wanted wanted = {.name = name};
-    snprintf(file, sizeof(file), "root%s", module->path);
+    uint16_t type = ET_DYN;
+    const struct vma *vma = vma_at(exam, module->base);
+    if (strcmp(module->path, exam->facts->process.exe) != 0) {
+        if (vma == NULL || vma->removed) {
+            return 0;
+        }
+        snprintf(file, sizeof(file), "root%s", module->path);
+    }
+    (void)exam_peek(exam, &type, module->base + offsetof(Elf64_Ehdr, e_type), sizeof(type));
     (void)file_symbols(exam, file, wanted_visit, &wanted);
-    return wanted.value == 0 ? 0 : module->base + wanted.value;
+    return wanted.value == 0 ? 0 : wanted.value + (type == ET_EXEC ? 0 : module->base);
 }

@@ -45,7 +45,7 @@ struct parts {
     enum heap_kind heap;
     struct part *list;
     size_t count, cap;
-    bool cut;  // there were too many
+    bool cut;  // there were too many, or no time to claim them all
     size_t at; // the first part that does not end below what was visited last
     uint64_t resident_bytes[PART_KINDS];
     // Where the pieces would take too long: what the allocator counts.
@@ -104,9 +104,11 @@ uint64_t module_symbol(const struct exam *exam, const struct module *module, con
 // read_resident copies memory as exam_read does, but what is not resident is zeros and stays alone:
 // reading it would give the process a page table, or a huge page of zeros.
 long read_resident(const struct exam *exam, void *to, uint64_t addr, size_t bytes);
-// read_u64 and read_u32 are 0 where nothing can be read.
-uint64_t read_u64(const struct exam *exam, uint64_t addr);
-uint32_t read_u32(const struct exam *exam, uint64_t addr);
+// peek_u64 is the word at addr; 0 where nothing is resident, or nothing can be read.
+uint64_t peek_u64(const struct exam *exam, uint64_t addr);
+// memory_refused returns the error that any reading of the process's memory ends with, or 0: who
+// may look at the mappings may not always read what is in them.
+long memory_refused(const struct exam *exam);
 // is_unclaimed tells anonymous memory of no heap yet. The place it was given by the look of the
 // mappings does not count: right behind a library's variables, or above a small gap, a heap looks
 // like variables or like a stack.
@@ -118,7 +120,7 @@ bool in_anonymous(const struct exam *exam, uint64_t addr, uint64_t bytes);
 
 struct jvm_counters {
     char version[64], policy[32], args[512];
-    uint64_t capacity_bytes, used_bytes, metaspace_bytes, collected_count;
+    uint64_t capacity_bytes, used_bytes;
     uint64_t max_most_bytes, max_sum_bytes; // of the generations
     uint64_t max_bytes;                     // of the heap, by the rule of its collector
 };
@@ -130,17 +132,17 @@ void evidence_jvm_divide(struct exam *exam);
 // evidence_python finds the arenas of a CPython; heap_python_find does in the variables of one
 // whose minor version is known.
 void evidence_python(struct exam *exam);
-bool heap_python_find(struct exam *exam, const struct module *module, unsigned minor);
+enum source_state heap_python_find(struct exam *exam, const struct module *module, unsigned minor);
 
 // ---- allocators ---------------------------------------------------------------------------------
 
-// Each looks for its structures in the module's variables and claims what is its own. False: they
-// were not found, and why says what is amiss. The heap has been added.
-bool heap_jemalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
-                        char *why, size_t why_cap);
-bool heap_mimalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
-                        char *why, size_t why_cap);
-bool heap_tcmalloc_find(struct exam *exam, const struct module *module, size_t heap_index,
-                        char *why, size_t why_cap);
+// Each looks for its structures in the module's variables and claims what is its own: SOURCE_READ.
+// Else why says what is amiss. The heap has been added.
+enum source_state heap_jemalloc_find(struct exam *exam, const struct module *module,
+                                     size_t heap_index, char *why, size_t why_cap);
+enum source_state heap_mimalloc_find(struct exam *exam, const struct module *module,
+                                     size_t heap_index, char *why, size_t why_cap);
+enum source_state heap_tcmalloc_find(struct exam *exam, const struct module *module,
+                                     size_t heap_index, char *why, size_t why_cap);
 
 #endif

@@ -42,6 +42,7 @@ enum {
     REACH_MARKED = 2,  // something leads to it
     REACH_POINTED = 4, // another unreachable block leads to it
     REACH_COUNTED = 8,
+    REACH_LISTED = 16, // of REACH_FREE: seen on a thread's own list
 };
 
 struct reach_block {
@@ -79,7 +80,10 @@ struct reach {
     size_t opened;       // blocks whose edges have begun
     uint64_t low, span;  // of all pieces
     uint64_t read_bytes; // fed
-    bool failed;         // no memory, or more than indexes can name
+    bool failed;         // no memory, more than indexes can name, or sparse
+    // Cells cost by address space, and not by what is resident: at most for so much; 0: any.
+    uint64_t space_max_bytes;
+    bool sparse; // there was more
 };
 
 // A block by what tells it again in a later pass.

@@ -42,6 +42,12 @@ void reach_piece_begin(struct reach *reach, uint64_t start, uint64_t end)
     if (start >= end) {
         return;
     }
+    uint64_t space_bytes = reach->cells_count * REACH_CELL_BYTES;
+    uint64_t room = reach->space_max_bytes - min_u64(reach->space_max_bytes, space_bytes);
+    if (reach->space_max_bytes != 0 && end - start > room) {
+        reach->failed = reach->sparse = true;
+        return;
+    }
     pieces[reach->pieces_count++] = (struct reach_piece){start, end, reach->cells_count, 0};
     pieces[reach->pieces_count - 1].block_index = reach->count;
     reach->cells_count += (size_t)((end - start) / REACH_CELL_BYTES);
@@ -59,13 +65,14 @@ void reach_block_add(struct reach *reach, uint64_t start, uint64_t size_bytes, u
         return;
     }
     size_t cap = reach->cap;
-    struct reach_block *blocks = grown(reach->blocks, reach->count + 1, &cap, sizeof(*blocks));
+    struct reach_block *blocks = grown(reach->blocks, reach->count, &cap, sizeof(*blocks));
     if (blocks != NULL) {
         reach->blocks = blocks;
     }
     uint8_t *states =
         blocks == NULL || cap == reach->cap ? reach->flags : realloc(reach->flags, cap);
-    if (states == NULL || reach->count >= REACH_NONE - 1 || size_bytes / REACH_UNIT > UINT32_MAX) {
+    if (blocks == NULL || states == NULL || reach->count >= REACH_NONE - 1 ||
+        size_bytes / REACH_UNIT > UINT32_MAX) {
         reach->failed = true;
         return;
     }

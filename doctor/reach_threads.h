@@ -40,8 +40,8 @@ size_t threads_hidden_count(const struct reach_threads *threads);
 void threads_free(struct reach_threads *threads);
 
 // epoll_words visits the words that the process has given to epoll(7), which hands them back: the
-// kernel may be the only one that knows them.
+// kernel may be the only one that knows them. False if there are more than there is time for.
 typedef void epoll_visit(void *arg, uint64_t word);
-void epoll_words(const struct exam *exam, epoll_visit *visit, void *arg);
+bool epoll_words(const struct exam *exam, epoll_visit *visit, void *arg);
 
 #endif

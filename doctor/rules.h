@@ -29,13 +29,11 @@ verdict_rule rule_hugepages, rule_native, rule_pagecache, rule_stacks, rule_shme
 #define MATTERS_BYTES (16 * MIB)
 bool matters(uint64_t bytes, uint64_t whole_bytes, unsigned percent);
 
-// Sizes in sentences: SIZE(bytes) is text that lives until the end of the block.
-#define SIZE_BYTES 32
-#define SIZE(bytes) size_text((bytes), (char[SIZE_BYTES]){0}, SIZE_BYTES)
-
 // verdict_because and verdict_advice add a line; what is over VERDICT_LINES is left out.
 void verdict_because(struct verdict *verdict, const char *format, ...) ATTR_PRINTF(2, 3);
 void verdict_advice(struct verdict *verdict, const char *format, ...) ATTR_PRINTF(2, 3);
+// verdict_run makes "ebb run" of the process the command to type.
+void verdict_run(struct verdict *verdict, const struct facts *facts);
 // verdict_predict says what RSS will be when so many bytes have gone.
 void verdict_predict(struct verdict *verdict, const struct patient *patient, uint64_t gone_bytes);
 

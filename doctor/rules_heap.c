@@ -11,8 +11,8 @@
 // Go's heap after a collection holds its goal and 10 % (INTERFACES of Go: retainExtraPercent); what
 // is beyond that by another tenth is kept for another reason.
 #define GO_GOAL_PERCENT 120
-// glibc's default: the end of the heap goes back from 128 KiB on, and the threshold grows with the
-// blocks that are freed, up to 64 MiB.
+// From so many arenas of glibc on, what they keep has a rule of its own: as many as one processor
+// gets at most.
 #define ARENAS_MIN 8
 // A process that uses less than 1 % of a processor is idle.
 #define IDLE_CPU_SHARE 0.01
@@ -72,8 +72,7 @@ bool rule_leak(const struct patient *p, struct verdict *v)
                  SIZE(reach->held_bytes));
     }
     if (!f->ebb.in_use) {
-        snprintf(v->command, sizeof(v->command), "ebb run %.200s",
-                 f->process.command[0] != '\0' ? f->process.command : f->process.name);
+        verdict_run(v, f);
     }
     verdict_advice(v, "Find who allocates them: `ebb run` the program, then `ebb profile growth`.");
     verdict_predict(v, p, v->bytes);
@@ -85,14 +84,24 @@ bool rule_leak(const struct patient *p, struct verdict *v)
 static void growth_sites(const struct facts *f, struct verdict *v)
 {
     char grown[SIZE_BYTES];
-    for (size_t i = 0; i < f->sites_count && i < 3; i++) {
+    const struct facts_site *most = NULL;
+    bool any = false;
+    for (size_t i = 0; i < f->sites_count; i++) {
         const struct facts_site *site = &f->sites[i];
-        if (site->grown_bytes > 0) {
+        most = most == NULL || site->bytes > most->bytes ? site : most;
+        if (i < 3 && site->grown_bytes > 0) {
+            any = true;
             verdict_because(v, "+%s at %s%s%s, %s in use there.",
                             size_text((uint64_t)site->grown_bytes, grown, sizeof(grown)),
                             site->name, site->caller[0] != '\0' ? " < " : "", site->caller,
                             SIZE(site->bytes));
         }
+    }
+    // Go's profile is of its last collection, and moves only with the next one.
+    if (!any && most != NULL) {
+        verdict_because(v, "Which sites grew cannot be told yet; most is in use at %s%s%s: %s.",
+                        most->name, most->caller[0] != '\0' ? " < " : "", most->caller,
+                        SIZE(most->bytes));
     }
 }
 
@@ -108,8 +117,7 @@ static void growth_advice(const struct facts *f, struct verdict *v)
     } else {
         verdict_advice(v, "Start it on Ebb, which samples where memory comes from, and look at "
                           "what grows; nothing is rebuilt.");
-        snprintf(v->command, sizeof(v->command), "ebb run %.200s",
-                 f->process.command[0] != '\0' ? f->process.command : f->process.name);
+        verdict_run(v, f);
     }
 }
 
@@ -124,16 +132,18 @@ bool rule_growth(const struct patient *p, struct verdict *v)
     double age_s = (double)f->process.age_ns / (double)NS_PER_S;
     double since_start = t->slope_bytes_per_s * age_s;
     uint64_t held = rows[ROW_LIVE] + rows[ROW_UNDIVIDED] + rows[ROW_NATIVE] + rows[ROW_SHMEM];
-    // What nothing leads to is a leak, which has a rule of its own.
+    // What nothing leads to is a leak, which has a rule of its own, and its share of what an hour
+    // adds.
     uint64_t lost = f->reach.known ? min_u64(f->reach.unreachable_bytes, held) : 0;
+    double share = lost == 0 ? 1 : (double)(held - lost) / (double)held;
     held -= lost;
-    since_start -= (double)lost;
-    if (lost != 0 && (since_start <= 0 || !matters(held, p->account->rss_bytes, 5))) {
+    since_start = since_start > (double)lost ? since_start - (double)lost : 0;
+    v->bytes = since_start >= (double)held ? held : (uint64_t)since_start;
+    if (lost != 0 && !matters(v->bytes, p->account->rss_bytes, 5)) {
         return false;
     }
-    v->bytes = since_start >= (double)held ? held : (uint64_t)since_start;
     v->confidence = t->span_ns >= 30 * NS_PER_S ? CONFIDENCE_HIGH : CONFIDENCE_MEDIUM;
-    v->weight_bytes = (uint64_t)(t->slope_bytes_per_s * 3600);
+    v->weight_bytes = (uint64_t)(t->slope_bytes_per_s * 3600 * share);
     double minute = t->slope_bytes_per_s * 60;
     snprintf(v->sentence, sizeof(v->sentence),
              "%s grows: %s of %s, %s more each minute; nothing of it comes back.", p->who,
@@ -171,7 +181,8 @@ static uint64_t kept_beyond_goal(const struct facts *f, const struct facts_heap 
 static void kept_advice_glibc(const struct patient *p, struct verdict *v)
 {
     verdict_advice(v, "Let the program call malloc_trim(0) after a peak; or from outside, once, "
-                      "which stops it for as long as that takes:");
+                      "which stops it for as long as that takes, and for good if a thread stands "
+                      "inside of malloc just then:");
     snprintf(v->command, sizeof(v->command), "gdb -p %d -batch -ex 'call (int)malloc_trim(0)'",
              p->facts->pid);
     verdict_advice(v, "For good: `ebb run` gives it back by itself, also from inside.");
@@ -223,9 +234,20 @@ static void kept_advice(const struct patient *p, const struct facts_heap *heap, 
                           "-XX:G1PeriodicGCInterval=60000; or a smaller -Xmx. Now: jcmd GC.run.");
         snprintf(v->command, sizeof(v->command), "jcmd %d GC.run", f->pid);
         break;
+    case HEAP_TCMALLOC:
+        verdict_advice(v, "Let tcmalloc give back faster, or call "
+                          "MallocExtension_ReleaseFreeMemory after a peak; start it with");
+        snprintf(v->command, sizeof(v->command), "%s", "TCMALLOC_RELEASE_RATE=10");
+        break;
     default:
         verdict_advice(v, "Ask the allocator to purge, or `ebb run` the program.");
     }
+}
+
+static bool arenas_sprawl(const struct patient *p, const struct facts_heap *heap)
+{
+    return heap->kind == HEAP_GLIBC && heap->divided && heap->arenas_count >= ARENAS_MIN &&
+           matters(heap->arenas_free_bytes, p->account->rss_bytes, 20);
 }
 
 bool rule_kept(const struct patient *p, struct verdict *v)
@@ -237,10 +259,7 @@ bool rule_kept(const struct patient *p, struct verdict *v)
         uint64_t kept =
             heap->divided && !heap->decays ? kept_beyond_goal(f, heap, heap->kept_bytes) : 0;
         // Arenas have a rule of their own.
-        if (heap->kind == HEAP_GLIBC && heap->arenas_count >= ARENAS_MIN &&
-            heap->arenas_free_bytes > kept / 2) {
-            kept = 0;
-        }
+        kept -= arenas_sprawl(p, heap) ? min_u64(kept, heap->arenas_free_bytes) : 0;
         if (kept > v->bytes) {
             v->bytes = kept;
             worst = heap;
@@ -285,16 +304,12 @@ static void decay_advice(const struct facts *f, const struct facts_heap *heap, s
         snprintf(v->command, sizeof(v->command), "%s",
                  "MALLOC_CONF=background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0");
         break;
-    case HEAP_MIMALLOC:
-        verdict_advice(v, "Let mimalloc purge at once, or call mi_collect(true) after a peak; "
+    default: // mimalloc; the option had this name up to 2.0, and is purge_delay since 2.1
+        verdict_advice(v, "Let mimalloc decommit at once, or call mi_collect(true) after a peak; "
                           "start it with");
         snprintf(v->command, sizeof(v->command), "%s",
-                 "MIMALLOC_PURGE_DELAY=0 MIMALLOC_ALLOW_DECOMMIT=1");
-        break;
-    default:
-        verdict_advice(v, "Let tcmalloc give back faster, or call "
-                          "MallocExtension_ReleaseFreeMemory after a peak; start it with");
-        snprintf(v->command, sizeof(v->command), "%s", "TCMALLOC_RELEASE_RATE=10");
+                 strncmp(heap->version, "2.0", 3) == 0 ? "MIMALLOC_DECOMMIT_DELAY=0"
+                                                       : "MIMALLOC_PURGE_DELAY=0");
     }
     if (!f->ebb.loaded) {
         verdict_advice(v, "Or `ebb run` it: Ebb gives back while the program sleeps.");
@@ -318,21 +333,29 @@ bool rule_decay(const struct patient *p, struct verdict *v)
     }
     char title[64];
     heap_title(heap, f, title, sizeof(title));
-    bool idle = t != NULL && t->samples_count > 1 && t->cpu_share < IDLE_CPU_SHARE;
-    v->confidence = idle ? CONFIDENCE_HIGH : CONFIDENCE_MEDIUM;
+    bool watched = t != NULL && t->samples_count > 1;
+    bool idle = watched && t->cpu_share < IDLE_CPU_SHARE;
     snprintf(v->sentence, sizeof(v->sentence),
-             "%s holds %s, of which %s is free: %s returns it by a clock that ticks only when the "
-             "program allocates, and %s. Not a leak.",
-             p->who, SIZE(p->account->rss_bytes), SIZE(v->bytes), title,
-             idle ? "it is idle" : "it has not lately");
+             "%s holds %s, of which %s is free: %s returns it by a clock%s. Not a leak.", p->who,
+             SIZE(p->account->rss_bytes), SIZE(v->bytes), title,
+             heap->decay_thread ? ", and what is here is not due yet"
+             : idle             ? " that ticks only when the program allocates, and it is idle"
+             : watched          ? " that ticks only when the program allocates"
+                                : " that ticks only when the program allocates; whether it does "
+                                  "one look cannot tell");
     verdict_because(v, "In use: %s. Free on pages of their own: %s.", SIZE(heap->live_bytes),
                     SIZE(heap->kept_bytes));
-    if (heap->decay_thread) {
-        verdict_because(v, "It has a thread for this, so what is here is not due yet.");
-        v->confidence = CONFIDENCE_LOW;
-    } else {
-        verdict_because(v, "It has no thread of its own for this.");
+    verdict_because(v, "%s",
+                    heap->decay_thread ? "It has a thread for this."
+                                       : "It has no thread of its own for this.");
+    if (watched) {
+        verdict_because(v, "While it was watched it used %.1f %% of a processor.",
+                        100 * t->cpu_share);
     }
+    // A busy program's clock ticks: what is free then is what was freed in the last seconds.
+    v->confidence = heap->decay_thread || (watched && !idle) ? CONFIDENCE_LOW
+                    : idle                                   ? CONFIDENCE_HIGH
+                                                             : CONFIDENCE_MEDIUM;
     decay_advice(f, heap, v);
     verdict_predict(v, p, v->bytes);
     return true;
@@ -352,10 +375,23 @@ static void lazy_advice_go(const struct facts *f, struct verdict *v)
                       "faults when the memory is wanted again.");
 }
 
-static void lazy_advice(const struct patient *p, struct verdict *v)
+// The heap that has freed lazily: the one that counts most of it, or the largest if that does not
+// tell. NULL: the program itself, by all that is known.
+static const struct facts_heap *lazy_heap(const struct facts *f)
 {
-    const struct facts *f = p->facts;
-    const struct facts_heap *heap = main_heap(f);
+    const struct facts_heap *most = NULL;
+    for (size_t i = 0; i < f->heaps_count; i++) {
+        const struct facts_heap *heap = &f->heaps[i];
+        if (heap->lazy_bytes > (most != NULL ? most->lazy_bytes : 0)) {
+            most = heap;
+        }
+    }
+    const struct facts_heap *main = main_heap(f);
+    return most != NULL || main == NULL || main->divided ? most : main;
+}
+
+static void lazy_advice(const struct facts *f, const struct facts_heap *heap, struct verdict *v)
+{
     if (heap != NULL && heap->kind == HEAP_GO && f->go.madvise_free) {
         lazy_advice_go(f, v);
     } else if (heap != NULL && heap->kind == HEAP_EBB) {
@@ -378,17 +414,14 @@ static void lazy_advice(const struct patient *p, struct verdict *v)
 bool rule_lazy(const struct patient *p, struct verdict *v)
 {
     const struct facts *f = p->facts;
-    const struct facts_heap *heap = main_heap(f);
-    char title[64] = "its allocator";
-    char limit[96] = "";
+    const struct facts_heap *heap = lazy_heap(f);
+    char title[64] = "the program";
     v->bytes = p->account->bytes[ROW_LAZY];
     if (!matters(v->bytes, p->account->rss_bytes, 10)) {
         return false;
     }
-    if (heap != NULL && heap->lazy_bytes != 0) {
+    if (heap != NULL) {
         heap_title(heap, f, title, sizeof(title));
-    } else {
-        snprintf(title, sizeof(title), "the program");
     }
     v->confidence = f->pages.lazyfree_known ? CONFIDENCE_HIGH : CONFIDENCE_MEDIUM;
     snprintf(v->sentence, sizeof(v->sentence),
@@ -407,11 +440,10 @@ bool rule_lazy(const struct patient *p, struct verdict *v)
     }
     uint64_t tightest = min_u64(f->cgroup.limit_bytes, f->cgroup.high_bytes);
     if (f->cgroup.version != 0 && tightest != UINT64_MAX) {
-        snprintf(limit, sizeof(limit), "The container is charged for it until then: %s of %s.",
-                 SIZE(f->cgroup.usage_bytes), SIZE(tightest));
-        verdict_because(v, "%s", limit);
+        verdict_because(v, "The container is charged for it until then: %s of %s.",
+                        SIZE(f->cgroup.usage_bytes), SIZE(tightest));
     }
-    lazy_advice(p, v);
+    lazy_advice(f, heap, v);
     verdict_predict(v, p, v->bytes);
     return true;
 }
@@ -424,16 +456,16 @@ bool rule_pinned(const struct patient *p, struct verdict *v)
     uint64_t in_use = 0;
     const struct facts_heap *heap = NULL;
     for (size_t i = 0; i < f->heaps_count; i++) {
-        if (f->heaps[i].divided && f->heaps[i].pinned_bytes > v->bytes) {
-            heap = &f->heaps[i];
+        const struct facts_heap *one = &f->heaps[i];
+        uint64_t held = one->live_bytes + one->pinned_bytes;
+        // A collector frees up to its goal before it looks again: what is free below that is by
+        // design.
+        bool slack = one->kind == HEAP_GO && held < f->go.next_gc_bytes / 100 * GO_GOAL_PERCENT;
+        if (one->divided && !slack && one->pinned_bytes > v->bytes) {
+            heap = one;
             v->bytes = heap->pinned_bytes;
-            in_use = heap->live_bytes + heap->pinned_bytes;
+            in_use = held;
         }
-    }
-    // A collector frees up to its goal before it looks again: what is free below that is by design.
-    if (heap != NULL && heap->kind == HEAP_GO &&
-        in_use < f->go.next_gc_bytes / 100 * GO_GOAL_PERCENT) {
-        return false;
     }
     // A third of what is in use: half-empty spans and bins are the price of size classes.
     if (heap == NULL || !matters(v->bytes, p->account->rss_bytes, 25) ||
@@ -468,8 +500,7 @@ bool rule_arenas(const struct patient *p, struct verdict *v)
 {
     const struct facts *f = p->facts;
     const struct facts_heap *heap = facts_heap_const(f, HEAP_GLIBC);
-    if (heap == NULL || !heap->divided || heap->arenas_count < ARENAS_MIN ||
-        !matters(heap->arenas_free_bytes, p->account->rss_bytes, 20)) {
+    if (heap == NULL || !arenas_sprawl(p, heap)) {
         return false;
     }
     v->bytes = heap->arenas_free_bytes;

@@ -11,9 +11,12 @@
 
 // A goroutine profile is worth a verdict from so many on, where most are in one state at one line.
 #define GOROUTINES_MIN 1000
+#define STACKS_PERCENT 5
 // A cgroup's own memory, page cache and tmpfs, concerns a process that is alone in it, or all of
 // them where it nears its limit.
 #define NEAR_LIMIT_PERCENT 50
+// Hundredths of a percent of the last 10 s in which some process of the cgroup waited for memory.
+#define PRESSURE_MIN 100
 
 // ---- 8 huge pages -------------------------------------------------------------------------------
 
@@ -59,7 +62,7 @@ bool rule_hugepages(const struct patient *p, struct verdict *v)
 
 static const struct facts_heap *runtime_heap(const struct facts *f)
 {
-    static const enum heap_kind runtimes[] = {HEAP_GO, HEAP_JVM, HEAP_V8, HEAP_PYTHON};
+    static const enum heap_kind runtimes[] = {HEAP_GO, HEAP_JVM, HEAP_PYTHON};
     for (size_t i = 0; i < ARRAY_COUNT(runtimes); i++) {
         const struct facts_heap *heap = facts_heap_const(f, runtimes[i]);
         if (heap != NULL && heap->resident_bytes != 0) {
@@ -79,8 +82,13 @@ static void native_advice(const struct facts *f, const struct facts_heap *heap, 
     }
     verdict_advice(v, "The runtime's own profiles do not see it. Run it with Ebb in place of "
                       "malloc, which samples where native memory comes from:");
-    snprintf(v->command, sizeof(v->command), "ebb run %.200s",
-             f->process.command[0] != '\0' ? f->process.command : f->process.name);
+    verdict_run(v, f);
+}
+
+// What another heap adds: what it has in use, or all of it where that is not known.
+static uint64_t native_bytes(const struct facts_heap *heap)
+{
+    return heap->divided ? heap->live_bytes : heap->resident_bytes;
 }
 
 static void native_of_malloc(const struct facts *f, const struct facts_heap *heap,
@@ -89,8 +97,9 @@ static void native_of_malloc(const struct facts *f, const struct facts_heap *hea
     for (size_t i = 0; i < f->heaps_count; i++) {
         const struct facts_heap *other = &f->heaps[i];
         if (other != heap && other->resident_bytes >= MIB) {
-            verdict_because(v, "Of it %s is malloc's (%s), %s in use.", SIZE(other->resident_bytes),
-                            heap_kind_name(other->kind), SIZE(other->live_bytes));
+            verdict_because(v, "Of it %s is malloc's (%s)%s.", SIZE(native_bytes(other)),
+                            heap_kind_name(other->kind),
+                            other->divided ? ", in use" : ", which could not be divided");
         }
     }
 }
@@ -114,7 +123,7 @@ static bool native_python(const struct patient *p, const struct facts_heap *heap
              "tracemalloc in the program counts as much: then large objects of Python's own");
     verdict_advice(v, "tracemalloc tells large objects of Python's from memory of extensions, "
                       "which it does not see. For those:");
-    snprintf(v->command, sizeof(v->command), "ebb run %.200s", f->process.command);
+    verdict_run(v, f);
     return true;
 }
 
@@ -127,7 +136,7 @@ bool rule_native(const struct patient *p, struct verdict *v)
     }
     v->bytes = p->account->bytes[ROW_NATIVE];
     for (size_t i = 0; i < f->heaps_count; i++) {
-        v->bytes += &f->heaps[i] != heap ? f->heaps[i].live_bytes : 0;
+        v->bytes += &f->heaps[i] != heap ? native_bytes(&f->heaps[i]) : 0;
     }
     if (heap->kind == HEAP_PYTHON) {
         return native_python(p, heap, v);
@@ -169,6 +178,20 @@ static const char *limit_text(const struct facts_cgroup *g, char *buf, size_t ca
     return buf;
 }
 
+// The command that has the kernel take cache back; false if its path would not fit between quotes.
+static bool reclaim_command(const struct facts_cgroup *g, uint64_t cache, struct verdict *v)
+{
+    int len =
+        g->version == 2
+            ? snprintf(v->command, sizeof(v->command), "echo %llu > '%s/memory.reclaim'",
+                       (unsigned long long)cache, g->path)
+            : snprintf(v->command, sizeof(v->command), "echo 0 > '%s/memory.force_empty'", g->path);
+    if (len < 0 || (size_t)len >= sizeof(v->command) || strchr(g->path, '\'') != NULL) {
+        v->command[0] = '\0';
+    }
+    return v->command[0] != '\0';
+}
+
 bool rule_pagecache(const struct patient *p, struct verdict *v)
 {
     const struct facts_cgroup *g = &p->facts->cgroup;
@@ -178,8 +201,10 @@ bool rule_pagecache(const struct patient *p, struct verdict *v)
     if (!cgroup_concerns(g) || !matters(cache, g->usage_bytes, 40)) {
         return false;
     }
+    // Pressure: somebody waits for the kernel to take cache back, or for what it has taken.
+    bool pressed = g->pressure != UINT32_MAX && g->pressure >= PRESSURE_MIN;
     v->bytes = cache;
-    v->confidence = CONFIDENCE_HIGH;
+    v->confidence = pressed ? CONFIDENCE_MEDIUM : CONFIDENCE_HIGH;
     snprintf(v->sentence, sizeof(v->sentence),
              "The container of %s is charged for %s, but %s of it is page cache: files, which the "
              "kernel takes back when memory is wanted. The process itself holds %s.",
@@ -194,17 +219,19 @@ bool rule_pagecache(const struct patient *p, struct verdict *v)
         verdict_because(v, "The process has mapped %s of files, most of it %s.", SIZE(mapped),
                         p->facts->pages.file_most);
     }
-    verdict_advice(v,
-                   "Nothing is wrong with the program. Let alarms watch the working set, usage "
-                   "minus inactive_file: %s here.",
-                   SIZE(g->usage_bytes - min_u64(g->usage_bytes, g->inactive_file_bytes)));
-    if (g->version == 2) {
-        snprintf(v->command, sizeof(v->command), "echo %llu > %.200s/memory.reclaim",
-                 (unsigned long long)cache, g->path);
-    } else {
-        snprintf(v->command, sizeof(v->command), "echo 0 > %.200s/memory.force_empty", g->path);
+    if (pressed) {
+        verdict_because(v,
+                        "Its processes wait for memory %.1f %% of the time (pressure): the "
+                        "cache is taken back, and read again.",
+                        (double)g->pressure / 100);
     }
-    verdict_advice(v, "To see that it goes (the files have to be read again then):");
+    if (reclaim_command(g, cache, v)) {
+        verdict_advice(v, "To see that it goes (the files have to be read again then):");
+    }
+    verdict_advice(v, "%s Let alarms watch the working set, usage minus inactive_file: %s here.",
+                   pressed ? "A higher limit, or less read at a time."
+                           : "Nothing is wrong with the program.",
+                   SIZE(g->usage_bytes - min_u64(g->usage_bytes, g->inactive_file_bytes)));
     return true;
 }
 
@@ -230,21 +257,34 @@ static const struct go_group *stuck_group(const struct facts_go *go)
 static bool goroutines_rule(const struct patient *p, struct verdict *v)
 {
     const struct facts_go *go = &p->facts->go;
+    const struct trend *t = p->trend;
     const struct go_group *group = stuck_group(go);
-    if (group == NULL) {
+    uint64_t live = p->account->bytes[ROW_LIVE];
+    // A stack is counted at its size, of which not every page was touched.
+    uint64_t stacks = min_u64(go->goroutine_stack_bytes, live);
+    bool more =
+        t != NULL && t->goroutines_told && t->goroutines_last_count > t->goroutines_first_count;
+    // A pool of workers waits like this for ever, and by design.
+    if (group == NULL || !matters(stacks, p->account->rss_bytes, STACKS_PERCENT)) {
         return false;
     }
-    // What they hold is reached through their stacks only: most of what is in use, if they are
+    // What they hold is reached through their stacks only: up to all that is in use, if they are
     // most of what there is.
-    uint64_t share =
-        p->account->bytes[ROW_LIVE] / 100 * (group->count * 100 / go->goroutines_count);
-    v->bytes = max_u64(share, go->goroutine_stack_bytes);
-    v->confidence = group->waited_ns >= 60 * NS_PER_S ? CONFIDENCE_HIGH : CONFIDENCE_MEDIUM;
+    v->bytes = max_u64(live / 100 * (group->count * 100 / go->goroutines_count), stacks);
+    v->confidence = more                                ? CONFIDENCE_HIGH
+                    : group->waited_ns >= 60 * NS_PER_S ? CONFIDENCE_MEDIUM
+                                                        : CONFIDENCE_LOW;
     snprintf(v->sentence, sizeof(v->sentence),
-             "%s has %llu goroutines, %llu of them in \"%s\" at %s: blocked goroutines hold what "
-             "it has in use.",
+             "%s has %llu goroutines, %llu of them in \"%s\" at %s: blocked, and what only they "
+             "lead to stays with them.",
              p->who, (unsigned long long)go->goroutines_count, (unsigned long long)group->count,
              group->state, group->site);
+    verdict_because(v, "Their stacks have %s; in use in the heap: %s.", SIZE(stacks), SIZE(live));
+    if (more) {
+        verdict_because(v, "While it was watched their number went from %llu to %llu.",
+                        (unsigned long long)t->goroutines_first_count,
+                        (unsigned long long)t->goroutines_last_count);
+    }
     if (group->creator[0] != '\0') {
         verdict_because(v, "Started at %s.", group->creator);
     }
@@ -252,10 +292,9 @@ static bool goroutines_rule(const struct patient *p, struct verdict *v)
         verdict_because(v, "Some have waited for %.0f minutes.",
                         (double)group->waited_ns / (60.0 * (double)NS_PER_S));
     }
-    verdict_because(v, "Their stacks have %s; in use in the heap: %s.",
-                    SIZE(go->goroutine_stack_bytes), SIZE(p->account->bytes[ROW_LIVE]));
     snprintf(v->refute, sizeof(v->refute), "%s",
-             "the number falls by itself: a burst of requests that are being worked off");
+             "their number is what the program is meant to have, a pool of workers; or it falls by "
+             "itself: a burst of requests that are being worked off");
     verdict_advice(v,
                    "Give them a way out: a context or a timeout beside the channel, a close by "
                    "the sender. All stacks: %s",
@@ -265,7 +304,6 @@ static bool goroutines_rule(const struct patient *p, struct verdict *v)
     if (p->facts->process.gops_port != 0) {
         snprintf(v->command, sizeof(v->command), "gops stack %d", p->facts->pid);
     }
-    verdict_predict(v, p, v->bytes);
     return true;
 }
 

@@ -10,29 +10,6 @@
 #include "os/clock.h"
 #include "os/procfs.h"
 
-static uint64_t cpu_of(int pid)
-{
-    char path[64];
-    char text[1024];
-    struct stat_fields fields;
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    if (procfs_file_read(path, text, sizeof(text)) <= 0 || !stat_parse(text, &fields)) {
-        return 0;
-    }
-    return (fields.user_ticks + fields.system_ticks) * (NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK));
-}
-
-static uint64_t cgroup_usage(const struct facts_cgroup *cgroup)
-{
-    char path[sizeof(cgroup->path) + 32];
-    char text[64];
-    uint64_t value;
-    snprintf(path, sizeof(path), "%s/%s", cgroup->path,
-             cgroup->version == 2 ? "memory.current" : "memory.usage_in_bytes");
-    long len = cgroup->version == 0 ? -1 : procfs_file_read(path, text, sizeof(text));
-    return len > 0 && procfs_number_u64(text, (size_t)len, &value) ? value : UINT64_MAX;
-}
-
 static uint64_t ebb_live(const struct facts *facts)
 {
     struct ledger_target target;
@@ -48,8 +25,11 @@ static uint64_t ebb_live(const struct facts *facts)
 enum doctor_error doctor_sample(const struct facts *facts, struct sample *sample)
 {
     struct procfs_memory memory;
-    if (!procfs_memory_read(facts->pid, &memory) || memory.vm_size_bytes == 0) {
-        return DOCTOR_ENDED;
+    struct procfs_stat stat;
+    uint64_t started = facts->process.start_ticks;
+    if (!procfs_memory_read(facts->pid, &memory) || memory.vm_size_bytes == 0 ||
+        !procfs_stat_read(facts->pid, &stat) || (started != 0 && stat.start_ticks != started)) {
+        return DOCTOR_ENDED; // and another may have its number
     }
     *sample = (struct sample){
         .at_ns = clock_now_ns(),
@@ -58,11 +38,10 @@ enum doctor_error doctor_sample(const struct facts *facts, struct sample *sample
         .shmem_bytes = memory.rss_shmem_bytes,
         .live_bytes = ebb_live(facts),
         .goroutines_count = UINT64_MAX,
-        .cgroup_bytes = cgroup_usage(&facts->cgroup),
-        .cpu_ns = cpu_of(facts->pid),
+        .cpu_ns = (stat.user_ticks + stat.system_ticks) * (NS_PER_S / PROCFS_TICKS_PER_S),
     };
     if (facts->go.memory_known) {
-        sample->collected = go_sample(facts->pid, &sample->live_bytes, &sample->goroutines_count);
+        go_sample(facts, sample);
     }
     return DOCTOR_OK;
 }

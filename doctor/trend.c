@@ -6,7 +6,9 @@
 //   The line is what the heap counts as in use, where the target tells it; else anonymous memory
 //   with shared memory. It is cut into thirds. A slope rises from third to third by their
 //   least values: what a wave gives back in its valleys does not count, so a wave around a level is
-//   no slope, and a wave around a rising one is. A change below SMALL is none.
+//   no slope, and a wave around a rising one is. A change below SMALL is none. The second step has
+//   at least a quarter of the rise, where a straight line has half: what has filled and stays,
+//   but for crumbs, is no slope.
 //   In a collected heap what counts as in use rises with garbage until the next collection: there
 //   it is a slope only if anonymous memory rises too.
 //
@@ -68,6 +70,7 @@ static void thirds_fill(const struct sample *samples, size_t count, bool live,
 static bool rises(const struct third thirds[THIRDS])
 {
     return thirds[1].least > thirds[0].least && thirds[2].least > thirds[1].least &&
+           thirds[2].least - thirds[1].least >= (thirds[2].least - thirds[0].least) / 4 &&
            above(thirds[2].least, thirds[0].least);
 }
 
@@ -94,9 +97,23 @@ static enum trend_shape shape_of(const struct sample *samples, size_t count, boo
     return above(all.most, all.least) ? TREND_WAVE : TREND_PLATEAU;
 }
 
+// The first and the last number that was told.
+static void goroutines_fill(const struct sample *samples, size_t count, struct trend *trend)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint64_t told = samples[i].goroutines_count;
+        if (told != UINT64_MAX) {
+            trend->goroutines_first_count =
+                trend->goroutines_told ? trend->goroutines_first_count : told;
+            trend->goroutines_last_count = told;
+            trend->goroutines_told = true;
+        }
+    }
+}
+
 struct trend trend_of(const struct sample *samples, size_t count)
 {
-    struct trend trend = {.samples_count = count, .of = "anonymous memory"};
+    struct trend trend = {.samples_count = count, .of = "anonymous and shared memory"};
     struct third thirds[THIRDS];
     bool live = count != 0;
     for (size_t i = 0; i < count; i++) {
@@ -108,6 +125,7 @@ struct trend trend_of(const struct sample *samples, size_t count)
     const struct sample *last = &samples[count - 1];
     struct third all = third_of(samples, 0, count, live);
     trend.of = live ? "memory in use" : trend.of;
+    goroutines_fill(samples, count, &trend);
     trend.first_bytes = level(&samples[0], live);
     trend.last_bytes = level(last, live);
     trend.least_bytes = all.least;

@@ -49,7 +49,7 @@ static const struct {
     [VERDICT_SHMEM] = {rule_shmem, "shmem", "shared memory, tmpfs, kernel",
                        "the files or segments are gone and the charge stays"},
     [VERDICT_HEALTHY] = {NULL, "healthy", "healthy", "it grows while it is watched: --for 30s"},
-    [VERDICT_UNKNOWN] = {NULL, "unknown", "cannot tell", "look as root, or for longer: --for 30s"},
+    [VERDICT_UNKNOWN] = {NULL, "unknown", "cannot tell", "a look that may see all of it tells"},
 };
 
 const char *verdict_name(enum verdict_id id)
@@ -119,6 +119,19 @@ void verdict_advice(struct verdict *verdict, const char *format, ...)
     va_end(args);
 }
 
+void verdict_run(struct verdict *verdict, const struct facts *facts)
+{
+    // Where it is cut off, or a shell would read it otherwise, it would start something else.
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_./:=,+@%- ";
+    const char *text = facts->process.command;
+    size_t len = strlen(text);
+    bool whole = len != 0 && len <= 500 && len + 1 < sizeof(facts->process.command) &&
+                 strspn(text, plain) == len;
+    snprintf(verdict->command, sizeof(verdict->command), "ebb run %.500s",
+             whole ? text : "PROGRAM ARGS...");
+}
+
 void verdict_predict(struct verdict *verdict, const struct patient *patient, uint64_t gone_bytes)
 {
     uint64_t rss = patient->account->rss_bytes;
@@ -151,14 +164,32 @@ const char *heap_title(const struct facts_heap *heap, const struct facts *facts,
 
 // ---- when nothing else holds --------------------------------------------------------------------
 
-// What of RSS lies where nobody can tell used from free.
-static uint64_t untold_bytes(const struct patient *p)
+// Whether most of RSS lies where nobody can tell used from free, or nobody looked at it.
+static bool is_blind(const struct patient *p)
 {
-    const struct facts *facts = p->facts;
-    if (facts->sources[SOURCE_PAGES].state != SOURCE_READ) {
-        return facts->process.anon_bytes;
+    return p->facts->sources[SOURCE_PAGES].state != SOURCE_READ ||
+           matters(p->account->bytes[ROW_UNDIVIDED], p->account->rss_bytes, 50);
+}
+
+// Its pages were not counted, or not all of them.
+static void say_unseen(const struct patient *p, const struct source *why, struct verdict *v)
+{
+    bool cut = why->state == SOURCE_LEFT;
+    v->bytes = p->facts->process.anon_bytes;
+    snprintf(v->sentence, sizeof(v->sentence),
+             "%s holds %s, and I cannot tell what for, because its memory %s%s%s.", p->who,
+             SIZE(p->account->rss_bytes),
+             cut                            ? "was not all looked at"
+             : why->state == SOURCE_REFUSED ? "may not be looked into"
+                                            : "could not be looked into",
+             why->why[0] != '\0' ? ": " : "", why->why);
+    if (cut) {
+        verdict_advice(v, "Give it more time: `ebb doctor --exact %d`.", p->facts->pid);
+    } else if (why->state == SOURCE_REFUSED) {
+        verdict_advice(v, "Look as root, or as the user it belongs to.");
+    } else {
+        verdict_advice(v, "Look again.");
     }
-    return p->account->bytes[ROW_UNDIVIDED];
 }
 
 static void say_unknown(const struct patient *p, struct verdict *v)
@@ -167,24 +198,18 @@ static void say_unknown(const struct patient *p, struct verdict *v)
     const struct source *pages = &facts->sources[SOURCE_PAGES];
     const struct source *maps = &facts->sources[SOURCE_MAPS];
     const struct facts_heap *heap = main_heap(facts);
-    uint64_t untold = untold_bytes(p);
     char title[64];
     v->id = VERDICT_UNKNOWN;
     v->confidence = CONFIDENCE_HIGH;
-    v->bytes = untold;
-    const struct source *why = maps->state != SOURCE_READ ? maps : pages;
-    if (why->state != SOURCE_READ) {
-        snprintf(v->sentence, sizeof(v->sentence),
-                 "%s holds %s, and I cannot tell what for, because its memory may not be looked "
-                 "into: %s.",
-                 p->who, SIZE(p->account->rss_bytes), why->why);
-        verdict_advice(v, "Look as root, or as the user it belongs to.");
+    if (pages->state != SOURCE_READ) {
+        say_unseen(p, maps->state != SOURCE_READ ? maps : pages, v);
         return;
     }
+    v->bytes = p->account->bytes[ROW_UNDIVIDED];
     snprintf(v->sentence, sizeof(v->sentence),
              "%s holds %s, and I cannot tell what of it is in use, because %s lies in a heap of %s "
              "that could not be divided.",
-             p->who, SIZE(p->account->rss_bytes), SIZE(untold),
+             p->who, SIZE(p->account->rss_bytes), SIZE(v->bytes),
              heap != NULL ? heap_title(heap, facts, title, sizeof(title)) : "an unknown allocator");
     if (p->trend == NULL) {
         verdict_advice(v, "Watch it: `ebb doctor --for 30s %d` tells a slope from a plateau.",
@@ -221,7 +246,7 @@ static void say_healthy(const struct patient *p, struct verdict *v)
     v->bytes = a->rss_bytes;
     snprintf(v->sentence, sizeof(v->sentence), "%s uses what it holds: of %s, %s %s.", p->who,
              SIZE(a->rss_bytes), slack == 0 ? "nothing" : SIZE(slack),
-             slack == 0 ? "is free" : "is free or the heap's own");
+             slack == 0 ? "was found free" : "is free or the heap's own");
     verdict_because(
         v, "%s in use in its heap, %s mapped by the program, %s of files, %s of stacks.",
         SIZE(live), SIZE(rows[ROW_NATIVE]), SIZE(rows[ROW_FILES]), SIZE(rows[ROW_STACKS]));
@@ -265,8 +290,7 @@ void verdicts_of(const struct facts *facts, const struct trend *trend, struct di
         }
     }
     out->finding = out->count != 0;
-    uint64_t untold = untold_bytes(&patient);
-    bool blind = matters(untold, out->account.rss_bytes, 50);
+    bool blind = is_blind(&patient);
     if (blind || out->count == 0) {
         struct verdict verdict = {0};
         if (blind) {

@@ -5,8 +5,8 @@
 Each toolchain that Debian's suites have builds a small program; goshape reads the offsets out of
 its DWARF. Stripped programs have no addresses of variables: so for each variable a few functions
 of the runtime are listed whose code refers to it, and how far from its start. In the code of a
-small program and in that of a large one, the address that most of them name must be the right one,
-or no table is written.
+small program and in that of a large one, the address that most of them name must be the right one:
+a variable for which no functions do that has none in the table, and standard error says so.
 
     mkgolayouts.py --goshape BUILD/goshape > doctor/go_known.inc
 
@@ -57,7 +57,6 @@ class Program:
             self.sections.append(struct.unpack_from('<IIQQQQIIQQ', self.data,
                                                     sections + i * head[11]))
         self.symbols = dict(self.read_symbols())
-        self.entries = sorted({s[0] for s in self.symbols.values() if s[1] == 2})
 
     def read_symbols(self):
         table = next(s for s in self.sections if s[1] == 2)
@@ -76,7 +75,7 @@ class Program:
         return b''
 
     def references(self, addr, size):
-        """Addresses of variables in the code of a function, as go_find.c decodes them."""
+        """Addresses of variables in the code of a function, as go_known.c decodes them."""
         code = self.code(addr, size)
         every = x86_references if self.machine == 62 else arm_references
         return {at for at in every(code, addr)
@@ -196,14 +195,13 @@ def layout(tool, args, arch):
             continue
         size = small.symbols[name][2]
         mine = rules_for(addr, size, found, found_large, large_addrs[name])
-        for every, at in ((found, addr), (found_large, large_addrs[name])):
-            if margin(every, mine, at) < 1:
-                print('%s %s: %s is told by no functions: %s' % (version, arch, name, mine),
-                      file=sys.stderr)
-                mine = []
+        margins = margin(found, mine, addr), margin(found_large, mine, large_addrs[name])
         if args.verbose:
-            print(version, arch, name, margin(found, mine, addr),
-                  margin(found_large, mine, large_addrs[name]), mine, file=sys.stderr)
+            print(version, arch, name, *margins, mine, file=sys.stderr)
+        if min(margins) < 1:
+            print('%s %s: %s is told by no functions: %s' % (version, arch, name, mine),
+                  file=sys.stderr)
+            mine = []
         rules += [(index, offset, function) for function, offset in mine]
     return version, parts_large, rules
 

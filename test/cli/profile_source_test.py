@@ -297,6 +297,13 @@ class Refused(SourceTest):
             self.assert_one_line(done.stderr)
             self.assertIn("belongs to root: look as that user or as root", done.stderr)
 
+    def test_a_process_sends_us_nowhere(self):
+        server, at = self.http()
+        self.assertEqual(self.first("moved", at), "heap")
+        server.asked.clear()
+        self.assertIn("answers 301", self.refused("moved", str(os.getpid())))
+        self.assertEqual(server.asked, ["/debug/pprof/", "/debug/pprof/moved"])
+
     def test_a_socket_of_anothers(self):
         if os.geteuid() != 0:
             self.skipTest("needs root, to be two users")

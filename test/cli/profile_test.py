@@ -369,7 +369,7 @@ class Refused(ProfileTest):
                 ([], "of what?"), (["nosuch.pb.gz"], "there is no file"),
                 (["heap"], "if the kind heap is meant"), (["hepa", path], "did you mean heap?"),
                 (["--seconds", "3", path], "is a file"),
-                (["--top", "x", path], "--top=x: a number"),
+                (["--top", "x", path], "--top=x is no number of rows from 0"),
                 (["--focus", "(", path], "not a regular expression"),
                 (["-i", "inuse", path], "it has count, space"),
                 (["--flame", "--tags", path], "one view at a time"),

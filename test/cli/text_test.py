@@ -72,6 +72,19 @@ class Help(TextTest):
             self.assertEqual(self.good("help", command), text)
             self.assert_lines_fit(text, 80)
 
+    def test_the_page_of_the_manual(self):
+        path = os.path.join(os.path.dirname(os.path.realpath(__file__)), "../../docs/man/ebb.1")
+        with open(path, encoding="utf-8") as page:
+            synopsis, rest = page.read().split("\n.Sh DESCRIPTION\n")
+        sections = dict(re.findall(r"(?ms)^\.Ss ebb (\w+)\n(.*?)(?=^\.S[sh] )", rest))
+        for command in COMMANDS:
+            self.assertRegex(synopsis, rf"(?m)^\.Cm {command}$")
+            options = re.findall(r"(?m)^ +(?:-\w, )?--([\w-]+)", self.good(command, "--help"))
+            self.assertIn("help", options)
+            for option in options:
+                if option != "help":
+                    self.assertRegex(sections[command], rf"Fl Fl {option}(?![\w-])", command)
+
     def test_help_among_options(self):
         self.assertIn("Usage:", self.good("run", "--force", "--help"))
         self.assertIn("Usage:", self.good("options", "--json", "-h"))

@@ -17,6 +17,8 @@
 #include "fuzz.h"
 
 #define MEMORY_BYTES ((size_t)1 << 20)
+// Where it lies, if it can: so that an input may hold addresses.
+#define MEMORY_START 0x500000000000
 
 static char root[64];
 static char *memory; // what maps calls [heap], and behind it libc's variables
@@ -49,12 +51,22 @@ static void root_make(void)
         snprintf(path, sizeof(path), "%s/%s", root, folders[i]);
         mkdir(path, 0700);
     }
-    snprintf(path, sizeof(path), "%s/proc/%d", root, (int)getpid());
-    mkdir(path, 0700);
+    // A thread that waits in a system call, so that one pass over the blocks is enough.
+    static const char *const own[] = {"", "/task", "/task/1"};
+    static const char syscall_text[] = "202 0x500000000300 0 0 0 0 0 0x7ffd00000000 0x7f0000000000";
+    static const char status_text[] = "voluntary_ctxt_switches:\t7\n";
+    for (size_t i = 0; i < ARRAY_COUNT(own); i++) {
+        snprintf(path, sizeof(path), "%s/proc/%d%s", root, (int)getpid(), own[i]);
+        mkdir(path, 0700);
+    }
+    snprintf(path, sizeof(path), "proc/%d/task/1/syscall", (int)getpid());
+    file_write(path, syscall_text, sizeof(syscall_text) - 1);
+    snprintf(path, sizeof(path), "proc/%d/task/1/status", (int)getpid());
+    file_write(path, status_text, sizeof(status_text) - 1);
     static const char mounts[] = "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
     file_write("proc/self/mountinfo", mounts, sizeof(mounts) - 1);
-    memory =
-        mmap(NULL, 2 * MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memory = mmap((void *)MEMORY_START, 2 * MEMORY_BYTES, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     FUZZ_REQUIRE(memory != MAP_FAILED);
 }
 
@@ -84,7 +96,8 @@ static void maps_write(const char *path)
     file_write(path, text, (size_t)len);
 }
 
-// Windows are for heaps larger than the fuzzed one: asked directly, at each quarter.
+// Windows are for heaps larger than the fuzzed one: asked directly, at each quarter, with the start
+// of the memory as the state of an arena.
 static void windows_look(struct facts *facts)
 {
     static char buf[4096];
@@ -97,8 +110,10 @@ static void windows_look(struct facts *facts)
         residency_open(&exam.residency, getpid(), facts->kernel.page_bytes, buf, sizeof(buf)) == 0);
     exam.scans = true;
     heap.mangled = true;
-    heap.large_count = 1;
-    heap.large[0] = (struct glibc_large){start + 8192, start + 40960};
+    heap.states[0] = start;
+    heap.states_count = 1;
+    heap.large_count = 0;
+    glibc_states_read(&exam, &heap);
     for (uint64_t at = 0; at < MEMORY_BYTES; at += MEMORY_BYTES / 4) {
         for (int first = 0; first < 2; first++) {
             struct glibc_sums sums = {0};
@@ -110,10 +125,22 @@ static void windows_look(struct facts *facts)
     residency_close(&exam.residency);
 }
 
+// Once as a look by hand, and once with all blocks and the pointers between them.
+static void looks_take(struct facts *facts)
+{
+    static struct diagnosis diagnosis;
+    for (int scan = 0; scan < 2; scan++) {
+        const struct doctor_options options = {.root = root, .exact = true, .scan = scan != 0};
+        if (doctor_look(getpid(), &options, facts) == DOCTOR_OK) {
+            verdicts_of(facts, NULL, &diagnosis);
+            FUZZ_REQUIRE(diagnosis.count >= 1);
+        }
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct facts facts;
-    static struct diagnosis diagnosis;
     char path[128];
     if (root[0] == '\0') {
         root_make();
@@ -142,11 +169,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(memory, data, min_size(size, MEMORY_BYTES));
     memset(memory + MEMORY_BYTES, 0, 64 * KIB);
     memcpy(memory + MEMORY_BYTES, data, min_size(size, MEMORY_BYTES));
-    const struct doctor_options options = {.root = root, .exact = true};
-    if (doctor_look(getpid(), &options, &facts) == DOCTOR_OK) {
-        verdicts_of(&facts, NULL, &diagnosis);
-        FUZZ_REQUIRE(diagnosis.count >= 1);
-    }
+    looks_take(&facts);
     windows_look(&facts);
     return 0;
 }

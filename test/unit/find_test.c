@@ -47,6 +47,11 @@ Test(find, ids)
         {"0::/user.slice/user-1000.slice/session-2.scope\n", NULL, NULL},
         {"0::/system.slice/nginx.service\n", NULL, NULL},
         {"4:memory:/jobs/5fa9c0da5b2799a1347203ebf4eb2fb3\n", NULL, NULL}, // half an ID
+        {"0::/user.slice/user-1000.slice/app.slice/vte-spawn-" POD_UID ".scope\n", NULL, NULL},
+        {"0::/user.slice/app.slice/snap.firefox.firefox-" POD_UID ".scope\n", NULL, NULL},
+        {"0::/machine.slice/libpod-conmon-" ID ".scope\n", NULL, NULL},
+        {"0::/kubepods.slice/kubepods-pod" POD_UID_ ".slice/crio-conmon-" ID ".scope\n", "",
+         POD_UID},
         {"0::/\n", NULL, NULL},
         {"", NULL, NULL},
         {":", NULL, NULL},
@@ -181,6 +186,12 @@ Test(find, containers, .init = machine_make, .fini = tree_remove)
     expect(find_container(root, "01234", &found), &found, 0, NULL); // too few digits
     expect(find_container(root, "shop-7d9", &found), &found, 0, NULL);
     expect(find_container(root, "../../etc", &found), &found, 0, NULL);
+    // Nobody knows what this one is called, nor its pod: it is not what has no name.
+    process_put(40, "0::/system.slice/docker-" ID3 ".scope\n", false);
+    expect(find_container(root, "", &found), &found, 0, NULL);
+    cr_expect_not_null(strstr(found.how, "names no container"));
+    expect(find_pod(root, "", &found), &found, 0, NULL);
+    cr_expect_not_null(strstr(found.how, "names no pod"));
     found_free(&found);
 }
 

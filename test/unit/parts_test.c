@@ -2,20 +2,27 @@
 // Tier  quick
 //
 // parts.h: parts are put in order, claim what is theirs and divide it; whatever another process
-// shows in place of an allocator's tables or of a JVM's counters, nothing is read beyond its bounds
-// and no heap is divided into more than it has.
+// shows in place of an allocator's tables or of a JVM's counters, nothing is read beyond its
+// bounds, nor what is not resident, nor for longer than there is time, and no heap is divided into
+// more than it has.
 //
 // Go  none
 #include "doctor/parts.h"
 
-#include <criterion/criterion.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "os/clock.h"
+#include "support/unit.h"
 
 static struct facts facts;
 static const struct doctor_options options = {.root = ""};
@@ -51,14 +58,6 @@ static unsigned char *pages(size_t bytes)
         mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     cr_assert_neq(p, MAP_FAILED);
     return p;
-}
-
-static uint64_t next(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return *state;
 }
 
 Test(parts, neighbours_of_a_kind_are_one)
@@ -133,20 +132,23 @@ Test(parts, resident_pages_are_put_down_to_their_kind)
 
 #define GARBAGE_BYTES ((size_t)4 * MIB)
 #define ROUNDS 60
+// Behind the garbage lies as much memory that is never touched.
+#define UNTOUCHED_BYTES GARBAGE_BYTES
 
-// Random words, small numbers and addresses near to each other: what could be taken for tables.
+// Random words, small numbers and addresses near to each other, in memory that is not there as
+// well: what could be taken for tables.
 static void scatter(unsigned char *p, size_t bytes, uint64_t *seed)
 {
     uint64_t *words = (uint64_t *)(void *)p;
     for (size_t i = 0; i < bytes / 8; i++) {
-        uint64_t draw = next(seed);
+        uint64_t draw = frame_random(seed);
         switch (draw % 8) {
         case 0:
             words[i] = draw;
             break;
         case 1:
         case 2:
-            words[i] = (uintptr_t)p + (draw >> 8) % bytes / 64 * 64;
+            words[i] = (uintptr_t)p + (draw >> 8) % (bytes + UNTOUCHED_BYTES) / 64 * 64;
             break;
         case 3:
             words[i] = (draw >> 8) % 4;
@@ -172,12 +174,35 @@ static void only(struct exam *exam, uint64_t start, uint64_t end)
     exam->vmas_count = count;
 }
 
-static void garbage(bool (*find)(struct exam *, const struct module *, size_t, char *, size_t),
-                    enum heap_kind kind, void (*shape)(unsigned char *p, uint64_t *seed))
+// What was only read has pages of zeros.
+static size_t touched_count(unsigned char *p, size_t bytes)
 {
-    size_t room = 64 * MIB + GARBAGE_BYTES;
-    unsigned char *base = pages(room);
-    unsigned char *p = base + (32 * MIB - (uintptr_t)base % (32 * MIB)) % (32 * MIB);
+    unsigned char present[UNTOUCHED_BYTES / 4096];
+    size_t count = 0;
+    cr_assert_eq(mincore(p, bytes, present), 0);
+    for (size_t i = 0; i < bytes / 4096; i++) {
+        count += present[i] & 1;
+    }
+    return count;
+}
+
+#define ROOM_BYTES (64 * MIB + GARBAGE_BYTES)
+// Room for garbage; where it begins suits all allocators.
+static unsigned char *room_make(unsigned char **base)
+{
+    *base = pages(ROOM_BYTES);
+    madvise(*base, ROOM_BYTES, MADV_NOHUGEPAGE);
+    return *base + (32 * MIB - (uintptr_t)*base % (32 * MIB)) % (32 * MIB);
+}
+
+typedef enum source_state find_heap(struct exam *exam, const struct module *module,
+                                    size_t heap_index, char *why, size_t why_cap);
+
+static void garbage(find_heap *find, enum heap_kind kind,
+                    void (*shape)(unsigned char *p, uint64_t *seed))
+{
+    unsigned char *base;
+    unsigned char *p = room_make(&base);
     uint64_t seed = 0x2545f4914f6cdd1d;
     int found_count = 0;
     for (int round = 0; round < ROUNDS; round++) {
@@ -187,10 +212,11 @@ static void garbage(bool (*find)(struct exam *, const struct module *, size_t, c
         scatter(p, GARBAGE_BYTES, &seed);
         shape(p, &seed);
         begin(&exam);
-        only(&exam, (uintptr_t)base, (uintptr_t)base + room);
+        only(&exam, (uintptr_t)base, (uintptr_t)base + ROOM_BYTES);
+        facts.process.swap_bytes = 1; // so that what is not there might be swapped out
         module.ranges[0] = (struct range){(uintptr_t)p, (uintptr_t)p + GARBAGE_BYTES};
         size_t index = kind == HEAP_PYTHON ? 0 : heap_add(&exam, kind);
-        if (find(&exam, &module, index, why, sizeof(why))) {
+        if (find(&exam, &module, index, why, sizeof(why)) == SOURCE_READ) {
             found_count++;
             facts.sources[SOURCE_JEMALLOC].state = SOURCE_READ;
             facts.sources[SOURCE_MIMALLOC].state = SOURCE_READ;
@@ -204,11 +230,12 @@ static void garbage(bool (*find)(struct exam *, const struct module *, size_t, c
         } else {
             cr_expect_neq(why[0], '\0');
         }
+        cr_assert_eq(touched_count(p + GARBAGE_BYTES, UNTOUCHED_BYTES), 0);
         end(&exam);
     }
     // The shape is good enough to be taken for tables now and then.
     cr_expect_gt(found_count, 0);
-    munmap(base, room);
+    munmap(base, ROOM_BYTES);
 }
 
 static void put64(unsigned char *p, size_t offset, uint64_t value)
@@ -246,28 +273,29 @@ static void shape_jemalloc(unsigned char *p, uint64_t *seed)
     for (size_t i = 0; i < 4; i++) {
         uint64_t slot = ((uintptr_t)p >> 30) + i;
         put64(p, MIB + 120 + slot % ((size_t)1 << 18) * 8,
-              (uintptr_t)p + next(seed) % (GARBAGE_BYTES - 64) / 8 * 8);
+              (uintptr_t)p + frame_random(seed) % (GARBAGE_BYTES - 64) / 8 * 8);
     }
 }
 
 // A segment's header that passes, over garbage slices.
 static void shape_mimalloc(unsigned char *p, uint64_t *seed)
 {
-    put64(p, 208, next(seed) % 512);
+    put64(p, 208, frame_random(seed) % 512);
     put64(p, 216, (uintptr_t)p ^ 0x1234567890abcdefu);
-    put64(p, 224, next(seed) % 2 == 0 ? 512 : next(seed) % ((uint64_t)1 << 27));
+    put64(p, 224, frame_random(seed) % 2 == 0 ? 512 : frame_random(seed) % ((uint64_t)1 << 27));
     put64(p, 232, 1);
-    put32(p, 240, (uint32_t)(next(seed) % 2));
-    put64(p, 248, next(seed) % 520);
+    put32(p, 240, (uint32_t)(frame_random(seed) % 2));
+    put64(p, 248, frame_random(seed) % 520);
     put32(p, 264, 1);
-    bool fits = next(seed) % 2 == 0;
+    bool fits = frame_random(seed) % 2 == 0;
     for (size_t i = 1; i < 513; i++) {
-        put32(p, 264 + i * 80, fits ? 1 : (uint32_t)(next(seed) % 12));
-        put32(p, 264 + i * 80 + 28, (uint32_t)next(seed));
+        put32(p, 264 + i * 80, fits ? 1 : (uint32_t)(frame_random(seed) % 12));
+        put32(p, 264 + i * 80 + 28, (uint32_t)frame_random(seed));
     }
 }
 
-// Counters that fit together, classes, and a root whose leaves are garbage.
+// Counters that fit together, classes, and a root whose leaves are garbage, or one leads to the one
+// span there is.
 static void shape_tcmalloc(unsigned char *p, uint64_t *seed)
 {
     size_t at = 2 * MIB;
@@ -276,7 +304,15 @@ static void shape_tcmalloc(unsigned char *p, uint64_t *seed)
     for (size_t i = 0; i < 4; i++) {
         uint64_t slot = ((uintptr_t)p >> 31) % ((uint64_t)1 << 17) + i;
         put64(p, at - (1585256 - 524288) + slot * 8,
-              (uintptr_t)p + next(seed) % (GARBAGE_BYTES - 64) / 8 * 8);
+              (uintptr_t)p + frame_random(seed) % (GARBAGE_BYTES - 64) / 8 * 8);
+    }
+    if (frame_random(seed) % 2 == 0) {
+        uint64_t page = (uintptr_t)p >> 13;
+        uint64_t leaf = (uintptr_t)p + 3 * MIB + 512 * KIB - page % (1 << 18) * 8;
+        put64(p, at - (1585256 - 524288) + (page >> 18) % (1 << 17) * 8, leaf);
+        put64(p, 3 * MIB + 512 * KIB, (uintptr_t)p + 256 * KIB);
+        put64(p, 256 * KIB, page);
+        put64(p, 256 * KIB + 8, MIB >> 13);
     }
     for (uint32_t i = 0; i < 128; i++) {
         put32(p, 3 * MIB + i * 4, i < 3 ? i * 8 : (i - 1) * 16);
@@ -293,6 +329,28 @@ Test(parts, mimalloc_in_garbage, .timeout = 50)
     garbage(heap_mimalloc_find, HEAP_MIMALLOC, shape_mimalloc);
 }
 
+// Of a segment's header all but the first page is not there.
+Test(parts, mimalloc_header_in_part)
+{
+    struct exam exam;
+    unsigned char *base;
+    unsigned char *p = room_make(&base);
+    char why[SOURCE_WHY_BYTES] = "";
+    struct module module = {.path = "/nowhere"};
+    put64(p, 216, (uintptr_t)p ^ 0x1234567890abcdefu);
+    put64(p, 224, 512);
+    put64(p, 232, 1);
+    put64(p, 248, 512);
+    put32(p, 264, 1);
+    begin(&exam);
+    only(&exam, (uintptr_t)base, (uintptr_t)base + ROOM_BYTES);
+    size_t index = heap_add(&exam, HEAP_MIMALLOC);
+    cr_expect_eq(heap_mimalloc_find(&exam, &module, index, why, sizeof(why)), SOURCE_BROKEN);
+    cr_expect_eq(touched_count(p + 4096, UNTOUCHED_BYTES), 0);
+    end(&exam);
+    munmap(base, ROOM_BYTES);
+}
+
 Test(parts, tcmalloc_in_garbage, .timeout = 50)
 {
     garbage(heap_tcmalloc_find, HEAP_TCMALLOC, shape_tcmalloc);
@@ -302,29 +360,225 @@ Test(parts, tcmalloc_in_garbage, .timeout = 50)
 static void shape_python(unsigned char *p, uint64_t *seed)
 {
     unsigned char *array = p + 2 * MIB;
-    put64(p, 4096, (uintptr_t)array + 48 * (next(seed) % 16));
+    put64(p, 4096, (uintptr_t)array + 48 * (frame_random(seed) % 16));
     for (size_t i = 0; i < 64; i++) {
-        uint64_t address = (uintptr_t)p + next(seed) % (3 * MIB);
+        uint64_t address = (uintptr_t)p + frame_random(seed) % (6 * MIB);
         put64(array, i * 48, i % 5 == 4 ? 0 : address);
-        put64(array, i * 48 + 8, address + next(seed) % MIB);
-        put32(array, i * 48 + 16, (uint32_t)(next(seed) % 64));
+        put64(array, i * 48 + 8, address + frame_random(seed) % MIB);
+        put32(array, i * 48 + 16, (uint32_t)(frame_random(seed) % 64));
         put32(array, i * 48 + 20, 64);
     }
 }
 
-static bool python_find(struct exam *exam, const struct module *module, size_t heap_index,
-                        char *why, size_t why_cap)
+static enum source_state python_find(struct exam *exam, const struct module *module,
+                                     size_t heap_index, char *why, size_t why_cap)
 {
     (void)heap_index;
-    bool found = heap_python_find(exam, module, 11);
-    (void)snprintf(why, why_cap, "%s", found ? "" : "no arenas");
+    enum source_state state = heap_python_find(exam, module, 11);
+    (void)snprintf(why, why_cap, "%s", state == SOURCE_READ ? "" : "no arenas");
     facts.sources[SOURCE_PYTHON].state = SOURCE_READ;
-    return found;
+    return state;
 }
 
 Test(parts, python_in_garbage, .timeout = 50)
 {
     garbage(python_find, HEAP_PYTHON, shape_python);
+}
+
+// One span of a MiB, of 64 that the counters tell.
+Test(parts, tcmalloc_spans_that_do_not_add_up)
+{
+    unsigned char *base;
+    unsigned char *p = room_make(&base);
+    uint64_t counters[11] = {64 * MIB, 0, 0, 64 * MIB, 1, 2, 64 * MIB, 0, 0, 1, 64 * MIB};
+    uint64_t seed = 88172645463325252u;
+    for (int round = 0; round < 8; round++) {
+        struct exam exam;
+        char why[SOURCE_WHY_BYTES] = "";
+        struct module module = {.path = "/nowhere", .ranges_count = 1};
+        module.ranges[0] = (struct range){(uintptr_t)p, (uintptr_t)p + GARBAGE_BYTES};
+        memset(p, 0, GARBAGE_BYTES);
+        shape_tcmalloc(p, &seed);
+        memcpy(p + 2 * MIB, counters, sizeof(counters));
+        begin(&exam);
+        only(&exam, (uintptr_t)base, (uintptr_t)base + ROOM_BYTES);
+        size_t index = heap_add(&exam, HEAP_TCMALLOC);
+        cr_expect_eq(heap_tcmalloc_find(&exam, &module, index, why, sizeof(why)), SOURCE_BROKEN);
+        cr_expect_not_null(strstr(why, "add up"), "%s", why);
+        end(&exam);
+    }
+    munmap(base, ROOM_BYTES);
+}
+
+// Of two arenas the first has pools in use, free ones and some never used, and holds them all; the
+// second is wholly free.
+Test(parts, python_gives_back_whole_arenas_only)
+{
+    struct exam exam;
+    unsigned char *base;
+    unsigned char *p = room_make(&base);
+    struct module module = {.path = "/nowhere", .ranges_count = 1};
+    module.ranges[0] = (struct range){(uintptr_t)p, (uintptr_t)p + 4096};
+    put64(p, 64, (uintptr_t)p + 8192);
+    for (size_t i = 0; i < 16; i++) {
+        uint64_t address = (uintptr_t)p + (i + 1) * MIB;
+        put64(p, 8192 + i * 48, i < 2 ? address : 0);
+        put64(p, 8192 + i * 48 + 8, address + (i == 0 ? 256 * KIB : MIB));
+        put32(p, 8192 + i * 48 + 16, i == 0 ? 62 : 64);
+        put32(p, 8192 + i * 48 + 20, 64);
+    }
+    // 100 blocks of 32 bytes in each of two pools, a free pool beside them.
+    for (size_t i = 0; i < 2; i++) {
+        put32(p, MIB + i * 32 * KIB, 100);
+        put32(p, MIB + i * 32 * KIB + 36, 1);
+    }
+    memset(p + MIB + 16 * KIB + 4096, 1, 4096);
+    memset(p + 2 * MIB, 1, 4096);
+    begin(&exam);
+    only(&exam, (uintptr_t)p, (uintptr_t)p + 4 * MIB);
+    cr_assert_eq(heap_python_find(&exam, &module, 11), SOURCE_READ);
+    evidence_pages(&exam);
+    parts_divide(&facts.heaps[0], parts_of(&exam, HEAP_PYTHON));
+    cr_expect_eq(facts.heaps[0].live_bytes, 6400);
+    cr_expect_eq(facts.heaps[0].pinned_bytes, 3 * 4096 - 6400);
+    cr_expect_eq(facts.heaps[0].kept_bytes, 4096);
+    end(&exam);
+    munmap(base, ROOM_BYTES);
+}
+
+// ---- what has no end ----------------------------------------------------------------------------
+
+#define SHORT_NS (UINT64_C(20) * NS_PER_MS)
+// Some hundred steps beyond the budget, under a sanitizer.
+#define LATE_NS (UINT64_C(20) * NS_PER_MS)
+
+static void jemalloc_ends(void (*shape)(unsigned char *p))
+{
+    struct exam exam;
+    unsigned char *base;
+    unsigned char *p = room_make(&base);
+    uint64_t seed = 0x2545f4914f6cdd1d;
+    char why[SOURCE_WHY_BYTES] = "";
+    struct module module = {.path = "/nowhere", .ranges_count = 1};
+    module.ranges[0] = (struct range){(uintptr_t)p, (uintptr_t)p + GARBAGE_BYTES};
+    memset(p, 0, GARBAGE_BYTES);
+    shape_jemalloc(p, &seed);
+    shape(p);
+    begin(&exam);
+    only(&exam, (uintptr_t)base, (uintptr_t)base + ROOM_BYTES);
+    size_t index = heap_add(&exam, HEAP_JEMALLOC);
+    exam.deadline_ns = clock_thread_cpu_ns() + SHORT_NS;
+    cr_expect_eq(heap_jemalloc_find(&exam, &module, index, why, sizeof(why)), SOURCE_LEFT);
+    cr_expect_neq(why[0], '\0');
+    cr_expect_lt(clock_thread_cpu_ns(), exam.deadline_ns + LATE_NS);
+    end(&exam);
+    munmap(base, ROOM_BYTES);
+}
+
+static const struct {
+    enum heap_kind kind;
+    find_heap *find;
+    void (*shape)(unsigned char *p, uint64_t *seed);
+} finders[] = {
+    {HEAP_JEMALLOC, heap_jemalloc_find, shape_jemalloc},
+    {HEAP_MIMALLOC, heap_mimalloc_find, shape_mimalloc},
+    {HEAP_TCMALLOC, heap_tcmalloc_find, shape_tcmalloc},
+    {HEAP_PYTHON, python_find, shape_python},
+};
+
+// It was there and might have made sense.
+Test(parts, without_time_all_are_left_out)
+{
+    unsigned char *base;
+    unsigned char *p = room_make(&base);
+    uint64_t seed = 88172645463325252u;
+    for (size_t i = 0; i < ARRAY_COUNT(finders); i++) {
+        struct exam exam;
+        char why[SOURCE_WHY_BYTES] = "";
+        struct module module = {.path = "/nowhere", .ranges_count = 1};
+        module.ranges[0] = (struct range){(uintptr_t)p, (uintptr_t)p + GARBAGE_BYTES};
+        memset(p, 0, GARBAGE_BYTES);
+        finders[i].shape(p, &seed);
+        begin(&exam);
+        only(&exam, (uintptr_t)base, (uintptr_t)base + ROOM_BYTES);
+        size_t index = heap_add(&exam, finders[i].kind);
+        exam.deadline_ns = 0;
+        cr_expect_eq(finders[i].find(&exam, &module, index, why, sizeof(why)), SOURCE_LEFT, "%s",
+                     heap_kind_name(finders[i].kind));
+        cr_expect_neq(why[0], '\0');
+        end(&exam);
+    }
+    munmap(base, ROOM_BYTES);
+}
+
+// A ring of caches that the first is no part of.
+static void shape_ring(unsigned char *p)
+{
+    put64(p, 64 * 1024 + 10400, (uintptr_t)p + 32 * KIB);
+    put64(p, 32 * KIB, (uintptr_t)p + 40 * KIB);
+    put64(p, 32 * KIB + 16, (uintptr_t)p + 48 * KIB);
+    put64(p, 40 * KIB, (uintptr_t)p + 40 * KIB);
+    put64(p, 40 * KIB + 16, (uintptr_t)p + 48 * KIB);
+}
+
+// Each of many words leads to the first arena.
+static void shape_same(unsigned char *p)
+{
+    for (size_t at = MIB + 512 * KIB; at < 3 * MIB; at += 8) {
+        put64(p, at, (uintptr_t)p + 64 * KIB);
+    }
+}
+
+Test(parts, jemalloc_ring_of_caches, .timeout = 50)
+{
+    jemalloc_ends(shape_ring);
+}
+
+Test(parts, jemalloc_words_that_all_lead_to_an_arena, .timeout = 50)
+{
+    jemalloc_ends(shape_same);
+}
+
+// ---- what may not be read -----------------------------------------------------------------------
+
+// As where only a parent may trace its children: the mappings can be seen, the memory not.
+static bool reading_forbid(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {ARRAY_COUNT(filter), filter};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+Test(parts, a_refusal_is_called_one)
+{
+    static const char *const libraries[] = {"/lib/libjemalloc.so.2", "/lib/libmimalloc.so.2",
+                                            "/lib/libtcmalloc.so.4", "/lib/libpython3.11.so",
+                                            "/lib/libjvm.so"};
+    static const enum source_id ids[] = {SOURCE_JEMALLOC, SOURCE_MIMALLOC, SOURCE_TCMALLOC,
+                                         SOURCE_PYTHON, SOURCE_JVM};
+    struct exam exam;
+    begin(&exam);
+    cr_expect_eq(memory_refused(&exam), 0);
+    for (size_t i = 0; i < ARRAY_COUNT(libraries); i++) {
+        exam.vmas[i].path = libraries[i];
+    }
+    if (!reading_forbid()) {
+        cr_skip_test("no seccomp here");
+    }
+    cr_expect_eq(memory_refused(&exam), -EPERM);
+    evidence_allocators(&exam);
+    evidence_jvm(&exam);
+    for (size_t i = 0; i < ARRAY_COUNT(ids); i++) {
+        cr_expect_eq(facts.sources[ids[i]].state, SOURCE_REFUSED, "%s: %s", source_name(ids[i]),
+                     facts.sources[ids[i]].why);
+    }
+    end(&exam);
 }
 
 // ---- the JVM's counters -------------------------------------------------------------------------
@@ -344,16 +598,15 @@ static size_t entry_put(unsigned char *p, size_t at, const char *name, char type
     return at + bytes;
 }
 
-static size_t counters_put(unsigned char *p)
+static size_t counters_put(unsigned char *p, uint64_t unit)
 {
-    static const struct {
+    const struct {
         const char *name;
         uint64_t value;
     } numbers[] = {
         {"sun.gc.generation.0.maxCapacity", 1000},   {"sun.gc.generation.1.maxCapacity", 3000},
         {"sun.gc.generation.0.space.0.used", 10},    {"sun.gc.generation.1.space.0.used", 200},
         {"sun.gc.generation.0.space.0.capacity", 5}, {"sun.gc.generation.1.space.0.capacity", 70},
-        {"sun.gc.collector.0.invocations", 4},       {"sun.gc.collector.1.invocations", 5},
     };
     put32(p, 0, 0xc0c0feca);
     p[4] = 1;
@@ -363,7 +616,8 @@ static size_t counters_put(unsigned char *p)
     put32(p, 24, 32);
     size_t at = 32;
     for (size_t i = 0; i < ARRAY_COUNT(numbers); i++) {
-        at = entry_put(p, at, numbers[i].name, 'J', &numbers[i].value, 8);
+        uint64_t value = numbers[i].value * unit;
+        at = entry_put(p, at, numbers[i].name, 'J', &value, 8);
     }
     at = entry_put(p, at, "java.property.java.vm.version", 'B', "17.0.15", 8);
     at = entry_put(p, at, "sun.gc.policy.name", 'B', "Copy\nMSC", 9);
@@ -375,7 +629,7 @@ Test(parts, jvm_counters)
 {
     unsigned char p[4096] = {0};
     struct jvm_counters c;
-    size_t bytes = counters_put(p);
+    size_t bytes = counters_put(p, 1);
     cr_assert(jvm_counters_parse(p, bytes, &c));
     cr_expect_str_eq(c.version, "17.0.15");
     cr_expect_str_eq(c.policy, "Copy?MSC");
@@ -383,7 +637,6 @@ Test(parts, jvm_counters)
     cr_expect_eq(c.max_most_bytes, 3000);
     cr_expect_eq(c.used_bytes, 210);
     cr_expect_eq(c.capacity_bytes, 75);
-    cr_expect_eq(c.collected_count, 9);
     for (size_t cut = 0; cut < bytes; cut++) {
         cr_expect_not(jvm_counters_parse(p, cut, &c), "cut at %zu", cut);
     }
@@ -393,18 +646,69 @@ Test(parts, jvm_counters)
 Test(parts, jvm_counters_in_garbage)
 {
     unsigned char whole[4096] = {0};
-    size_t bytes = counters_put(whole);
+    size_t bytes = counters_put(whole, 1);
     uint64_t seed = 88172645463325252u;
     struct jvm_counters c;
     for (int round = 0; round < 20000; round++) {
-        size_t len = 1 + next(&seed) % bytes;
+        size_t len = 1 + frame_random(&seed) % bytes;
         unsigned char *p = malloc(len);
         memcpy(p, whole, len);
-        for (uint64_t n = next(&seed) % 8; n > 0; n--) {
-            p[next(&seed) % len] = (unsigned char)(next(&seed) % 3 == 0 ? 0xff : next(&seed));
+        for (uint64_t n = frame_random(&seed) % 8; n > 0; n--) {
+            p[frame_random(&seed) % len] =
+                (unsigned char)(frame_random(&seed) % 3 == 0 ? 0xff : frame_random(&seed));
         }
         (void)jvm_counters_parse(p, len, &c);
         cr_assert_lt(strlen(c.args), sizeof(c.args));
         free(p);
     }
+}
+
+// A heap that might begin at each of many mappings, all of them smaller than it.
+Test(parts, jvm_with_many_mappings, .timeout = 50)
+{
+    const size_t count = 60000;
+    struct exam exam;
+    unsigned char *p = pages(4096);
+    struct vma *vmas = calloc(count, sizeof(*vmas));
+    (void)counters_put(p, MIB);
+    begin(&exam);
+    for (size_t i = 0; i < count; i++) {
+        vmas[i].start = (UINT64_C(1) << 40) + i * 4096;
+        vmas[i].end = vmas[i].start + 4096;
+        vmas[i].path = "";
+        memcpy(vmas[i].perms, "rw-p", 5);
+    }
+    vmas[0].path = "/lib/libjvm.so";
+    vmas[1].start = (uintptr_t)p;
+    vmas[1].end = (uintptr_t)p + 4096;
+    vmas[1].path = "/tmp/hsperfdata_x/1";
+    struct exam many = exam;
+    many.vmas = vmas;
+    many.vmas_count = count;
+    many.deadline_ns = clock_thread_cpu_ns() + SHORT_NS;
+    evidence_jvm(&many);
+    cr_expect_eq(facts.sources[SOURCE_JVM].state, SOURCE_LEFT, "%s", facts.sources[SOURCE_JVM].why);
+    cr_expect_lt(clock_thread_cpu_ns(), many.deadline_ns + LATE_NS);
+    free(vmas);
+    end(&exam);
+    munmap(p, 4096);
+}
+
+Test(parts, jvm_whose_pages_were_not_all_counted)
+{
+    struct exam exam;
+    begin(&exam);
+    size_t index = heap_add(&exam, HEAP_JVM);
+    facts.heaps[index].live_bytes = MIB;
+    facts.heaps[index].resident_bytes = 2 * MIB;
+    evidence_jvm_divide(&exam);
+    cr_expect_not(facts.heaps[index].divided);
+    cr_expect_eq(facts.heaps[index].live_bytes, 0);
+    cr_expect_eq(facts.sources[SOURCE_JVM].state, SOURCE_LEFT);
+    facts.pages.whole = true;
+    facts.heaps[index].live_bytes = MIB;
+    evidence_jvm_divide(&exam);
+    cr_expect(facts.heaps[index].divided);
+    cr_expect_eq(facts.heaps[index].kept_bytes, MIB);
+    end(&exam);
 }

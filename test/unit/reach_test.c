@@ -9,9 +9,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/rand.h"
 #include "doctor/reach.h"
+#include "os/procfs.h"
 
 #define BASE UINT64_C(0x7f1200000000)
 #define PAGE_BYTES (4 * KIB)
@@ -228,6 +230,43 @@ EBB_TEST(reach, nothing_at_all)
     struct reach_key *lost = reach_lost(&reach, &count);
     cr_assert_eq(count, 0);
     free(lost);
+    reach_free(&reach);
+}
+
+EBB_TEST(reach, more_address_space_than_is_worth_it)
+{
+    reach = (struct reach){.space_max_bytes = 2 * MIB};
+    reach_piece_begin(&reach, BASE, BASE + MIB);
+    reach_piece_begin(&reach, BASE + 4 * MIB, BASE + 5 * MIB);
+    reach_block_add(&reach, BASE + 4 * MIB + 64, 64, 0);
+    cr_assert(!reach.failed);
+    reach_piece_begin(&reach, BASE + 8 * MIB, BASE + 8 * MIB + PAGE_BYTES);
+    cr_assert(reach.failed && reach.sparse);
+    reach_block_add(&reach, BASE + 8 * MIB, 64, 0);
+    cr_assert_eq(reach.count, 1);
+    reach_free(&reach);
+}
+
+EBB_TEST(reach, no_memory_for_more_blocks)
+{
+    struct rlimit before;
+    struct procfs_memory now;
+    cr_assert(procfs_memory_read(0, &now));
+    if (now.vm_size_bytes > 1024 * GIB) {
+        return; // a sanitizer's: it ends the program where there is no memory
+    }
+    getrlimit(RLIMIT_AS, &before);
+    struct rlimit less = {now.vm_size_bytes + 32 * MIB, before.rlim_max};
+    reach = (struct reach){0};
+    reach_piece_begin(&reach, BASE, BASE + 64 * GIB);
+    frame_allow_mappings(2); // blocks and their flags: malloc maps what is so large
+    cr_assert_eq(setrlimit(RLIMIT_AS, &less), 0);
+    for (size_t i = 0; !reach.failed && i < (size_t)1 << 30; i++) {
+        reach_block_add(&reach, BASE + 32 * i, 32, 0);
+    }
+    cr_assert_eq(setrlimit(RLIMIT_AS, &before), 0);
+    cr_assert(reach.failed && !reach.sparse);
+    cr_assert_gt(reach.count, 4096);
     reach_free(&reach);
 }
 

@@ -58,7 +58,6 @@ static void go_make(int minor, bool madvise_free)
 {
     facts.go = (struct facts_go){.is_go = true, .minor = minor, .madvise_free = madvise_free};
     facts.go.memory_known = true;
-    facts.go.memory_limit_bytes = UINT64_MAX;
     snprintf(facts.go.version, sizeof(facts.go.version), "go1.%d", minor);
 }
 
@@ -124,6 +123,24 @@ EBB_TEST(account, lazily_freed_outside_of_heaps)
     cr_assert(account_make(&facts).bytes[ROW_LAZY] == 0);
 }
 
+// ---- samples ------------------------------------------------------------------------------------
+
+static struct sample samples[120];
+
+// A line of 120 samples, one a second: start + slope x t + wave.
+static struct trend line(uint64_t start, double slope, uint64_t wave, size_t period)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
+        uint64_t bytes = (uint64_t)((double)start + slope * (double)i);
+        bytes += period != 0 && i % period < period / 2 ? wave : 0;
+        samples[i] = (struct sample){.at_ns = i * NS_PER_S,
+                                     .anon_bytes = bytes,
+                                     .live_bytes = UINT64_MAX,
+                                     .cpu_ns = i * NS_PER_S / 4};
+    }
+    return trend_of(samples, ARRAY_COUNT(samples));
+}
+
 // ---- rules --------------------------------------------------------------------------------------
 
 EBB_TEST(verdicts, healthy)
@@ -187,6 +204,11 @@ EBB_TEST(verdicts, decay)
     heap->decay_thread = true;
     expect(VERDICT_DECAY, "with its thread");
     cr_assert(diagnosis.verdicts[0].confidence == CONFIDENCE_LOW);
+    heap->decay_thread = false;
+    struct trend t = {.samples_count = 9, .cpu_share = 0.001};
+    cr_assert(first(&t)->confidence == CONFIDENCE_HIGH && says(first(&t), "and it is idle"));
+    t.cpu_share = 1.5;
+    cr_assert(first(&t)->confidence == CONFIDENCE_LOW && says(first(&t), "150.0 %"));
     heap->kept_bytes = 10 * MIB;
     heap->live_bytes = 180 * MIB;
     expect(VERDICT_HEALTHY, "jemalloc with little dirty");
@@ -213,6 +235,18 @@ EBB_TEST(verdicts, lazy)
     facts.pages.lazyfree_bytes = 120 * MIB;
     expect(VERDICT_LAZY, "by the program itself");
     cr_assert(says(&diagnosis.verdicts[0], "the program gave it back"));
+    process_make("cgo");
+    struct facts_heap *go = heap_make(HEAP_GO, 0, 0, 60 * MIB);
+    go->resident_bytes = 80 * MIB;
+    go->live_bytes = 20 * MIB;
+    heap_make(HEAP_GLIBC, 0, 0, 0)->resident_bytes = 110 * MIB;
+    facts.heaps[1].live_bytes = 110 * MIB;
+    go_make(15, true);
+    facts.pages.lazyfree_bytes = 60 * MIB;
+    expect(VERDICT_NATIVE, "Go beside a larger heap of glibc");
+    v = &diagnosis.verdicts[1];
+    cr_assert(v->id == VERDICT_LAZY && says(v, "Go 1.15 gave it back"), "%s", v->sentence);
+    cr_assert(says(v, "GODEBUG=madvdontneed=1"));
 }
 
 EBB_TEST(verdicts, pinned)
@@ -231,6 +265,14 @@ EBB_TEST(verdicts, pinned)
     process_make("fine");
     heap_make(HEAP_GLIBC, 5 * MIB, 45 * MIB, 0);
     expect(VERDICT_HEALTHY, "a quarter pinned");
+    process_make("cgo");
+    facts.process.rss_bytes = 390 * MIB;
+    heap_make(HEAP_GO, 0, 110 * MIB, 0);
+    go_make(19, false);
+    facts.go.next_gc_bytes = 200 * MIB;
+    heap_make(HEAP_GLIBC, 0, 100 * MIB, 0);
+    expect(VERDICT_PINNED, "by design in Go, not in glibc");
+    cr_assert_eq(diagnosis.verdicts[0].bytes, 100 * MIB);
 }
 
 EBB_TEST(verdicts, arenas)
@@ -247,6 +289,14 @@ EBB_TEST(verdicts, arenas)
     }
     heap->arenas_count = 3;
     expect(VERDICT_KEPT, "three arenas");
+    process_make("middle");
+    heap = heap_make(HEAP_GLIBC, 70 * MIB, 0, 0);
+    heap->arenas_count = 16;
+    heap->arenas_free_bytes = 36 * MIB;
+    expect(VERDICT_KEPT, "too little in arenas for a rule of theirs");
+    heap->arenas_free_bytes = 50 * MIB;
+    expect(VERDICT_ARENAS, "enough");
+    cr_assert_eq(diagnosis.count, 1, "what is kept beside them is little");
 }
 
 EBB_TEST(verdicts, hugepages)
@@ -272,6 +322,27 @@ EBB_TEST(verdicts, native)
     facts.pages.resident_bytes[PLACE_NATIVE] = 150 * MIB;
     expect(VERDICT_NATIVE, "beside Go");
     cr_assert(diagnosis.verdicts[0].bytes == 150 * MIB);
+    cr_assert(says(&diagnosis.verdicts[0], "ebb run PROGRAM ARGS..."), "nobody knows its command");
+    snprintf(facts.process.command, sizeof(facts.process.command), "./cgo --port=80");
+    expect(VERDICT_NATIVE, "beside Go");
+    cr_assert(says(&diagnosis.verdicts[0], "ebb run ./cgo --port=80"));
+    snprintf(facts.process.command, sizeof(facts.process.command), "x; reboot");
+    expect(VERDICT_NATIVE, "beside Go");
+    cr_assert(!says(&diagnosis.verdicts[0], "reboot"), "a shell would read it");
+    facts.pages.resident_bytes[PLACE_NATIVE] = 30 * MIB;
+    heap->resident_bytes = heap->live_bytes = 160 * MIB;
+    expect(VERDICT_HEALTHY, "little beside Go");
+    heap->resident_bytes = heap->live_bytes = 40 * MIB;
+    facts.pages.resident_bytes[PLACE_NATIVE] = 90 * MIB;
+    struct facts_heap *malloc_heap = heap_make(HEAP_GLIBC, 0, 0, 0);
+    malloc_heap->resident_bytes = 60 * MIB;
+    malloc_heap->live_bytes = 10 * MIB;
+    expect(VERDICT_NATIVE, "with malloc");
+    cr_assert_eq(diagnosis.verdicts[0].bytes, 100 * MIB);
+    cr_assert(says(&diagnosis.verdicts[0], "Of it 10 MiB is malloc's (glibc), in use"));
+    malloc_heap->divided = false;
+    expect(VERDICT_NATIVE, "with a malloc that does not tell");
+    cr_assert_eq(diagnosis.verdicts[0].bytes, 150 * MIB);
 }
 
 static void cgroup_make(uint64_t usage, uint64_t cache, uint64_t shmem, uint64_t kernel)
@@ -293,7 +364,20 @@ EBB_TEST(verdicts, pagecache)
     process_make("logger");
     heap_make(HEAP_GLIBC, 0, 0, 0);
     cgroup_make(900 * MIB, 600 * MIB, 0, 0);
+    facts.cgroup.pressure = UINT32_MAX;
+    snprintf(facts.cgroup.path, sizeof(facts.cgroup.path), "/sys/fs/cgroup/log");
     expect(VERDICT_PAGECACHE, "two thirds cache");
+    const struct verdict *v = &diagnosis.verdicts[0];
+    cr_assert(v->confidence == CONFIDENCE_HIGH && says(v, "Nothing is wrong"));
+    cr_assert(says(v, "> '/sys/fs/cgroup/log/memory.reclaim'"));
+    cr_assert(strstr(v->advice[0], "To see that it goes") != NULL, "before the command");
+    facts.cgroup.pressure = 1250;
+    expect(VERDICT_PAGECACHE, "and wanted");
+    cr_assert(v->confidence == CONFIDENCE_MEDIUM && says(v, "12.5 % of the time"));
+    cr_assert(!says(v, "Nothing is wrong"));
+    memset(facts.cgroup.path, 'x', sizeof(facts.cgroup.path) - 1);
+    expect(VERDICT_PAGECACHE, "in a path that does not fit");
+    cr_assert(v->command[0] == '\0' && !says(v, "To see that it goes"));
     facts.cgroup.alone = false;
     facts.cgroup.limit_bytes = UINT64_MAX;
     expect(VERDICT_HEALTHY, "of others, without a limit");
@@ -323,6 +407,8 @@ EBB_TEST(verdicts, stacks)
     facts.process.threads_count = 200;
     facts.pages.resident_bytes[PLACE_STACK] = 150 * MIB;
     expect(VERDICT_STACKS, "deep stacks");
+    facts.pages.resident_bytes[PLACE_STACK] = 30 * MIB;
+    expect(VERDICT_HEALTHY, "shallow stacks");
     process_make("goroutines");
     heap_make(HEAP_GO, 0, 0, 0);
     go_make(24, false);
@@ -332,8 +418,20 @@ EBB_TEST(verdicts, stacks)
     facts.go.groups_count = 1;
     facts.go.groups[0] = (struct go_group){.count = 10000, .state = "chan receive"};
     snprintf(facts.go.groups[0].site, sizeof(facts.go.groups[0].site), "main.leak (main.go:30)");
+    facts.go.goroutine_stack_bytes = 8 * MIB;
+    expect(VERDICT_HEALTHY, "a pool of workers");
+    facts.go.goroutine_stack_bytes = 80 * MIB;
     expect(VERDICT_STACKS, "blocked receivers");
     cr_assert(says(&diagnosis.verdicts[0], "main.leak (main.go:30)"));
+    cr_assert(diagnosis.verdicts[0].confidence == CONFIDENCE_LOW, "nobody knows for how long");
+    cr_assert(!diagnosis.verdicts[0].predicts);
+    struct trend t = {
+        .goroutines_told = true, .goroutines_first_count = 9000, .goroutines_last_count = 10003};
+    cr_assert(first(&t)->confidence == CONFIDENCE_HIGH);
+    cr_assert(says(first(&t), "went from 9000 to 10003"));
+    facts.go.goroutine_stack_bytes = 8192 * MIB;
+    expect(VERDICT_STACKS, "large stacks that were hardly touched");
+    cr_assert_eq(diagnosis.verdicts[0].bytes, account_make(&facts).bytes[ROW_LIVE]);
     snprintf(facts.go.groups[0].state, sizeof(facts.go.groups[0].state), "IO wait");
     expect(VERDICT_HEALTHY, "idle connections");
 }
@@ -368,7 +466,16 @@ EBB_TEST(verdicts, cannot_tell)
     snprintf(facts.sources[SOURCE_MAPS].why, SOURCE_WHY_BYTES, "only root may read it");
     facts.pages.lazyfree_known = false;
     expect(VERDICT_UNKNOWN, "not to be read");
-    cr_assert(says(&diagnosis.verdicts[0], "only root may read it"));
+    cr_assert(says(&diagnosis.verdicts[0], "may not be looked into: only root may read it"));
+    facts.process.anon_bytes = 5 * MIB;
+    expect(VERDICT_UNKNOWN, "hardly anonymous, but nobody looked");
+    process_make("huge");
+    facts.sources[SOURCE_PAGES].state = SOURCE_LEFT;
+    snprintf(facts.sources[SOURCE_PAGES].why, SOURCE_WHY_BYTES, "12 of 900 were counted");
+    expect(VERDICT_UNKNOWN, "the time was up");
+    cr_assert(says(&diagnosis.verdicts[0], "was not all looked at: 12 of 900 were counted"));
+    cr_assert(says(&diagnosis.verdicts[0], "--exact 4242"));
+    cr_assert(!says(&diagnosis.verdicts[0], "root"));
     process_make("strange");
     heap_make(HEAP_TCMALLOC, 0, 0, 0)->divided = false;
     expect(VERDICT_UNKNOWN, "a heap that does not tell");
@@ -391,23 +498,11 @@ EBB_TEST(verdicts, several_in_order_of_bytes)
 static void truths_set(bool value)
 {
     bool *const truths[] = {
-        &facts.process.exe_deleted,
-        &facts.pages.lazyfree_known,
-        &facts.pages.whole,
-        &facts.cgroup.asked,
-        &facts.cgroup.alone,
-        &facts.cgroup.root,
-        &facts.go.is_go,
-        &facts.go.symbols,
-        &facts.go.memory_known,
-        &facts.go.madvise_free,
-        &facts.go.goroutines_known,
-        &facts.go.timers_known,
-        &facts.ebb.loaded,
-        &facts.ebb.in_use,
-        &facts.ebb.control,
-        &facts.reach.known,
-        &facts.reach.still,
+        &facts.pages.lazyfree_known, &facts.pages.whole,     &facts.cgroup.asked,
+        &facts.cgroup.alone,         &facts.cgroup.root,     &facts.go.is_go,
+        &facts.go.memory_known,      &facts.go.madvise_free, &facts.go.goroutines_known,
+        &facts.go.timers_known,      &facts.ebb.loaded,      &facts.ebb.in_use,
+        &facts.ebb.control,          &facts.reach.known,     &facts.reach.still,
         &facts.reach.asked,
     };
     for (size_t i = 0; i < ARRAY_COUNT(truths); i++) {
@@ -447,6 +542,13 @@ EBB_TEST(verdicts, absurd)
         }
         verdicts_of(&facts, NULL, &diagnosis);
         cr_assert(diagnosis.count >= 1 && diagnosis.count <= VERDICT_COUNT);
+        struct trend t = line(100 * MIB, (double)MIB, 0, 0);
+        truths_set(true);
+        verdicts_of(&facts, &t, &diagnosis);
+        cr_assert(diagnosis.count >= 1 && diagnosis.count <= VERDICT_COUNT);
+        truths_set(false);
+        verdicts_of(&facts, &t, &diagnosis);
+        cr_assert(diagnosis.count >= 1 && diagnosis.count <= VERDICT_COUNT);
     }
 }
 
@@ -481,22 +583,6 @@ EBB_TEST(settings, what_they_mean)
 
 // ---- the trend ----------------------------------------------------------------------------------
 
-static struct sample samples[120];
-
-// A line of 120 samples, one a second: start + slope x t + wave.
-static struct trend line(uint64_t start, double slope, uint64_t wave, size_t period)
-{
-    for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
-        uint64_t bytes = (uint64_t)((double)start + slope * (double)i);
-        bytes += period != 0 && i % period < period / 2 ? wave : 0;
-        samples[i] = (struct sample){.at_ns = i * NS_PER_S,
-                                     .anon_bytes = bytes,
-                                     .live_bytes = UINT64_MAX,
-                                     .cpu_ns = i * NS_PER_S / 4};
-    }
-    return trend_of(samples, ARRAY_COUNT(samples));
-}
-
 EBB_TEST(trend, shapes)
 {
     cr_assert(line(200 * MIB, 0, 0, 0).shape == TREND_PLATEAU);
@@ -516,10 +602,16 @@ EBB_TEST(trend, a_cache_that_has_filled_is_a_plateau)
 {
     for (size_t i = 0; i < ARRAY_COUNT(samples); i++) {
         samples[i] = (struct sample){.at_ns = i * NS_PER_S,
-                                     .anon_bytes = min_size(i, 40) * MIB + 100 * MIB,
-                                     .live_bytes = UINT64_MAX};
+                                     .anon_bytes = min_size(i, 40) * MIB + 100 * MIB + i * 100,
+                                     .live_bytes = UINT64_MAX,
+                                     .goroutines_count = UINT64_MAX};
     }
     cr_assert(trend_of(samples, ARRAY_COUNT(samples)).shape != TREND_SLOPE);
+    cr_assert(!trend_of(samples, ARRAY_COUNT(samples)).goroutines_told);
+    samples[3].goroutines_count = 7;
+    samples[9].goroutines_count = 8;
+    struct trend t = trend_of(samples, ARRAY_COUNT(samples));
+    cr_assert(t.goroutines_told && t.goroutines_first_count == 7 && t.goroutines_last_count == 8);
 }
 
 EBB_TEST(trend, live_bytes_where_they_are_known)
@@ -554,6 +646,13 @@ EBB_TEST(verdicts, growth)
     const struct verdict *v = first(&t);
     cr_assert(v->id == VERDICT_GROWTH && v->confidence == CONFIDENCE_HIGH);
     cr_assert(v->bytes == 175 * MIB, "an hour at this rate is more than there is");
+    facts.sites_count = 2;
+    facts.sites[0] = (struct facts_site){.name = "add", .caller = "loop", .bytes = 3 * MIB};
+    facts.sites[1] = (struct facts_site){.name = "keep", .bytes = 90 * MIB};
+    cr_assert(says(first(&t), "most is in use at keep: 90 MiB"));
+    facts.sites[0].grown_bytes = 2 * (int64_t)MIB;
+    cr_assert(says(first(&t), "+2 MiB at add < loop, 3 MiB in use there"));
+    cr_assert(!says(first(&t), "cannot be told yet"));
     cgroup_make(700 * MIB, 0, 0, 0);
     v = first(&t);
     cr_assert(says(v, "the limit of 1000 MiB is reached in 5 minutes"), "%s", v->because[1]);
@@ -579,5 +678,9 @@ EBB_TEST(verdicts, a_leak_that_grows_is_no_growth)
     facts.reach.unreachable_bytes = 20 * MIB;
     facts.reach.reachable_bytes = 170 * MIB;
     cr_assert(first(&t)->id == VERDICT_GROWTH, "a leak beside a growing table");
+    cr_assert_eq(diagnosis.count, 2);
+    facts.reach.unreachable_bytes = 150 * MIB;
+    facts.reach.reachable_bytes = 40 * MIB;
+    cr_assert(first(&t)->id == VERDICT_LEAK, "most of what grows is lost");
     cr_assert_eq(diagnosis.count, 2);
 }
