@@ -13,7 +13,7 @@
 //   a5  waves of a --period, for as long as it is watched
 //   a6  large, small ones in its place of which few stay, large again; and so on
 //   a7  as a1; a line calls malloc_trim, which is FreeOSMemory here
-// Watch: RSS and LazyFree of /proc/PID/smaps_rollup beside HeapReleased of `ebb stats PID`.
+// Watch: RSS and LazyFree of /proc/PID/smaps_rollup beside HeapReleased of `ebb memstats PID`.
 //   go1.11               kept for five minutes, and so through every wave of a shorter period
 //   go1.12               kept, but for what growth has offset, which is LazyFree
 //   go1.13               becomes LazyFree page by page, 4 MiB in a second

@@ -3,7 +3,7 @@
 // Case B10, "timers in a loop": each turn of a busy loop makes a timer of three minutes and never
 // stops it. Each lives until it fires, and with it the request that it was to end.
 //
-//	go build b10_timers.go && ./b10_timers -n 20000 -rate 500
+//	go build b10_timers.go && ./b10_timers -n 20000 -rate 500 -for 5m
 //
 // Watch: `alloc` grows by rate * bytes a second for three minutes and then stays: a slope to
 // whoever looks for less. The heap profile names where timers and requests are made.

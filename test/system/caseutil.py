@@ -133,6 +133,14 @@ class Case:
         sysutil.kill(self.process)
 
 
+def toolchain(version):
+    """The toolchain of a version; Skip with the reason where it cannot be had."""
+    try:
+        return gotool.find(version)
+    except gotool.NoToolchain as reason:
+        raise Skip('Go %s: %s' % (version, reason))
+
+
 def start_go(tool, name, long=False, extra=None):
     """A Go program of a toolchain; its first line has not been read."""
     try:

@@ -4,15 +4,18 @@
 
 Parts
   glibc   arenas of glibc: in use, kept and pinned beside what mallinfo2 says; what is predicted
-          beside what malloc_trim then gives back
+          beside what malloc_trim then gives back; below 100 ms, with terabytes mapped too; a libc
+          whose name leads to what never answers
   edges   a dead process, one that ends while it is looked at, a thread of the kernel, another
           user's process, wrong words: a clear line and the status that belongs to it
-  large   many resident bytes: below the budget, and the process goes on meanwhile
-  apply   on Ebb: what --apply does, and that --verify finds the prediction right
+  large   many resident bytes: one of five looks below 100 ms
+  apply   on Ebb: what --apply does, and that --verify finds the prediction right; beside a heap of
+          Python's
 """
 import json
 import os
 import re
+import resource
 import subprocess
 import time
 
@@ -22,6 +25,8 @@ import sysutil
 from sysutil import EBB, Fail, GLIBC, MIB, say
 
 NOBODY = 65534
+# What a look may cost.
+COST_NS_MAX = 100 * 10**6
 
 
 def rss(pid):
@@ -71,19 +76,30 @@ def glibc_shape(shape, mib, verdict, words=(), predicts=False, share=0.05):
         doctorutil.check_sum(report)
         heap = doctorutil.heap(report, 'glibc')
         names = doctorutil.names(report)
+        costs = [report['cost_ns']]
+        while min(costs) > COST_NS_MAX and len(costs) < 5:
+            costs.append(doctorutil.ask(run.pid)['cost_ns'])
         before = run.rss()
         truth = run.truth
         run.trim()
         after = run.rss()
         first = report['verdicts'][0]
+        free = heap['kept_bytes'] + heap['pinned_bytes']
+        predicted = ('%.1f' % (first['predicted_rss_bytes'] / MIB) if first['predicted_rss_bytes']
+                     else '-')
         say('%-8s %4d MiB: %s; in use %.1f (%.1f), free %.1f (%.1f); predicted %s, trimmed to %.1f;'
             ' %.1f ms'
             % (shape, mib, ' '.join(names), heap['live_bytes'] / MIB, truth['live'] / MIB,
-               (heap['kept_bytes'] + heap['pinned_bytes']) / MIB, truth['free'] / MIB,
-               '%.1f' % (first['predicted_rss_bytes'] / MIB) if first['predicted_rss_bytes']
-               else '-', after / MIB, report['cost_ns'] / 1e6))
+               free / MIB, truth['free'] / MIB, predicted, after / MIB, report['cost_ns'] / 1e6))
+        doctorutil.row('glibc', shape, mib, names[0],
+                       '%.1f (%.1f)' % (heap['live_bytes'] / MIB, truth['live'] / MIB),
+                       '%.1f (%.1f)' % (free / MIB, truth['free'] / MIB),
+                       predicted, '%.1f' % (after / MIB), '%.0f' % (report['cost_ns'] / 1e6))
         if names[0] != verdict:
             raise Fail('%s is called %s: %s' % (shape, names[0], first['sentence']))
+        if min(costs) > COST_NS_MAX:
+            raise Fail('%s %d MiB: %d ms at best of %d looks'
+                       % (shape, mib, min(costs) // 10**6, len(costs)))
         near('in use in "%s"' % shape, heap['live_bytes'], truth['live'], share)
         if predicts:
             near('RSS after malloc_trim', first['predicted_rss_bytes'], after, share, 8 * MIB)
@@ -92,17 +108,58 @@ def glibc_shape(shape, mib, verdict, words=(), predicts=False, share=0.05):
                        % ((before - after) // MIB))
 
 
+# As much address space as sanitizers reserve.
+TERABYTES = '''
+import mmap
+NORESERVE = 0x4000
+m = mmap.mmap(-1, 14 << 40, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE)
+'''
+# What was mapped is gone, and a pipe has the name that is left of it.
+PIPE = '''
+import mmap, os
+name = '%s/libc.so.6'
+size = 64 << 20  # too large for a place above the true one
+with open(name, 'wb') as file: file.truncate(size)
+with open(name, 'rb') as file: m = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+os.unlink(name)
+os.mkfifo(name + ' (deleted)')
+'''
+
+
+def odd_program(name, text):
+    text += 'print("ready", flush=True)\ninput()\n'
+    run = sysutil.spawn(GLIBC, ['/usr/bin/python3', '-c', text], stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE)
+    if run.stdout.readline() != b'ready\n':
+        raise Fail('%s: it did not start' % name)
+    costs = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        doctorutil.ask(run.pid, timeout=10)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        costs.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    sysutil.kill(run)
+    say('%s: %.0f ms of processor time' % (name, min(costs) * 1e3))
+    if min(costs) > COST_NS_MAX / 1e9:
+        raise Fail('%s: %.0f ms at best' % (name, min(costs) * 1e3))
+
+
 def part_glibc(args):
     glibc_shape('live', 40, 'healthy')
     glibc_shape('live', 300, 'healthy')
     glibc_shape('big', 200, 'healthy')
     glibc_shape('pinned', 40, 'pinned')
+    glibc_shape('live', 140, 'healthy')
+    glibc_shape('pinned', 140, 'pinned', share=0.1)
     glibc_shape('pinned', 300, 'pinned', share=0.1)
     glibc_shape('kept', 40, 'kept', predicts=True)
     glibc_shape('kept', 300, 'kept', predicts=True)
     glibc_shape('shuffled', 300, 'kept', predicts=True, share=0.1)
     glibc_shape('fast', 200, 'kept', predicts=True)
+    glibc_shape('sparse', 200, 'kept', predicts=True, share=0.1)
     glibc_shape('arenas', 300, 'arenas', ('64',), predicts=True)
+    odd_program('terabytes', TERABYTES)
+    odd_program('libc that is a pipe', PIPE % sysutil.tempdir())
     if args.long:
         glibc_shape('kept', 4000, 'kept', predicts=True)
         glibc_shape('pinned', 4000, 'pinned', share=0.1)
@@ -165,8 +222,9 @@ def edge_dies():
     for i in range(40):
         short = subprocess.Popen(['/bin/sleep', '%.3f' % (0.0005 * i)])
         done = doctor(str(short.pid))
-        if done.returncode not in (0, 1, 2, 3):
-            raise Fail('status %d: %r' % (done.returncode, done.stderr))
+        # "cannot tell" is for what may not be looked at, not for what has gone.
+        if done.returncode not in (0, 3) and os.geteuid() == 0:
+            raise Fail('status %d: %r' % (done.returncode, done.stdout))
         if done.returncode == 3 and not re.search(b'there is no|ended|has ended', done.stderr):
             raise Fail('it ended, and: %r' % done.stderr)
         short.wait()
@@ -233,15 +291,18 @@ def part_large(args):
         for _ in range(5):
             report = doctorutil.ask(run.pid)
             doctorutil.check_sum(report)
-            costs.append(report['cost_ns'] / 1e6)
+            costs.append(report['cost_ns'])
             if report['verdict'] != 'healthy':
                 raise Fail('%d MiB in use: %s' % (mib, report['sentence']))
+            rollup = report['sources']['smaps_rollup']
+            if rollup['state'] != 'left out' or not rollup['why']:
+                raise Fail('a walk of all pages was not refused: %s' % rollup)
         costs.sort()
         say('%d MiB resident: %.0f ms (%.0f to %.0f); left out: %s'
-            % (mib, costs[2], costs[0], costs[-1],
+            % (mib, costs[2] / 1e6, costs[0] / 1e6, costs[-1] / 1e6,
                [n for n, s in report['sources'].items() if s['state'] == 'left out']))
-        if costs[0] > 100:
-            raise Fail('a look takes %.0f ms at best' % costs[0])
+        if costs[0] > COST_NS_MAX:
+            raise Fail('a look takes %.0f ms at best' % (costs[0] / 1e6))
 
 
 # ---- apply --------------------------------------------------------------------------------------
@@ -261,8 +322,31 @@ def apply_in_a_container():
                 raise Fail('--apply in a container: limit %s, %s' % (limit, said[:300]))
 
 
+PYTHON = '''
+objects = [(i, str(i)) for i in range(600000)]
+print('ready', flush=True)
+input()
+'''
+
+
+def apply_beside_python():
+    """A heap that is not Ebb's counts once: what it maps, the ledger calls anonymous memory."""
+    process = sysutil.spawn(EBB, ['/usr/bin/python3', '-c', PYTHON], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)
+    process.stdout.readline()
+    report = doctorutil.ask(process.pid, '--exact')
+    doctorutil.check_sum(report)
+    python, native = doctorutil.heap(report, 'Python'), report['account']['native_bytes']
+    sysutil.kill(process)
+    say('Python on Ebb: its heap %.1f MiB, mapped by the program %.1f MiB'
+        % (python['resident_bytes'] / MIB, native / MIB))
+    if python['resident_bytes'] < 40 * MIB or native > 10 * MIB:
+        raise Fail('Python\'s heap is %d, native %d bytes' % (python['resident_bytes'], native))
+
+
 def part_apply(_):
     sysutil.require_library()
+    apply_beside_python()
     folder = sysutil.tempdir()
     with Shape('kept', 300, kind=EBB, options={'policy': 'never'}) as run:
         report = doctorutil.ask(run.pid)

@@ -16,12 +16,11 @@ import time
 import doctorutil
 import gotool
 import sysutil
-from caseutil import TWINS, start_go, start_twin
-from sysutil import Fail, MIB, Skip, say
+from caseutil import TWINS, start_go, start_twin, toolchain
+from sysutil import Fail, MIB, say
 
 WATCH = '8s'
 SETTLE_S = 5
-VERSIONS = ('1.15', '1.19', '1.24')
 
 # What ought to come first: where memory is given back lazily (1.15), and where at once. A small
 # process at rest is healthy. A set: each is right.
@@ -81,14 +80,16 @@ def check_go(case, report, wanted):
     if case.name == 'b13_cache':
         case.require(any('main.' in line for line in report['verdicts'][0]['because']),
                      'no site: %s', report['verdicts'][0]['because'])
+    if case.name in WATCHED:
+        told = report['trend']['goroutines_last_count']
+        case.require(told is not None and 1 <= told <= 10, 'goroutines over time: %s',
+                     report['trend'])
     case.require(report['go']['version'].startswith(case.go), 'version %s',
                  report['go']['version'])
 
 
 def part_go(version, args):
-    tool = gotool.find(version)
-    if not isinstance(tool, gotool.Toolchain):
-        raise Skip('Go %s: %s' % (version, tool))
+    tool = toolchain(version)
     at_once = version != '1.15'
     cases = []
     for name in FIRST:
@@ -106,6 +107,7 @@ def part_go(version, args):
         except Fail as fail:
             wrong.append(str(fail))
             say('    <- %s' % fail)
+        doctorutil.row('go', case.name, version, *doctorutil.account_cells(report))
     for case in cases:
         case.close()
     if wrong:
@@ -113,9 +115,7 @@ def part_go(version, args):
 
 
 def part_predicts(args):
-    tool = gotool.find('1.15')
-    if not isinstance(tool, gotool.Toolchain):
-        raise Skip('Go 1.15: %s' % tool)
+    tool = toolchain('1.15')
     lazily = start_go(tool, 'a1_peak', args.long)
     at_once = start_go(tool, 'a1_peak', args.long, {'GODEBUG': 'madvdontneed=1'})
     for case in (lazily, at_once):
@@ -142,6 +142,8 @@ def part_twins(_):
         time.sleep(SETTLE_S)
         for case in cases:
             report = ask(case, False)
+            doctorutil.row('twins', case.name, ', '.join('%s=%s' % o for o in options.items()),
+                           *doctorutil.account_cells(report))
             names = doctorutil.names(report)
             if names[0] not in firsts[case.name]:
                 wrong.append('%s: %s, not one of %s' % (case.label, names[0], firsts[case.name]))
@@ -152,14 +154,14 @@ def part_twins(_):
 
 
 def test(args):
-    if args.name in VERSIONS:
+    if args.name in gotool.SUITES:
         part_go(args.name, args)
     elif args.name == 'predicts':
         part_predicts(args)
     elif args.name == 'twins':
         part_twins(args)
     else:
-        for version in VERSIONS:
+        for version in gotool.SUITES:
             part_go(version, args)
         part_predicts(args)
         part_twins(args)

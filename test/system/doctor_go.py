@@ -5,10 +5,14 @@
 For each toolchain that this machine can have: the numbers of runtime.ReadMemStats, asked before and
 after the look; goroutines by state, line and creator; timers; the sites that hold memory. Then the
 same program linked in other ways: position-independent, without its file, without DWARF, without
-symbols; as another version than it is; and a large one.
+symbols; one that threads of C call into; as another version than it is; and a large one.
 """
+import ctypes
+import json
 import os
 import shutil
+import struct
+import subprocess
 
 import doctorutil
 import gotool
@@ -16,11 +20,13 @@ import sysutil
 from caseutil import Case
 from sysutil import GLIBC, Fail, MIB, Skip, say
 
-SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'prog', 'goself.go')
-BLOCKED, TIMERS, KEPT = 700, 40, 40000 * 1024
+PROGS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'prog')
+SOURCE, CALLED = os.path.join(PROGS, 'goself.go'), os.path.join(PROGS, 'gocalled.go')
+BLOCKED, TIMERS, KEPT, THREADS = 700, 40, 40000 * 1024, 5
 SIZES = ('HeapSys', 'HeapIdle', 'HeapInuse', 'HeapReleased', 'HeapAlloc', 'NextGC')
 COST_S_MAX = 0.1
 LARGE_COST_MS_MAX = 20
+PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
 
 
 def start(tool, label, program):
@@ -56,9 +62,11 @@ def check_sites(case, report):
     case.require(sites and sites[0]['site'].startswith('main.touched (goself.go:')
                  and sites[0]['caller'].startswith('main.holder (goself.go:'),
                  'sites: %s', sites[:2])
-    # A sample each 512 KiB: 80 of them, so 3 deviations are a third.
-    case.require(KEPT * 6 // 10 < sites[0]['bytes'] < KEPT * 14 // 10, 'first site: %d bytes',
-                 sites[0]['bytes'])
+    # What Go makes of the same samples. How far they are from the truth is Go's affair: in 60 runs
+    # each 1.19 and 1.24 were up to 7 % off, 1.15 up to 27 % below.
+    own = case.at_ready['sampled']
+    case.require(abs(sites[0]['bytes'] - own) < own // 1000 and own > KEPT // 2,
+                 'first site: %d bytes, the program says %d', sites[0]['bytes'], own)
 
 
 def check_heap(case, report):
@@ -133,7 +141,7 @@ def disguised(tool, program, minor):
 
 def check_lazily(tool, program):
     """The setting in the environment, and what the runtime made of it, are one."""
-    for value, lazily in (('0', tool.version != '1.11'), ('1', False)):
+    for value, lazily in (('0', True), ('1', False)):
         case = Case('%s madvdontneed=%s' % (tool.version, value), GLIBC, [program],
                     extra={'GODEBUG': 'madvdontneed=' + value})
         case.ready()
@@ -141,6 +149,33 @@ def check_lazily(tool, program):
         case.require(report['go']['madvise_free'] == lazily, 'madvise_free: %s',
                      report['go']['madvise_free'])
         case.close()
+
+
+def refuse_memory():
+    """From here on process_vm_readv says EPERM, as Yama has it where ptrace_scope is 1."""
+    number = {'x86_64': 310, 'aarch64': 270}[os.uname().machine]
+    steps = ((0x20, 0, 0, 0),              # load the number of the call
+             (0x15, 0, 1, number),         # another one: skip the next step
+             (0x06, 0, 0, 0x00050000 | 1), # SECCOMP_RET_ERRNO, EPERM
+             (0x06, 0, 0, 0x7fff0000))     # SECCOMP_RET_ALLOW
+    code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *step) for step in steps))
+    program = struct.pack('HP', len(steps), ctypes.addressof(code))
+    if (sysutil.libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            or sysutil.libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program)):
+        raise OSError('seccomp')
+
+
+def check_refused(tool):
+    """Who may see the file and the mappings, and not the memory, is told so."""
+    case = start(tool, 'memory refused', gotool.build(tool, SOURCE, ldflags=('-s', '-w')))
+    done = subprocess.run([sysutil.CMD, 'doctor', '--json', str(case.process.pid)], timeout=90,
+                          stdout=subprocess.PIPE, preexec_fn=refuse_memory, check=False)
+    report = json.loads(done.stdout)
+    case.require(report['sources']['Go memory']['state'] == 'refused', '%s',
+                 report['sources']['Go memory'])
+    heap = doctorutil.heap(report, 'Go')
+    case.require(not heap['divided'] and heap['resident_bytes'] > KEPT, '%s', heap)
+    case.close()
 
 
 def versions(args):
@@ -159,6 +194,23 @@ def versions(args):
         case.require(report['go']['madvise_free'] == (12 <= minor <= 15), 'madvise_free')
         case.close()
         check_lazily(tool, program)
+        check_refused(tool)
+
+
+def check_called(tool):
+    """Goroutines of threads of C were not started by any."""
+    program = gotool.build(tool, CALLED, ldflags=('-s', '-w'), env={'CGO_ENABLED': '1'})
+    case = start(tool, 'called by C', program)
+    before, report, _ = look(case)
+    go, source = report['go'], report['sources']['Go memory']
+    case.require(source['state'] == 'read' and 'why' not in source, '%s', source)
+    case.require(go['goroutines_count'] == before['goroutines'], '%s goroutines, not %d',
+                 go['goroutines_count'], before['goroutines'])
+    case.require(any(g['count'] == THREADS and g['site'].startswith('main.called (gocalled.go:')
+                     for g in go['goroutines'])
+                 and not any(g['site'].startswith('0x') for g in go['goroutines']),
+                 'groups: %s', go['goroutines'])
+    case.close()
 
 
 LINKS = (
@@ -185,6 +237,7 @@ def links(args):
         os.unlink(copy)
         check_whole(gone)
         gone.close()
+        check_called(tool)
 
 
 def strangers(args):

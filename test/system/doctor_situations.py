@@ -3,12 +3,10 @@
 """The doctor on processes whose trouble is known: the right verdict first, no wrong prescription.
 
 The situations were made by somebody who had not seen the rules (blind/situations.py). A part name
-chooses some: a kind of truth (kept, lazy, ...), or one situation by its name. --table FILE writes
-what was found as the table of docs/SITUATIONS.md.
+chooses some: a kind of truth (kept, lazy, ...), or one situation by its name.
 """
 import os
 import sys
-import time
 
 import doctorutil
 import sysutil
@@ -47,7 +45,6 @@ def judge(situation, report):
 
 def one(situation):
     with situations.start(situation) as running:
-        time.sleep(situation.settle_s)
         options = ['--for', '%ds' % situation.watch_s] if situation.watch_s else []
         report = doctorutil.ask(running.pid, *options)
         wrong = judge(situation, report)
@@ -61,6 +58,10 @@ def one(situation):
             say('    ' + report['sentence'])
             return situation.name
         doctorutil.check_sum(report)
+        first, explained, *rest = doctorutil.account_cells(report)
+        watched = ' (watched %d s)' % situation.watch_s if situation.watch_s else ''
+        doctorutil.row('blind', situation.name, situation.why, first + watched, explained,
+                       '%.0f' % (running.bytes / MIB), *rest)
     return None
 
 

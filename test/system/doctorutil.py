@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Asking the doctor, for tests: one call, its JSON, and what must hold of every report."""
 import json
+import os
 import subprocess
 
 import sysutil
@@ -42,3 +43,21 @@ def heap(report, kind):
     if not found:
         raise Fail('no heap of %s among %s' % (kind, [h['kind'] for h in report['heaps']]))
     return found[0]
+
+
+def row(table, *cells):
+    """A row of a table of docs/SITUATIONS.md, where EBB_TABLES names a folder for them.
+
+    tools/mksituations.py puts them into the document. A number with a fraction is in MiB or ms."""
+    folder = os.environ.get('EBB_TABLES')
+    if folder:
+        with open(os.path.join(folder, table + '.rows'), 'a', encoding='utf-8') as file:
+            file.write('| %s |\n' % ' | '.join(str(cell).replace('|', '\\|') for cell in cells))
+
+
+def account_cells(report):
+    """Of a report, for row(): first verdict, and RSS, unexplained in MiB, and the cost in ms."""
+    first, account = report['verdicts'][0], report['account']
+    return (first['verdict'], '%.0f' % (first['bytes'] / MIB),
+            '%.0f' % (account['rss_bytes'] / MIB),
+            '%.2f' % (account['unexplained_bytes'] / MIB), '%.0f' % (report['cost_ns'] / 1e6))

@@ -1,19 +1,28 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """ebb node on real processes, one part each:
-  cgroup    a cgroup made here: found by every name, with its limit; what leaves it leaves the list
+  cgroup    a cgroup made here: found by every name, with its limit; what leaves it leaves the list,
+            and what shrinks leaves its verdicts behind
+  limits    the limit of a cgroup above, and that of the container we are in ourselves
+  charged   page cache, which is its cgroup's, is told of each process in it and counted once
   growth    a leak is seen as growth by Debian's Prometheus, which scrapes; the alert at 80 % of the
             limit carries the verdict
   capture   a program on Ebb near its limit: profile, ledger and report, once; the ring
+  crossing  one capture in a round and one for each crossing, at any share
+  agent     what a capture leaves open in the program is what was; nobody else is asked in its place
   child     a look that goes wrong ends its own process; the node goes on
   users     as an ordinary user: what can be known, and a clear line about the rest
   packages  the rules by promtool, the unit by systemd, the manifest as YAML"""
+import contextlib
+import fcntl
 import gzip
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import time
 import urllib.request
@@ -28,10 +37,10 @@ FINDING, CANNOT_TELL, FAILED = 1, 2, 3
 RULES = os.path.join(sysutil.REPO, 'packaging', 'prometheus', 'ebb-node.rules.yml')
 
 
-def heap(kind, shape, mib, group=None, **more):
-    """A heap in a known shape, ready."""
+def heap(kind, shape, mib, group=None, inside=None, **more):
+    """A heap in a known shape, ready; inside: called in it before it begins."""
     process = sysutil.spawn(kind, [sysutil.prog('glibcheap'), shape, str(mib)],
-                            before=group.enter if group else None, stdin=subprocess.PIPE,
+                            before=group.enter if group else inside, stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, **more)
     line = process.stdout.readline()
     require(line.startswith(b'ready'), 'glibcheap says %r' % line)
@@ -131,6 +140,17 @@ def test_cgroup(args):
         require(server.value('ebb_node_processes') == 1, 'processes')
         require(server.value('ebb_node_cgroup_verdict_bytes', pid=inside.pid) > 20 * MIB,
                 'the verdict of the cgroup')
+        inside.stdin.write(b'trim\n')
+        inside.stdin.flush()
+        require(inside.stdout.readline().startswith(b'trimmed'), 'glibcheap')
+        server.wait_rounds(2)
+        require(server.value('ebb_node_processes_small') == 1, 'it has not shrunk')
+        for what in ('kept', 'pinned'):
+            require(server.value('ebb_node_verdict_processes', verdict=what) == 0
+                    and server.value('ebb_node_verdict_bytes', verdict=what) == 0,
+                    'the verdict %s on what was freed stays: %s' % (what, server.metrics()))
+        require(server.value('ebb_node_cgroup_verdict_bytes', verdict='small') == 0,
+                'the verdict of the cgroup stays')
         sysutil.kill(inside)
         server.wait_rounds(2)
         require(server.value('ebb_node_processes') == 0, 'what has ended is still there')
@@ -141,6 +161,143 @@ def test_cgroup(args):
         done = sysutil.run(GLIBC, [sysutil.CMD, 'node', '--cgroup', group.path], check=False)
         require(done.returncode == FAILED and b'is empty' in done.stderr, 'empty: %s' % done)
         sysutil.kill(outside)
+
+
+# ---- limits -------------------------------------------------------------------------------------
+
+class Below:
+    """A cgroup in another one."""
+
+    def __init__(self, group, name, limit_bytes=None):
+        self.path = os.path.join(group.path, name)
+        if group.version == 2:
+            with open(os.path.join(group.path, 'cgroup.subtree_control'), 'w') as file:
+                file.write('+memory')
+        os.mkdir(self.path)
+        if limit_bytes is not None:
+            limit = 'memory.limit_in_bytes' if group.version == 1 else 'memory.max'
+            with open(os.path.join(self.path, limit), 'w') as file:
+                file.write(str(limit_bytes))
+
+    def enter(self):
+        with open(os.path.join(self.path, 'cgroup.procs'), 'w') as file:
+            file.write(str(os.getpid()))
+
+    def close(self):
+        def gone():
+            with contextlib.suppress(OSError):
+                os.rmdir(self.path)
+                return True
+        sysutil.wait_for(gone, 10, 'the end of ' + self.path)
+
+
+# What a container sees: its own cgroup is the root of a namespace, and of the mount.
+CONTAINER = '''
+folder=/sys/fs/cgroup; options='-t cgroup2'
+[ %d = 2 ] || { folder=$folder/memory; options='-t cgroup -o memory'; }
+umount $folder && mount $options none $folder || exit 99
+exec "$0" "$@"
+'''
+
+
+def in_container(group, *args):
+    """ebb node as in a container whose cgroup that is; None: there is no way to make one."""
+    return sysutil.run(GLIBC, ['unshare', '-C', '-m', '-p', '-f', '--mount-proc', 'sh', '-c',
+                               CONTAINER % group.version, sysutil.CMD, 'node', *args],
+                       before=group.enter, check=False)
+
+
+def test_limits(args):
+    with Cgroup('above', 128 * MIB) as group:
+        names = [Below(group, name) for name in ('one', 'two')]
+        heaps = [heap(GLIBC, 'live', 36, one) for one in names]
+        root = node_json('--cgroup', group.path)
+        for process in heaps:
+            row = row_of(root, process)
+            require(row['limit_bytes'] == 128 * MIB, 'the limit above: %s' % row)
+            require(abs(row['used_bytes'] - group.charge_bytes()) < 2 * MIB,
+                    'what counts against it is %d: %s' % (group.charge_bytes(), row))
+        for one in root['cgroups']:
+            require(one['usage_bytes'] < 60 * MIB < one['used_bytes'], 'a cgroup: %s' % one)
+        text = sysutil.run(GLIBC, [sysutil.CMD, 'node', '--cgroup', group.path],
+                           extra={'COLUMNS': '120'}, check=False).stdout.decode()
+        require(re.search(r'/one: [34]\d(\.\d)? MiB, with others [78]\d(\.\d)? MiB of 128 MiB; ',
+                          ' '.join(text.split())), 'the heads: %s' % text)
+        require(re.search(r' (5[6-9]|6\d) %', text), 'the column LIMIT: %s' % text)
+        server = Server('--cgroup', group.path)
+        for one in root['cgroups']:
+            require(server.value('ebb_node_cgroup_memory_limit_used_bytes', cgroup=one['name'])
+                    > 60 * MIB, 'as a metric: %s' % server.metrics())
+        server.stop()
+        for process, one in zip(heaps, names):
+            sysutil.kill(process)
+            one.close()
+    if not shutil.which('unshare'):
+        raise Skip('no unshare(1): our own limit is not looked at from inside')
+    with Cgroup('own', 96 * MIB) as group:
+        done = in_container(group, '--json', '--min', '1KiB')
+        # In a chroot that is no mount of its own, unshare cannot make mounts private.
+        if done.returncode == 99 or done.stderr.startswith(b'unshare: '):
+            raise Skip('no namespace with its own mounts: %s' % sysutil.tail(done.stderr))
+        root = json.loads(done.stdout)
+        require(root['processes'], 'nobody is in there: %s' % root)
+        for row in root['processes']:
+            require((row['cgroup'], row['limit_bytes']) == ('/', 96 * MIB)
+                    and 0 < row['used_bytes'] < 96 * MIB, 'our own limit: %s' % row)
+        text = in_container(group, '--cgroup', '/', '--min', '1KiB').stdout.decode()
+        require(re.search(r'/: [\d.]+ MiB of 96 MiB; anonymous', text), 'the head: %s' % text)
+
+
+# ---- what is charged to a cgroup ----------------------------------------------------------------
+
+# Has so many MiB of its own and, where a file is named, reads it.
+READER = """
+import signal, sys
+own = bytearray(int(sys.argv[1]) << 20)
+for path in sys.argv[2:]:
+    with open(path, 'rb') as file:
+        while file.read(1 << 20):
+            pass
+print('ready', flush=True)
+signal.pause()
+"""
+
+
+def test_charged(args):
+    path = os.path.join(sysutil.tempdir(), 'file')
+    with open(path, 'wb') as file:
+        file.write(bytes(160 * MIB))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with Cgroup('charged', 320 * MIB) as group:
+        readers = []
+        for words in ([path], [], []):
+            one = sysutil.spawn(GLIBC, ['python3', '-c', READER, '24', *words],
+                                before=group.enter, stdout=subprocess.PIPE)
+            require(one.stdout.readline() == b'ready\n', 'a reader')
+            readers.append(one)
+        root = node_json('--cgroup', group.path)
+        cache = root['cgroups'][0]['cache_bytes']
+        if cache < 100 * MIB:
+            raise Skip('reading a file charges no page cache here: %s' % root['cgroups'])
+        rows = [row_of(root, one) for one in readers]
+        for row in rows:
+            told = [v for v in row['verdicts'] if v['verdict'] == 'pagecache']
+            require(told and told[0]['of_cgroup'] and told[0]['bytes'] > row['rss_bytes'],
+                    'it is charged with all: %s' % row)
+        total = [v for v in root['verdicts'] if v['verdict'] == 'pagecache'][0]
+        require(total['count'] == 3 and abs(total['explained_bytes'] - cache) < 4 * MIB,
+                'the cache of %d, as a total: %s' % (cache, total))
+        text = sysutil.run(GLIBC, [sysutil.CMD, 'node', '--cgroup', group.path],
+                           check=False).stdout.decode()
+        require(re.search(r'\n[^\n]*: 3 processes, \d+ MiB, 1\d\d MiB charged to cgroups\n', text),
+                'its heading: %s' % text)
+        server = Server('--cgroup', group.path)
+        require(abs(server.value('ebb_node_verdict_bytes', verdict='pagecache') - cache) < 4 * MIB,
+                'the sum as a metric')
+        server.stop()
+        for one in readers:
+            sysutil.kill(one)
 
 
 # ---- growth and the alert -----------------------------------------------------------------------
@@ -177,7 +334,10 @@ def test_growth(args):
         one = sysutil.wait_for(alert, 40, 'the alert at 80 %', leak)
         summary = one['annotations']['summary']
         require(summary.endswith('of its memory limit: growth'), 'its text: %s' % summary)
-        require(one['labels']['pid'] == str(leak.pid), 'its labels: %s' % one['labels'])
+        require(one['labels']['cgroup'] == '/' + os.path.basename(group.path)
+                and not {'pid', 'verdict'} & set(one['labels']), 'its labels: %s' % one['labels'])
+        require('PID %d. `ebb doctor %d`' % (leak.pid, leak.pid)
+                in one['annotations']['description'], 'its text: %s' % one['annotations'])
         require(re.search(r'at (8|9)\d(\.\d+)?%', summary), 'its share: %s' % summary)
         for group_of in prom.ask('rules')['groups']:
             for rule in group_of['rules']:
@@ -275,6 +435,123 @@ def test_capture(args):
     say(server.said().splitlines()[1])
 
 
+def stems(folder):
+    """[(second, pid)] of the captures, each file's."""
+    found = set()
+    for name in os.listdir(folder):
+        match = re.match(r'(\d{8}T\d{6})Z-(\d+)-', name)
+        if match:
+            found.add((time.mktime(time.strptime(match.group(1), '%Y%m%dT%H%M%S')),
+                       int(match.group(2))))
+    return sorted(found)
+
+
+def test_crossing(args):
+    folder = os.path.join(sysutil.tempdir(), 'captures')
+    with Cgroup('crossing') as group:
+        one, two = (Below(group, name, 70 * MIB) for name in ('one', 'two'))
+        # Near the limit of its cgroup, and near its own.
+        both = heap(EBB, 'live', 56, one, options={'limit': '72MiB'})
+        other = heap(GLIBC, 'live', 60, two)
+        server = Server('--capture', folder, '--capture-at', '75%', '--every', '3s',
+                        '--cgroup', group.path)
+        sysutil.wait_for(lambda: server.value('ebb_node_captures_total') == 2, 30, 'two captures',
+                         server.process)
+        server.wait_rounds(2)
+        require(server.value('ebb_node_captures_total') == 2, 'more: %s' % server.said())
+        when = stems(folder)
+        require(sorted(pid for _, pid in when) == sorted([both.pid, other.pid]), str(when))
+        require(when[1][0] - when[0][0] >= 2, 'two captures in a round: %s' % when)
+        server.stop()
+        sysutil.kill(both)
+        sysutil.kill(other)
+        one.close()
+        two.close()
+    shutil.rmtree(folder)
+    with Cgroup('low', 1000 * MIB) as low:
+        stays = heap(GLIBC, 'live', 1, low)
+        server = Server('--capture', folder, '--capture-at', '4%', '--cgroup', low.path)
+        for count in (1, 2):
+            process = heap(GLIBC, 'live', 50, low)
+            sysutil.wait_for(lambda: server.value('ebb_node_captures_total') == count, 20,
+                             'capture %d at 4 %%' % count, server.process)
+            sysutil.kill(process)
+            server.wait_rounds(6)
+        server.stop()
+        sysutil.kill(stays)
+
+
+# ---- what a capture asks, and leaves ------------------------------------------------------------
+
+def alone():
+    """Into a network of our own, whose loopback is up."""
+    require(sysutil.libc.unshare(0x40000000) == 0, 'no network of its own')
+    with socket.socket() as probe:
+        fcntl.ioctl(probe, 0x8914, struct.pack('16sh', b'lo', 0x41))  # SIOCSIFFLAGS: up, running
+
+
+def agent_threads(pid):
+    names = []
+    for tid in os.listdir('/proc/%d/task' % pid):
+        with contextlib.suppress(OSError), open('/proc/%d/task/%s/comm' % (pid, tid)) as file:
+            names.append(file.read().strip())
+    return [name for name in names if name in ('ebb-http', 'ebb-agent')]
+
+
+def test_agent(args):
+    folder = os.path.join(sysutil.tempdir(), 'captures')
+    with Cgroup('agent') as group:
+        server = Server('--capture', folder, '--capture-at', '75%', '--cgroup', group.path)
+
+        def captured(count, process):
+            sysutil.wait_for(lambda: server.value('ebb_node_captures_total') == count, 30,
+                             'capture %d' % count, server.process)
+            return sorted(captures(folder)[process.pid])
+        # gops was open before, and is not closed.
+        config = sysutil.tempdir()
+        gops = heap(EBB, 'live', 30, group, options={'gops': '1', 'limit': '36MiB'},
+                    extra={'GOPS_CONFIG_DIR': config})
+        files = captured(1, gops)
+        require(files == ['doctor.json', 'heap.pb.gz', 'ledger.json'], 'files: %s' % files)
+        server.wait_rounds(1)
+        with open(os.path.join(config, str(gops.pid))) as file:
+            socket.create_connection(('127.0.0.1', int(file.read())), 5).close()
+        sysutil.kill(gops)
+        # In a network of its own it says an address that is another's in ours.
+        with socket.socket() as other:
+            other.bind(('127.0.0.1', 0))
+            other.listen()
+            other.settimeout(0)
+            port = other.getsockname()[1]
+            far = heap(EBB, 'live', 30, options={'http': '127.0.0.1:%d' % port, 'limit': '36MiB'},
+                       inside=lambda: (group.enter(), alone()))
+            files = captured(2, far)
+            with contextlib.suppress(BlockingIOError):
+                raise Fail('the node asks %s' % (other.accept(),))
+            require(files == ['doctor.json', 'ledger.json'], 'files: %s' % files)
+            require(', without a profile' in server.said(), server.said())
+            require(agent_threads(far.pid), 'what was open before is closed')
+            sysutil.kill(far)
+        # The child that captures ends while the agent is open for it.
+        children = '/proc/%d/task/%d/children' % (server.process.pid, server.process.pid)
+        if os.path.exists(children):
+            cut = heap(EBB, 'live', 30, group, options={'limit': '36MiB'})
+            said = 'of process %d (glibcheap)' % cut.pid
+            hit = False
+            end = time.monotonic() + 30
+            while said not in server.said():
+                require(time.monotonic() < end, 'it is not captured: %s' % server.said())
+                with open(children) as file:
+                    found = file.read().split()
+                if not hit and found and agent_threads(cut.pid):
+                    os.kill(int(found[0]), signal.SIGKILL)
+                    hit = True
+            require(not agent_threads(cut.pid), 'its agent stays open: %s' % server.said())
+            say('its child was %sended in the middle' % ('' if hit else 'not '))
+            sysutil.kill(cut)
+        server.stop()
+
+
 # ---- a look that goes wrong ---------------------------------------------------------------------
 
 def test_child(args):
@@ -365,49 +642,53 @@ def test_users(args):
 
 # ---- what is packaged ---------------------------------------------------------------------------
 
-VERDICT = ('ebb_node_cgroup_verdict_bytes{instance="n",cgroup="/a",pid="7",name="web",'
-           'verdict="lazy",confidence="high"}')
+VERDICT = ('ebb_node_cgroup_verdict_bytes{instance="n",cgroup="/a",pid="%s",name="web",'
+           'verdict="%s",confidence="high"}')
 GROWTH = 'ebb_node_process_growth_bytes_per_second{instance="n",cgroup="/c",pid="8",name="job"}'
+OWN = 'ebb_node_process_resident_bytes{instance="n",pid="9",name="db",verdict="%s"}'
+# The verdicts change while the alerts are pending, at the fourth minute.
 ALERT_TEST = """
 rule_files: [%s]
 evaluation_interval: 1m
 tests:
   - interval: 1m
     input_series:
-      - series: 'ebb_node_cgroup_memory_usage_bytes{instance="n",cgroup="/a"}'
+      - series: 'ebb_node_cgroup_memory_limit_used_bytes{instance="n",cgroup="/a"}'
         values: '70+5x10'
       - series: 'ebb_node_cgroup_memory_limit_bytes{instance="n",cgroup="/a"}'
         values: '100x10'
       - series: '%s'
-        values: '0x10'
-      - series: 'ebb_node_cgroup_memory_usage_bytes{instance="n",cgroup="/b"}'
-        values: '99x10'
-      - series: 'ebb_node_cgroup_memory_usage_bytes{instance="n",cgroup="/c"}'
+        values: '0x3 stale'
+      - series: '%s'
+        values: '_x4 0x8'
+      - series: 'ebb_node_cgroup_memory_limit_used_bytes{instance="n",cgroup="/c"}'
         values: '50x20'
       - series: 'ebb_node_cgroup_memory_limit_bytes{instance="n",cgroup="/c"}'
         values: '100x20'
       - series: '%s'
         values: '0.01x20'
-      - series: 'ebb_node_process_resident_bytes{instance="n",pid="9",name="db",verdict="kept"}'
-        values: '90x10'
+      - series: '%s'
+        values: '90x3 stale'
+      - series: '%s'
+        values: '_x4 90x8'
       - series: 'ebb_node_process_limit_bytes{instance="n",pid="9",name="db"}'
-        values: '100x10'
+        values: '_x3 100x10'
     alert_rule_test:
-      - {eval_time: 2m, alertname: EbbMemoryNearLimit}
+      - {eval_time: 4m, alertname: EbbMemoryNearLimit}
       - eval_time: 5m
         alertname: EbbMemoryNearLimit
         exp_alerts:
-          - exp_labels: {severity: warning, instance: n, cgroup: /a, pid: "7", name: web,
-                         verdict: lazy, confidence: high}
+          - exp_labels: {severity: warning, instance: n, cgroup: /a}
             exp_annotations:
               summary: "/a on n is at 95%% of its memory limit: lazy"
               description: >-
                 Verdict lazy (high confidence) for web, PID 7. `ebb doctor 7` tells the
                 reasons and what to do.
+      - {eval_time: 4m, alertname: EbbMemoryNearOwnLimit}
       - eval_time: 5m
         alertname: EbbMemoryNearOwnLimit
         exp_alerts:
-          - exp_labels: {severity: warning, instance: n, pid: "9", name: db, verdict: kept}
+          - exp_labels: {severity: warning, instance: n, pid: "9", name: db}
             exp_annotations:
               summary: "db (PID 9) on n is at 90%% of the limit set for Ebb: kept"
       - {eval_time: 9m, alertname: EbbMemoryGrowsToLimit}
@@ -426,7 +707,8 @@ def test_packages(args):
     folder = sysutil.tempdir()
     path = os.path.join(folder, 'test.yml')
     with open(path, 'w') as file:
-        file.write(ALERT_TEST % (RULES, VERDICT, GROWTH))
+        file.write(ALERT_TEST % (RULES, VERDICT % (6, 'growth'), VERDICT % (7, 'lazy'), GROWTH,
+                                 OWN % 'pinned', OWN % 'kept'))
     promtool('test', 'rules', path)
     server = Server('--min', '1MiB')
     text = server.metrics()
@@ -446,6 +728,7 @@ def test_packages(args):
     else:
         with open(unit) as file:
             text = re.sub(r'ExecStart=\S+', 'ExecStart=' + sysutil.CMD, file.read())
+        require('\nOOMPolicy=continue\n' in text, 'a child that takes too much ends the service')
         path = os.path.join(folder, 'ebb-node.service')
         with open(path, 'w') as file:
             file.write(text)
@@ -468,6 +751,7 @@ def manifest():
     require(spec['hostPID'] is True, 'hostPID')
     require('SYS_PTRACE' in container['securityContext']['capabilities']['add'], 'SYS_PTRACE')
     require(container['securityContext']['readOnlyRootFilesystem'], 'a root that can be written')
+    require(container['securityContext']['appArmorProfile'] == {'type': 'Unconfined'}, 'AppArmor')
     require(kinds['DaemonSet']['spec']['selector']['matchLabels'].items()
             <= kinds['DaemonSet']['spec']['template']['metadata']['labels'].items(), 'labels')
     volumes = {one['name'] for one in spec['volumes']}
@@ -479,8 +763,10 @@ def manifest():
         require(not word.startswith('--') or word in text, 'no option %s' % word)
 
 
-TESTS = {'cgroup': test_cgroup, 'growth': test_growth, 'capture': test_capture,
-         'child': test_child, 'users': test_users, 'packages': test_packages}
+TESTS = {'cgroup': test_cgroup, 'limits': test_limits, 'charged': test_charged,
+         'growth': test_growth, 'capture': test_capture, 'crossing': test_crossing,
+         'agent': test_agent, 'child': test_child, 'users': test_users,
+         'packages': test_packages}
 
 
 def test(args):

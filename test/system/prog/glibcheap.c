@@ -14,6 +14,8 @@
 //   grow     grows by 2 MiB a second in a list
 //   stacks   THREADS threads that have used 1 MiB of their stacks
 //   big      blocks of 1 MiB, in use
+//   sparse   a fifth in use, the rest as in kept; behind it 1.9 GiB of [heap] never touched
+#include <limits.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -134,6 +136,14 @@ static void *grow_thread(void *arg)
     return NULL;
 }
 
+// Makes [heap] larger by memory that is never touched, and that free does not give back.
+static void hole_make(size_t bytes)
+{
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
+    free(malloc(bytes));
+}
+
 static void shape_make(const char *shape, size_t bytes, size_t threads)
 {
     pthread_t thread;
@@ -149,6 +159,10 @@ static void shape_make(const char *shape, size_t bytes, size_t threads)
         fill(bytes, 64, 1000, &seed, 0);
     } else if (strcmp(shape, "big") == 0) {
         fill(bytes, 1 << 20, 1, &seed, 0);
+    } else if (strcmp(shape, "sparse") == 0) {
+        fill(bytes / 5, 0, 1, &seed, 0);
+        fill(bytes - bytes / 5, 0, 500, &seed, 0);
+        hole_make((size_t)1900 << 20);
     } else if (strcmp(shape, "arenas") == 0) {
         share_bytes = bytes / threads;
         threads_start(threads, arena_thread);

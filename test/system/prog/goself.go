@@ -7,9 +7,11 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"strings"
 	"time"
 )
 
@@ -52,6 +54,30 @@ func passer() {
 	runtime.KeepAlive(gone)
 }
 
+// What Go itself makes of its samples: bytes in use that touched has allocated for holder, scaled
+// as runtime/pprof does.
+func sampled() int64 {
+	records := make([]runtime.MemProfileRecord, 4000)
+	n, ok := runtime.MemProfile(records, false)
+	if !ok {
+		panic("more than 4000 records")
+	}
+	sum := 0.0
+	for _, r := range records[:n] {
+		frames := runtime.CallersFrames(r.Stack())
+		frame, more := frames.Next()
+		for more && strings.HasPrefix(frame.Function, "runtime.") {
+			frame, more = frames.Next()
+		}
+		caller, _ := frames.Next()
+		if frame.Function == "main.touched" && caller.Function == "main.holder" {
+			size := float64(r.AllocBytes) / float64(r.AllocObjects)
+			sum += float64(r.InUseBytes()) / (1 - math.Exp(-size/float64(runtime.MemProfileRate)))
+		}
+	}
+	return int64(sum)
+}
+
 func tell() {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -61,6 +87,7 @@ func tell() {
 }
 
 func main() {
+	runtime.MemProfileRate = 32 << 10 // a number of samples that tells whether the doctor scales them
 	never := make(chan int)
 	for i := 0; i < blocked; i++ {
 		go stuck(never)
@@ -72,7 +99,7 @@ func main() {
 	passer()
 	runtime.GC()
 	runtime.GC()
-	fmt.Println("ready profiles=", len(pprof.Profiles()))
+	fmt.Printf("ready profiles=%d sampled=%d\n", len(pprof.Profiles()), sampled())
 	input := bufio.NewScanner(os.Stdin)
 	for input.Scan() {
 		tell()

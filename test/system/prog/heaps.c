@@ -138,14 +138,11 @@ static void say(const struct share *shares, size_t count)
         live += shares[i].live_bytes;
     }
     // 4096 stands for all arenas: MALLCTL_ARENAS_ALL.
-    printf("{\"live\": %zu, \"allocated\": %zu, \"active\": %zu, \"dirty\": %zu, \"muzzy\": %zu, "
-           "\"free\": %zu, \"unmapped\": %zu, \"current\": %zu}\n",
-           live, mallctl_value("stats.allocated"), mallctl_value("stats.active"),
-           mallctl_value("stats.arenas.4096.pdirty") * page,
+    printf("{\"live\": %zu, \"dirty\": %zu, \"muzzy\": %zu, \"free\": %zu, \"unmapped\": %zu}\n",
+           live, mallctl_value("stats.arenas.4096.pdirty") * page,
            mallctl_value("stats.arenas.4096.pmuzzy") * page,
            tcmalloc_value("tcmalloc.pageheap_free_bytes"),
-           tcmalloc_value("tcmalloc.pageheap_unmapped_bytes"),
-           tcmalloc_value("generic.current_allocated_bytes"));
+           tcmalloc_value("tcmalloc.pageheap_unmapped_bytes"));
     fflush(stdout);
 }
 
