@@ -10,7 +10,8 @@
 //   at all of its pages. An entry is the address of the extent's record with bits around it:
 //   47..7 record, 4..2 state (0 active, 1 dirty, 2 muzzy, 3 retained), 1 head, 0 slab, 63..48 size
 //   class. So the tree alone says which pages are jemalloc's and what they are.
-//   How many blocks of the slabs are in use is counted per arena and size class; of these, some
+//   How many blocks of the slabs are in use is counted per arena and size class, in as many bins
+//   as the class has shards (MALLOC_CONF=bin_shards; one unless asked for); of these blocks, some
 //   lie free in caches of threads, which hang on the arena.
 //
 // Why this way
@@ -30,10 +31,11 @@
 
 #define ARENAS_MAX 4096
 #define BINS_MAX 40
-#define SLAB_CLASS_MAX 16384
+#define SLAB_CLASS_LAST 14336
 #define BIN_BYTES 224
 #define BIN_CURREGS 136
 #define BIN_CURSLABS 176
+#define SHARDS_MAX 64
 #define BLOCKS_MAX 65536
 #define CACHES_MAX 65536
 #define CACHE_BIN_BYTES 24
@@ -64,6 +66,13 @@
 // What reading and looking through the tree costs for each GiB of anonymous memory, twice over.
 #define TREE_COST_NS (UINT64_C(8) * NS_PER_MS)
 
+// struct bin_info_s, one for each class of blocks that are cut out of slabs.
+struct bin_info {
+    uint64_t class_bytes, slab_bytes;
+    uint32_t blocks_count, shards_count;
+    uint64_t bits_count, groups_count;
+};
+
 // From the shard's index to the arena's base.
 struct tail {
     uint32_t shard_index, gap;
@@ -78,31 +87,46 @@ struct jemalloc {
     uint64_t arenas[ARENAS_MAX], trial[ARENAS_MAX];
     size_t arenas_count;
     uint64_t map;
-    uint64_t class_bytes[BINS_MAX];
-    unsigned bins_count; // classes that are cut out of slabs
+    struct bin_info classes[BINS_MAX];
+    unsigned classes_count;
     uint64_t slabs_bytes;
+    // The bins of an arena: those of the first class, of the second, and so on.
+    unsigned char *bins;
+    size_t bins_count;
     // The extent being read.
     uint64_t record, first, last;
     unsigned state;
     bool slab;
 };
 
-// The table of class sizes is one of the variables: 8, 16, then steps of 8 or 16 as it was built.
-// Classes below 16 KiB are cut out of slabs.
+static bool class_check(const struct bin_info *info, uint64_t least_bytes)
+{
+    return info->class_bytes >= least_bytes && info->class_bytes <= SLAB_CLASS_LAST &&
+           info->slab_bytes % ((uint64_t)1 << JE_PAGE_SHIFT) == 0 &&
+           info->slab_bytes == info->blocks_count * info->class_bytes &&
+           info->bits_count == info->blocks_count && info->shards_count >= 1 &&
+           info->shards_count <= SHARDS_MAX;
+}
+
+// The table of classes is one of the variables: 8, 16, then steps of 8 or 16 as it was built, to
+// the last below 16 KiB.
 static void classes_search(struct jemalloc *je, const uint64_t *words, size_t count)
 {
-    for (size_t i = 0; i + BINS_MAX < count && je->bins_count == 0; i++) {
-        unsigned n = 2;
-        if (words[i] != 8 || words[i + 1] != 16 || words[i + 2] > 32) {
+    for (size_t i = 0; i < count && je->classes_count == 0; i++) {
+        size_t bytes = min_u64((count - i) * sizeof(*words), sizeof(je->classes));
+        unsigned n = 0;
+        uint64_t least = 8;
+        if (words[i] != least) {
             continue;
         }
-        while (n < BINS_MAX && words[i + n] > words[i + n - 1] && words[i + n] < SLAB_CLASS_MAX) {
-            n++;
+        memset(je->classes, 0, sizeof(je->classes));
+        memcpy(je->classes, words + i, bytes);
+        je->bins_count = 0;
+        while (n < BINS_MAX && class_check(&je->classes[n], least)) {
+            least = je->classes[n].class_bytes + 1;
+            je->bins_count += je->classes[n++].shards_count;
         }
-        if (n > 30 && n < BINS_MAX && words[i + n] == SLAB_CLASS_MAX) {
-            memcpy(je->class_bytes, words + i, n * sizeof(je->class_bytes[0]));
-            je->bins_count = n;
-        }
+        je->classes_count = least == SLAB_CLASS_LAST + 1 ? n : 0;
     }
 }
 
@@ -257,29 +281,22 @@ static bool map_take(struct jemalloc *je)
 
 // ---- counters -----------------------------------------------------------------------------------
 
-// A slab has as many pages as it takes for blocks to fill them exactly.
-static uint64_t slab_bytes(uint64_t class_bytes)
-{
-    uint64_t bytes = UINT64_C(1) << JE_PAGE_SHIFT;
-    while (bytes % class_bytes != 0) {
-        bytes += UINT64_C(1) << JE_PAGE_SHIFT;
-    }
-    return bytes;
-}
-
 static void bins_take(struct jemalloc *je, uint64_t arena)
 {
-    unsigned char bins[BINS_MAX * BIN_BYTES];
-    if (read_resident(je->exam, bins, arena + ARENA_BINS, sizeof(bins)) != 0) {
+    const unsigned char *bin = je->bins;
+    if (read_resident(je->exam, je->bins, arena + ARENA_BINS, je->bins_count * BIN_BYTES) != 0) {
         return;
     }
-    for (unsigned i = 0; i < je->bins_count; i++) {
-        uint64_t blocks_count;
-        uint64_t slabs_count;
-        memcpy(&blocks_count, bins + i * BIN_BYTES + BIN_CURREGS, sizeof(blocks_count));
-        memcpy(&slabs_count, bins + i * BIN_BYTES + BIN_CURSLABS, sizeof(slabs_count));
-        je->parts->small_bytes += min_u64(blocks_count, UINT32_MAX) * je->class_bytes[i];
-        je->slabs_bytes += min_u64(slabs_count, UINT32_MAX) * slab_bytes(je->class_bytes[i]);
+    for (unsigned i = 0; i < je->classes_count; i++) {
+        const struct bin_info *info = &je->classes[i];
+        for (unsigned k = 0; k < info->shards_count; k++, bin += BIN_BYTES) {
+            uint64_t blocks_count;
+            uint64_t slabs_count;
+            memcpy(&blocks_count, bin + BIN_CURREGS, sizeof(blocks_count));
+            memcpy(&slabs_count, bin + BIN_CURSLABS, sizeof(slabs_count));
+            je->parts->small_bytes += min_u64(blocks_count, UINT32_MAX) * info->class_bytes;
+            je->slabs_bytes += min_u64(slabs_count, UINT32_MAX) * info->slab_bytes;
+        }
     }
 }
 
@@ -319,12 +336,12 @@ static bool caches_take(struct jemalloc *je, uint64_t arena)
             exam_peek(je->exam, bins, head[2], sizeof(bins)) != 0) {
             break;
         }
-        for (unsigned i = 0; i < je->bins_count; i++) {
+        for (unsigned i = 0; i < je->classes_count; i++) {
             uint16_t stack;
             uint16_t empty;
             memcpy(&stack, bins + i * CACHE_BIN_BYTES, sizeof(stack));
             memcpy(&empty, bins + i * CACHE_BIN_BYTES + 20, sizeof(empty));
-            je->parts->cached_bytes += (uint16_t)(empty - stack) / 8 * je->class_bytes[i];
+            je->parts->cached_bytes += (uint16_t)(empty - stack) / 8 * je->classes[i].class_bytes;
         }
         cache = head[0] == first ? 0 : head[0];
     }
@@ -374,7 +391,8 @@ static bool arenas_find(struct jemalloc *je, const struct module *module)
         classes_search(je, words, count);
         free(words);
     }
-    return je->arenas_count != 0 && je->bins_count != 0;
+    je->bins = je->classes_count == 0 ? NULL : malloc(je->bins_count * BIN_BYTES);
+    return je->arenas_count != 0 && je->bins != NULL;
 }
 
 static enum source_state jemalloc_take(struct jemalloc *je, const struct module *module,
@@ -414,6 +432,7 @@ enum source_state heap_jemalloc_find(struct exam *exam, const struct module *mod
         je->exam = exam;
         je->parts = parts;
         state = jemalloc_take(je, module, heap_index, why, why_cap);
+        free(je->bins);
     }
     free(je);
     return state;

@@ -97,7 +97,7 @@ def check_divided(what, heap):
     if not heap['divided']:
         raise Fail('%s: not divided' % what)
     check_near(what + ': parts and resident', parts, heap['resident_bytes'], 0.02)
-    sysutil.say('%-34s resident %4d: live %4d, kept %4d, pinned %4d, meta %3d MiB'
+    sysutil.say('%-36s resident %4d: live %4d, kept %4d, pinned %4d, meta %3d MiB'
                 % ((what, heap['resident_bytes'] // MIB)
                    + tuple(heap[n] // MIB for n in
                            ('live_bytes', 'kept_bytes', 'pinned_bytes', 'meta_bytes'))))
@@ -116,7 +116,7 @@ def run_program(kind, args, extra=None):
 
 
 def check_program(kind, args, extra=None):
-    what = ' '.join([kind] + args[1:])
+    what = ' '.join([kind] + args[1:] + list((extra or {}).values()))
     truth, report = run_program(kind, args, extra)
     heap = doctorutil.heap(report, kind)
     if heap['version'] != LIBRARIES[kind][2]:
@@ -222,6 +222,7 @@ def check_kind(kind, size):
     check_program(kind, [size, '30', '1'])
     check_program(kind, [size, '5', '8', 'large'])
     if kind == 'jemalloc':
+        check_program(kind, [size, '30', '8'], {'MALLOC_CONF': 'bin_shards:1-14336:4'})
         check_settings(size)
 
 

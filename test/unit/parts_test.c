@@ -248,6 +248,19 @@ static void put32(unsigned char *p, size_t offset, uint32_t value)
     memcpy(p + offset, &value, sizeof(value));
 }
 
+static void class_put(unsigned char *p, uint64_t class_bytes, uint32_t shards_count)
+{
+    uint64_t slab_bytes = 4096;
+    while (slab_bytes % class_bytes != 0) {
+        slab_bytes += 4096;
+    }
+    put64(p, 0, class_bytes);
+    put64(p, 8, slab_bytes);
+    put32(p, 16, (uint32_t)(slab_bytes / class_bytes));
+    put32(p, 20, shards_count);
+    put64(p, 24, slab_bytes / class_bytes);
+}
+
 // An arena that passes all checks, in garbage.
 static void shape_jemalloc(unsigned char *p, uint64_t *seed)
 {
@@ -262,12 +275,12 @@ static void shape_jemalloc(unsigned char *p, uint64_t *seed)
     for (uint32_t i = 0; i < 3; i++) {
         put32(arena, 10728 + i * 19440 + 19424, i + 1);
     }
-    for (uint32_t i = 0; i < 5; i++) {
-        put64(p, 3 * MIB + i * 8, i == 0 ? 8 : i * 16);
-    }
-    for (uint32_t i = 5; i < 37; i++) {
-        uint64_t base = (uint64_t)64 << (i - 5) / 4;
-        put64(p, 3 * MIB + i * 8, base + ((i - 5) % 4 + 1) * base / 4);
+    uint64_t class_bytes = 8;
+    for (uint32_t i = 0; i < 36; i++) {
+        class_put(p + 3 * MIB + i * 40, class_bytes, 1 + (uint32_t)(frame_random(seed) % 64));
+        // Sixteen more, from 64 on four classes in each doubling.
+        uint64_t double_bytes = (uint64_t)1 << (63 - __builtin_clzl(class_bytes));
+        class_bytes += i == 0 ? 8 : class_bytes < 64 ? 16 : double_bytes / 4;
     }
     // Leaves of the map that are garbage in turn.
     for (size_t i = 0; i < 4; i++) {
