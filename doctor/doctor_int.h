@@ -85,8 +85,12 @@ size_t exam_read_many(const struct exam *exam, void *to, const uint64_t *addrs, 
 // a negative errno.
 long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t cap);
 
-// elf_open opens /proc/PID/name, "exe" for the program; a descriptor or a negative errno, -ENOEXEC
-// for what is no file.
+// root_open opens a file by a path that the process says, below its root: links are followed there,
+// never out of it (openat2, Linux 5.6; before, only those on the way, and in our root). A
+// descriptor to read, or a negative errno, -ENOEXEC for what is no file: that is not even opened.
+int root_open(const struct exam *exam, const char *path);
+// elf_open opens /proc/PID/name, "exe" for the program, or a path below its root, from "/" on; as
+// root_open returns.
 int elf_open(const struct exam *exam, const char *name);
 // elf_head_good tells a 64-bit ELF file whose counts fit into its head: others are no program's,
 // and libelf would allocate by them.

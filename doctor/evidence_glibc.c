@@ -362,25 +362,13 @@ static bool version_of(const char *text, size_t len, char *version, size_t cap)
 }
 
 // libc_open opens libc's file by the kernel's link to what is mapped, which holds after an upgrade
-// too. Only root may do that. The path may be any name that the process has chosen: nothing but a
-// file is read, and nothing is waited for.
+// too. Only root may do that.
 static int libc_open(const struct exam *exam, const struct vma *libc)
 {
-    char path[256 + PATH_MAX];
-    struct stat info;
-    snprintf(path, sizeof(path), "%s/proc/%d/map_files/%lx-%lx", exam->options->root,
-             exam->facts->pid, libc->start, libc->end);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        snprintf(path, sizeof(path), "%s/proc/%d/root%s", exam->options->root, exam->facts->pid,
-                 libc->path);
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-    }
-    if (fd >= 0 && (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
+    char name[64];
+    snprintf(name, sizeof(name), "map_files/%lx-%lx", libc->start, libc->end);
+    int fd = elf_open(exam, name);
+    return fd < 0 ? elf_open(exam, libc->path) : fd;
 }
 
 // version_read looks into libc's file, because pages of it that are not resident would be if they

@@ -246,19 +246,6 @@ static uint64_t own_pid(const struct exam *exam)
     return pid;
 }
 
-// The process says where the file is: it may be a FIFO, a terminal, or lead elsewhere.
-static long strange_file_read(const char *path, char *buf, size_t cap)
-{
-    struct stat st;
-    ssize_t len = -1;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY);
-    if (fd >= 0) {
-        len = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, buf, cap) : -1;
-        close(fd);
-    }
-    return len;
-}
-
 // The file in which an agent of gops leaves its port, where the environment leads to; see gops'
 // internal.ConfigDir.
 static void gops_read(struct exam *exam, const char *text, long len)
@@ -274,11 +261,15 @@ static void gops_read(struct exam *exam, const char *text, long len)
         if (folder == NULL || folder[0] != '/') {
             continue;
         }
-        snprintf(path, sizeof(path), "%s/proc/%d/root%.4000s%s/%llu", exam->options->root,
-                 exam->facts->pid, folder, places[i].below, (unsigned long long)own_pid(exam));
-        long got = strange_file_read(path, port, sizeof(port));
+        snprintf(path, sizeof(path), "%.4000s%s/%llu", folder, places[i].below,
+                 (unsigned long long)own_pid(exam));
+        int fd = root_open(exam, path);
+        ssize_t got = fd < 0 ? -1 : read(fd, port, sizeof(port));
         if (got > 0 && procfs_number_u64(port, (size_t)got, &value) && value <= UINT16_MAX) {
             exam->facts->process.gops_port = (uint32_t)value;
+        }
+        if (fd >= 0) {
+            close(fd);
         }
         return;
     }

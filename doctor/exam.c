@@ -8,10 +8,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -194,19 +196,49 @@ long exam_file_read(const struct exam *exam, const char *name, char *buf, size_t
     return procfs_file_read(path, buf, cap);
 }
 
+// A descriptor of a file, to be read, from one that only names it; closes that. Opening a device or
+// a FIFO may do something by itself.
+static int file_reopen(int named)
+{
+    char path[32];
+    struct stat st;
+    int fd = -ENOEXEC;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", named);
+    if (fstat(named, &st) == 0 && S_ISREG(st.st_mode)) {
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        fd = fd < 0 ? -errno : fd;
+    }
+    close(named);
+    return fd;
+}
+
+int root_open(const struct exam *exam, const char *path)
+{
+    char place[256];
+    const struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
+    snprintf(place, sizeof(place), "%s/proc/%d/root", exam->options->root, exam->facts->pid);
+    int root = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0) {
+        return -errno;
+    }
+    int fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+    if (fd < 0 && (errno == ENOSYS || errno == EPERM)) { // a filter for system calls says EPERM
+        fd = openat(root, path + strspn(path, "/"), O_PATH | O_CLOEXEC | O_NOFOLLOW);
+    }
+    int error = errno;
+    close(root);
+    return fd < 0 ? -error : file_reopen(fd);
+}
+
 int elf_open(const struct exam *exam, const char *name)
 {
     char path[256 + PATH_MAX];
-    struct stat st;
-    // "exe" is a link of the kernel's own. A path as the process has it may lead anywhere by now.
-    int last = strncmp(name, "root", 4) == 0 ? O_NOFOLLOW : 0;
-    snprintf(path, sizeof(path), "%s/proc/%d/%s", exam->options->root, exam->facts->pid, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | last);
-    if (fd >= 0 && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) {
-        close(fd);
-        return -ENOEXEC;
+    if (name[0] == '/') {
+        return root_open(exam, name);
     }
-    return fd < 0 ? -errno : fd;
+    snprintf(path, sizeof(path), "%s/proc/%d/%s", exam->options->root, exam->facts->pid, name);
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    return fd < 0 ? -errno : file_reopen(fd);
 }
 
 bool elf_head_good(int fd)

@@ -198,7 +198,7 @@ uint64_t module_symbol(const struct exam *exam, const struct module *module, con
         if (vma == NULL || vma->removed) {
             return 0;
         }
-        snprintf(file, sizeof(file), "root%s", module->path);
+        snprintf(file, sizeof(file), "%s", module->path);
     }
     (void)exam_peek(exam, &type, module->base + offsetof(Elf64_Ehdr, e_type), sizeof(type));
     (void)file_symbols(exam, file, wanted_visit, &wanted);

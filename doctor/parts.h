@@ -94,8 +94,8 @@ void module_find(const struct exam *exam, const char *path, struct module *modul
 uint64_t *module_copy(const struct exam *exam, const struct range *range, size_t *words_count);
 bool module_holds(const struct module *module, uint64_t addr);
 
-// file_symbols visits what the symbol tables of a file under /proc/PID define; false if not all of
-// them, because they are too many or there is no time.
+// file_symbols visits what the symbol tables of a file, named as for elf_open, define; false if not
+// all of them, because they are too many or there is no time.
 typedef void symbol_visit(void *arg, const char *name, uint64_t value);
 bool file_symbols(const struct exam *exam, const char *file, symbol_visit *visit, void *arg);
 // module_symbol returns the address of a symbol, 0 if there is none.

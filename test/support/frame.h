@@ -48,6 +48,10 @@ bool frame_clean(char *text, size_t text_bytes);
 // test that starts threads needs it: libc keeps the stacks and arenas of ended threads.
 void frame_allow_mappings(int count);
 
+// frame_forbid lets a system call end with an error, from here on, in this thread and those it
+// makes; of several filters that fit, the first decides. false: the kernel has no seccomp.
+bool frame_forbid(long number, int error);
+
 // FRAME_CHECK ends a plain test program with status 1 and the place if cond is false.
 #define FRAME_CHECK(cond) ((cond) ? (void)0 : frame_failed(__FILE__, __LINE__, __func__, #cond))
 

@@ -7,11 +7,13 @@
 // Go  none
 #include "support/unit.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -156,6 +158,52 @@ EBB_TEST(evidence, a_file_of_gops_that_is_none)
     cr_assert(look() == DOCTOR_OK && facts.process.gops_port == 0);
     cr_assert(unlink(file) == 0 && mkfifo(file, 0600) == 0);
     cr_assert(look() == DOCTOR_OK && facts.process.gops_port == 0);
+    root_remove();
+}
+
+// A container's /home may be a link to its /var/home. Ours, of that name, is another.
+EBB_TEST(evidence, a_folder_of_gops_behind_a_link)
+{
+    char link[512];
+    root_make();
+    file_make(PROC "/environ", "HOME=/home/x");
+    file_make(PROC "/root/var/home/x/.config/gops/5000000", "40145");
+    snprintf(link, sizeof(link), "%s" PROC "/root/home", root);
+    cr_assert(symlink("/var/home", link) == 0);
+    cr_assert(look() == DOCTOR_OK && facts.process.gops_port == 40145);
+    file_make("/var/home/x/.config/gops/5000000", "40146");
+    cr_assert(unlink(link) == 0 && symlink("../../../var/home", link) == 0);
+    cr_assert(look() == DOCTOR_OK && facts.process.gops_port == 40145);
+    root_remove();
+}
+
+// openat2 is of Linux 5.6, and filters of older containers know nothing of it: the last part may
+// not be a link then.
+EBB_TEST(evidence, a_file_of_gops_without_openat2)
+{
+    static const int errors[] = {ENOSYS, EPERM};
+    char file[512];
+    root_make();
+    file_make(PROC "/environ", "GOPS_CONFIG_DIR=/g");
+    file_make(PROC "/root/g/5000000", "40145");
+    file_make(PROC "/root/port", "40146");
+    for (size_t i = 0; i < ARRAY_COUNT(errors); i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            bool held = frame_forbid(SYS_openat2, errors[i]) && look() == DOCTOR_OK &&
+                        facts.process.gops_port == 40145;
+            snprintf(file, sizeof(file), "%s" PROC "/root/g/5000000", root);
+            held = held && unlink(file) == 0 && symlink("../port", file) == 0 &&
+                   look() == DOCTOR_OK && facts.process.gops_port == 0;
+            _exit(held ? 0 : 1);
+        }
+        int status;
+        cr_assert(waitpid(child, &status, 0) == child && status == 0, "row %zu: %d", i, status);
+        snprintf(file, sizeof(file), "%s" PROC "/root/g/5000000", root);
+        cr_assert(look() == DOCTOR_OK && facts.process.gops_port == 40146);
+        cr_assert(unlink(file) == 0);
+        file_make(PROC "/root/g/5000000", "40145");
+    }
     root_remove();
 }
 

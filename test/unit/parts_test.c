@@ -10,14 +10,11 @@
 #include "doctor/parts.h"
 
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -555,19 +552,6 @@ Test(parts, jemalloc_words_that_all_lead_to_an_arena, .timeout = 50)
 // ---- what may not be read -----------------------------------------------------------------------
 
 // As where only a parent may trace its children: the mappings can be seen, the memory not.
-static bool reading_forbid(void)
-{
-    struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = {ARRAY_COUNT(filter), filter};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
 Test(parts, a_refusal_is_called_one)
 {
     static const char *const libraries[] = {"/lib/libjemalloc.so.2", "/lib/libmimalloc.so.2",
@@ -581,7 +565,7 @@ Test(parts, a_refusal_is_called_one)
     for (size_t i = 0; i < ARRAY_COUNT(libraries); i++) {
         exam.vmas[i].path = libraries[i];
     }
-    if (!reading_forbid()) {
+    if (!frame_forbid(SYS_process_vm_readv, EPERM)) {
         cr_skip_test("no seccomp here");
     }
     cr_expect_eq(memory_refused(&exam), -EPERM);
