@@ -57,11 +57,7 @@
 // The index of a heap's address space takes a 64th of it: a quarter of what is read, or 4 MiB.
 #define SPACE_FACTOR 16
 #define SPACE_BYTES_MIN (256 * MIB)
-#define PASSES_MIN 3
-#define PASSES_MIN_MANY 2
 #define PASSES_MAX 16
-// Passes agree if one takes less than this part of what was lost before.
-#define SETTLED_SHARE 64
 // So much is not worth another pass.
 #define CRUMBS_BYTES (256 * KIB)
 #define GAPS_TRIES 16
@@ -402,50 +398,46 @@ static void facts_take(struct pass *pass, struct facts_reach *out)
     };
 }
 
-static void pause_for(uint64_t ns)
+// Of a different length each time, a half to one and a half of ns: a process may move its blocks in
+// step with an even one.
+static void pause_for(uint64_t ns, size_t turn)
 {
+    ns = ns / 2 + ns * (turn * 7 % 16) / 16;
     const struct timespec time = {(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
     clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL);
 }
 
 // What is unreachable in all passes so far.
-struct series {
+struct tally {
     struct reach_key *lost;
-    size_t count, count_before; // now, and a pass ago
-    size_t passes;
-    struct facts_reach found;
+    struct reach_series series;
+    struct facts_reach facts;
 };
 
-// series_take takes what a pass has found; false, with its error, if there is no memory.
-static bool series_take(struct series *series, struct pass *pass)
+// tally_take takes what a pass has found; false, with its error, if there is no memory.
+static bool tally_take(struct tally *tally, struct pass *pass)
 {
-    if (series->passes != 0) {
-        reach_excuse(&pass->reach, series->lost, series->count);
+    size_t count = 0;
+    size_t own = reach_lost_count(&pass->reach);
+    if (tally->series.passes != 0) {
+        reach_excuse(&pass->reach, tally->lost, tally->series.count);
     }
-    free(series->lost);
-    series->count_before = series->count;
-    series->lost = reach_lost(&pass->reach, &series->count);
-    series->passes++;
-    facts_take(pass, &series->found);
-    pass->error = series->lost == NULL ? -ENOMEM : 0;
-    return series->lost != NULL;
+    free(tally->lost);
+    tally->lost = reach_lost(&pass->reach, &count);
+    reach_series_add(&tally->series, own, count);
+    facts_take(pass, &tally->facts);
+    pass->error = tally->lost == NULL ? -ENOMEM : 0;
+    return tally->lost != NULL;
 }
 
-// Whether more passes would find the same. A block on its way from one place to another is missed
-// by one pass as by the other, by chance: then each pass takes away its share. What is lost stays.
-static bool series_settled(const struct series *series)
+static bool tally_settled(const struct tally *tally)
 {
-    const struct facts_reach *found = &series->found;
-    if (series->count == 0 || found->still) {
+    const struct facts_reach *facts = &tally->facts;
+    bool few = facts->held_bytes < facts->unreachable_bytes / 2;
+    if (facts->still || tally->series.count == 0) {
         return true;
     }
-    // One pointer that was missed may lose a large structure; many blocks that nothing leads to are
-    // not missed together by chance.
-    bool many = found->held_bytes < found->unreachable_bytes / 2;
-    size_t taken = series->count_before - min_size(series->count, series->count_before);
-    bool agree = taken <= series->count_before / SETTLED_SHARE;
-    return series->passes >= (many ? PASSES_MIN_MANY : PASSES_MIN) &&
-           (agree || found->unreachable_bytes < CRUMBS_BYTES);
+    return reach_series_settled(&tally->series, few, facts->unreachable_bytes < CRUMBS_BYTES);
 }
 
 // passes_run makes passes until they agree, or time is over; returns how many. The facts are known
@@ -453,31 +445,31 @@ static bool series_settled(const struct series *series)
 static size_t passes_run(struct exam *exam, struct pass *pass, uint64_t bytes)
 {
     uint64_t begun_ns = clock_thread_cpu_ns(); // the budget is processor time
-    struct series series = {0};
+    struct tally tally = {0};
     bool settled = false;
     uint64_t *buf = pass->buf;
-    while (!settled && series.passes < PASSES_MAX) {
-        if (series.passes != 0) {
-            uint64_t pass_ns = (clock_thread_cpu_ns() - begun_ns) / series.passes;
+    while (!settled && tally.series.passes < PASSES_MAX) {
+        if (tally.series.passes != 0) {
+            uint64_t pass_ns = (clock_thread_cpu_ns() - begun_ns) / tally.series.passes;
             if (!reach_affords(exam, pass_ns)) {
                 break;
             }
             pass_end(pass);
-            pause_for(exam->options->scan ? PAUSE_NS : PAUSE_NS_SHORT);
+            pause_for(exam->options->scan ? PAUSE_NS : PAUSE_NS_SHORT, tally.series.passes);
         }
-        *pass = (struct pass){.exam = exam, .buf = buf, .first = series.passes == 0};
+        *pass = (struct pass){.exam = exam, .buf = buf, .first = tally.series.passes == 0};
         pass->reach.space_max_bytes = max_u64(SPACE_FACTOR * bytes, SPACE_BYTES_MIN);
-        if (!pass_run(pass) || !series_take(&series, pass)) {
-            series.passes = pass->error == -ETIME ? series.passes : 0;
+        if (!pass_run(pass) || !tally_take(&tally, pass)) {
+            tally.series.passes = pass->error == -ETIME ? tally.series.passes : 0;
             break;
         }
-        settled = series_settled(&series);
+        settled = tally_settled(&tally);
     }
     if (settled) {
-        exam->facts->reach = series.found;
+        exam->facts->reach = tally.facts;
     }
-    free(series.lost);
-    return series.passes;
+    free(tally.lost);
+    return tally.series.passes;
 }
 
 static uint64_t cost_of(const struct exam *exam, uint64_t bytes)
@@ -509,7 +501,7 @@ static bool affordable(struct exam *exam, uint64_t begun, uint64_t bytes)
             exam, SOURCE_REACH, begun, SOURCE_LEFT,
             "%llu MiB would be read, three times or more if it runs, in about %.1f s: --scan",
             (unsigned long long)(bytes / MIB),
-            (double)(cost_ns * PASSES_MIN + PAUSE_NS * 2) / (double)NS_PER_S);
+            (double)(cost_ns * REACH_PASSES_MIN + PAUSE_NS * 2) / (double)NS_PER_S);
     } else {
         return true;
     }

@@ -116,11 +116,28 @@ void reach_feed_heap(struct reach *reach, uint64_t addr, const uint64_t *words, 
 // reach_mark follows all edges from what is marked.
 void reach_mark(struct reach *reach);
 
+// reach_lost_count returns how many blocks are unreachable.
+size_t reach_lost_count(const struct reach *reach);
 // reach_lost returns the keys of the unreachable blocks by address, and how many; NULL if there is
 // no memory. The caller frees them.
 struct reach_key *reach_lost(const struct reach *reach, size_t *count);
 // reach_excuse marks what is unreachable but not in keys, with all it leads to.
 void reach_excuse(struct reach *reach, const struct reach_key *keys, size_t count);
+#define REACH_PASSES_MIN 3
+// Passes over a process that runs: what is unreachable in all of them.
+struct reach_series {
+    size_t count;  // so many blocks
+    size_t missed; // and so many more in the last pass
+    size_t passes;
+    size_t agreed; // the last so many took next to nothing
+};
+// reach_series_add takes a pass: how many blocks it found unreachable itself, and in all so far.
+void reach_series_add(struct reach_series *series, size_t own, size_t count);
+// reach_series_settled tells whether more passes would find the same. A block on its way from one
+// place to another is missed by one pass as by the other, by chance: then each pass takes away its
+// share. What is lost stays. few: little hangs on few heads; crumbs: what is left is not worth more
+// passes.
+bool reach_series_settled(const struct reach_series *series, bool few, bool crumbs);
 // reach_sum adds up; `few` is how many heads go into few_bytes, at most REACH_FEW_MAX.
 #define REACH_FEW_MAX 1024
 void reach_sum(struct reach *reach, size_t few, struct reach_sums *sums);

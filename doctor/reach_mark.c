@@ -59,13 +59,18 @@ static bool is_lost(const struct reach *reach, size_t index)
     return (reach->flags[index] & (REACH_FREE | REACH_MARKED)) == 0;
 }
 
-struct reach_key *reach_lost(const struct reach *reach, size_t *count)
+size_t reach_lost_count(const struct reach *reach)
 {
     size_t lost = 0;
     for (size_t i = 0; i < reach->count; i++) {
         lost += is_lost(reach, i);
     }
-    struct reach_key *keys = malloc((lost + 1) * sizeof(*keys));
+    return lost;
+}
+
+struct reach_key *reach_lost(const struct reach *reach, size_t *count)
+{
+    struct reach_key *keys = malloc((reach_lost_count(reach) + 1) * sizeof(*keys));
     *count = 0;
     for (size_t i = 0; i < reach->count && keys != NULL; i++) {
         if (is_lost(reach, i)) {
@@ -90,6 +95,36 @@ void reach_excuse(struct reach *reach, const struct reach_key *keys, size_t coun
             reach_mark(reach);
         }
     }
+}
+
+// ---- passes -------------------------------------------------------------------------------------
+
+#define PASSES_MIN_FEW 2
+// Passes agree if one takes at most this part of what was lost before.
+#define AGREED_SHARE 64
+// A pass that finds this part more than what all have found missed it, while it moved. Then so many
+// in a row must agree: blocks that are handed on in order are missed in order, and of 100 looks at
+// two queues six found a leak where three passes were enough, none where it took so many.
+#define MISSED_SHARE 16
+#define AGREED_MIN_MISSED 6
+
+void reach_series_add(struct reach_series *series, size_t own, size_t count)
+{
+    size_t taken = series->count - min_size(count, series->count);
+    bool agrees = series->passes != 0 && taken <= series->count / AGREED_SHARE;
+    series->agreed = agrees ? series->agreed + 1 : 0;
+    series->missed = own - min_size(count, own);
+    series->count = count;
+    series->passes++;
+}
+
+bool reach_series_settled(const struct reach_series *series, bool few, bool crumbs)
+{
+    bool misses = series->missed > series->count / MISSED_SHARE;
+    // One pointer that was missed may lose a large structure; many blocks that nothing leads to are
+    // not missed together by chance.
+    return series->passes >= (few ? PASSES_MIN_FEW : REACH_PASSES_MIN) &&
+           (crumbs || series->agreed >= (misses ? AGREED_MIN_MISSED : 1));
 }
 
 // ---- sums ---------------------------------------------------------------------------------------
