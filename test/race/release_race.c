@@ -24,10 +24,12 @@
 #define THREADS_MAX 64
 #define SLOT_COUNT 64
 
-// The range under advice, as page numbers: start in the low half, end in the high half.
+// The range under advice, in units of 4 KiB: start in the low half, end in the high half. A hole
+// may begin and end inside of a page of the page heap, beside a block in use.
+#define UNIT_SHIFT 12
 static atomic_u64 advised;
 static atomic_u64 advice_count;
-static atomic_u64 page_zero; // where counting begins
+static atomic_u64 unit_zero; // where counting begins
 static atomic_u32 stopping;
 static atomic_u64 blocks_made;
 
@@ -49,8 +51,8 @@ static void dawdle(uint64_t *random)
 static long slow_unused(void *ctx, void *addr, size_t bytes, enum vm_advice advice)
 {
     uint64_t *random = ctx;
-    uint64_t start = ((uintptr_t)addr - load_relaxed(&page_zero)) >> PAGE_SHIFT;
-    uint64_t end = start + (bytes >> PAGE_SHIFT);
+    uint64_t start = ((uintptr_t)addr - load_relaxed(&unit_zero)) >> UNIT_SHIFT;
+    uint64_t end = start + (bytes >> UNIT_SHIFT);
     // Sequential, as the load in block_own: what overlaps is not there before and after.
     bool in_heap = span_of(&pageheap_main, addr) != NULL;
     if (in_heap) {
@@ -102,8 +104,8 @@ static const struct vm_ops slow_ops = {
 static void block_own(const void *block, size_t bytes)
 {
     uint64_t range = load_seq(&advised); // pairs with store_seq in slow_unused
-    uint64_t first = ((uintptr_t)block - load_relaxed(&page_zero)) >> PAGE_SHIFT;
-    uint64_t last = ((uintptr_t)block + bytes - 1 - load_relaxed(&page_zero)) >> PAGE_SHIFT;
+    uint64_t first = ((uintptr_t)block - load_relaxed(&unit_zero)) >> UNIT_SHIFT;
+    uint64_t last = ((uintptr_t)block + bytes - 1 - load_relaxed(&unit_zero)) >> UNIT_SHIFT;
     FRAME_CHECK(range == 0 || last < (range & UINT32_MAX) || first >= range >> 32);
 }
 
@@ -127,6 +129,20 @@ struct worker {
     void *slots[SLOT_COUNT];
 };
 
+// While a worker is in the heap, the releaser waits for it or makes it wait. So it also looks at
+// what it has while it rests.
+static void worker_rest(const struct worker *w, uint64_t rounds)
+{
+    while (rounds-- != 0) {
+        for (size_t i = 0; i < SLOT_COUNT; i++) {
+            if (w->slots[i] != NULL) {
+                block_own(w->slots[i], race_block_bytes(w->slots[i]));
+            }
+        }
+        sched_yield();
+    }
+}
+
 static void *worker_run(void *arg)
 {
     struct worker *w = arg;
@@ -147,7 +163,7 @@ static void *worker_run(void *arg)
             *slot = NULL;
         }
         if (frame_below(&w->random, 256) == 0) {
-            race_sleep_us((unsigned)frame_below(&w->random, 200));
+            worker_rest(w, frame_below(&w->random, 100));
         }
     }
     for (size_t i = 0; i < SLOT_COUNT; i++) {
@@ -201,7 +217,7 @@ int main(int argc, char **argv)
     options_main.releaser = false; // the rounds are those of this program
     releaser_init();
     ebb_free(ebb_malloc(1));
-    store_relaxed(&page_zero, pageheap_main.window_start);
+    store_relaxed(&unit_zero, pageheap_main.window_start);
     for (unsigned i = 0; i < count; i++) {
         workers[i].random = frame_random(&random);
         workers[i].number = (uint64_t)i << 48;
