@@ -6,6 +6,8 @@
 #ifndef EBB_DOCTOR_DOCTOR_INT_H
 #define EBB_DOCTOR_DOCTOR_INT_H
 
+#include <libelf.h>
+
 #include "doctor.h"
 #include "ledger/ledger.h"
 
@@ -95,6 +97,9 @@ int elf_open(const struct exam *exam, const char *name);
 // elf_head_good tells a 64-bit ELF file whose counts fit into its head: others are no program's,
 // and libelf would allocate by them.
 bool elf_head_good(int fd);
+// elf_names reads a section of names, each ended by a zero, of at most cap bytes. NULL if the
+// section is not that. The bytes are elf's, and there is at least one.
+Elf_Data *elf_names(Elf *elf, size_t index, uint64_t cap);
 
 // text_printable puts '?' for all but ASCII that prints: what another process says must not command
 // our terminal.

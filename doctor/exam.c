@@ -7,6 +7,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <gelf.h>
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdarg.h>
@@ -248,4 +249,17 @@ bool elf_head_good(int fd)
            memcmp(head.e_ident, ELFMAG, SELFMAG) == 0 && head.e_ident[EI_CLASS] == ELFCLASS64 &&
            head.e_ident[EI_DATA] == ELFDATA2LSB && head.e_phnum != PN_XNUM &&
            (head.e_shnum != 0 || head.e_shoff == 0);
+}
+
+Elf_Data *elf_names(Elf *elf, size_t index, uint64_t cap)
+{
+    GElf_Shdr head;
+    Elf_Scn *section = elf_getscn(elf, index);
+    Elf_Data *data =
+        gelf_getshdr(section, &head) != NULL && head.sh_size <= cap ? elf_rawdata(section, NULL)
+                                                                    : NULL;
+    // A section without bytes in the file (SHT_NOBITS) has a size, and data without a buffer.
+    bool ended = data != NULL && data->d_buf != NULL && data->d_size != 0 &&
+                 ((const char *)data->d_buf)[data->d_size - 1] == '\0';
+    return ended ? data : NULL;
 }

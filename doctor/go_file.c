@@ -27,14 +27,10 @@ static const char info_magic[] = "\xff Go buildinf:";
 static void names_read(struct go_file *file)
 {
     size_t index;
-    GElf_Shdr head;
-    Elf_Scn *section =
-        elf_getshdrstrndx(file->elf, &index) == 0 ? elf_getscn(file->elf, index) : NULL;
-    Elf_Data *data = NULL;
-    if (gelf_getshdr(section, &head) != NULL && head.sh_size <= NAMES_BYTES_MAX) {
-        data = elf_rawdata(section, NULL);
-    }
-    if (data != NULL && data->d_size != 0 && ((char *)data->d_buf)[data->d_size - 1] == '\0') {
+    Elf_Data *data = elf_getshdrstrndx(file->elf, &index) == 0
+                         ? elf_names(file->elf, index, NAMES_BYTES_MAX)
+                         : NULL;
+    if (data != NULL) {
         file->names = (struct go_bytes){data->d_buf, data->d_size};
     }
 }

@@ -113,23 +113,10 @@ bool in_anonymous(const struct exam *exam, uint64_t addr, uint64_t bytes)
 
 // ---- symbols ------------------------------------------------------------------------------------
 
-// Names of symbols, where the last one is ended, as all are then; else NULL.
-static Elf_Data *strings_of(Elf *elf, size_t index)
-{
-    GElf_Shdr header;
-    Elf_Scn *section = elf_getscn(elf, index);
-    Elf_Data *data = gelf_getshdr(section, &header) != NULL && header.sh_size <= STRINGS_BYTES_MAX
-                         ? elf_rawdata(section, NULL)
-                         : NULL;
-    bool ended =
-        data != NULL && data->d_size != 0 && ((const char *)data->d_buf)[data->d_size - 1] == '\0';
-    return ended ? data : NULL;
-}
-
 static void section_symbols(Elf *elf, Elf_Scn *section, const GElf_Shdr *header,
                             symbol_visit *visit, void *arg)
 {
-    const Elf_Data *strings = strings_of(elf, header->sh_link);
+    const Elf_Data *strings = elf_names(elf, header->sh_link, STRINGS_BYTES_MAX);
     Elf_Data *data = strings == NULL ? NULL : elf_getdata(section, NULL);
     size_t count = header->sh_size / header->sh_entsize;
     for (size_t i = 0; i < count && data != NULL; i++) {

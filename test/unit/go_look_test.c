@@ -402,13 +402,29 @@ Test(go_file, section_without_name)
     go_file_close(&file);
 }
 
+// A section that says it has no bytes in the file has none to be read.
+Test(go_file, sections_without_bytes)
+{
+    static struct gofile bytes;
+    static const size_t sections[] = {NAMES, INFO};
+    for (size_t i = 0; i < ARRAY_COUNT(sections); i++) {
+        struct go_file file;
+        struct go_bytes section;
+        gofile_make(&bytes);
+        gofile_section(&bytes, sections[i])->sh_type = SHT_NOBITS;
+        cr_assert(go_file_open(&file, gofile_fd(bytes.at, bytes.len)));
+        cr_expect_not(go_section(&file, ".debug_info", MIB, &section), "section %zu", sections[i]);
+        go_file_close(&file);
+    }
+}
+
 static void symbol_count(void *arg, const char *name, uint64_t value)
 {
     (void)name, (void)value;
     ++*(size_t *)arg;
 }
 
-// Few symbols that claim to be huge, and few whose names claim the hole.
+// Few symbols that claim to be huge, few whose names claim the hole, or to have no bytes.
 Test(go_file, symbols_of_nothing)
 {
     static struct gofile bytes;
@@ -416,7 +432,7 @@ Test(go_file, symbols_of_nothing)
     const struct doctor_options options = {.root = "", .exact = true};
     const struct exam exam = {.facts = &facts, .options = &options};
     facts.pid = getpid();
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         char path[32];
         size_t count = 0;
         gofile_make(&bytes);
@@ -434,6 +450,8 @@ Test(go_file, symbols_of_nothing)
             symbols->sh_size = symbols->sh_entsize;
         } else if (i == 2) {
             strings->sh_size = HOLE_BYTES;
+        } else if (i == 3) {
+            strings->sh_type = SHT_NOBITS;
         }
         int fd = hollow_of(&bytes);
         uint64_t before = peak_bytes();
