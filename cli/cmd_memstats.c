@@ -4,7 +4,6 @@
 //
 // Go  gops main.go memStats; agent.go handle, case signal.MemStats.
 #include <stdio.h>
-#include <string.h>
 
 #include "look.h"
 #include "stats/stats.h"

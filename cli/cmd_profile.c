@@ -4,7 +4,6 @@
 //
 // Go  cmd/pprof, github.com/google/pprof internal/driver/cli.go. Unlike Go: the kind is a word, a
 //     process is named by its number, the flame graph is drawn in the terminal too.
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,6 @@
 // Go  runtime/debug FreeOSMemory, from outside.
 #include <jansson.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/fmt.h"
 #include "cli.h"

@@ -19,7 +19,6 @@
 //
 // Go       none
 // Tests    test/cli/run_test.py  test/cli/inspect_test.py
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -3,7 +3,6 @@
 // The doctor's report as JSON: verdicts, the account, facts and their sources.
 //
 // Go  none.
-#include <string.h>
 
 #include "doctor.h"
 

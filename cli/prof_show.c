@@ -6,7 +6,6 @@
 //     not shown is counted; comments of the profile come first.
 #include "prof_show.h"
 
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>

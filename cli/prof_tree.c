@@ -6,7 +6,6 @@
 //     has no width and is told as a number.
 #include "prof.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

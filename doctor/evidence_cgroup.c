@@ -7,7 +7,6 @@
 // the lists of files do not) is what is lazily freed. Taken for page cache, it misleads.
 //
 // Go  none.
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 

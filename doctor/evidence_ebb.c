@@ -9,7 +9,6 @@
 // Go  none.
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "control/control.h"
 #include "doctor_int.h"

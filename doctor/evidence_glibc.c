@@ -14,12 +14,10 @@
 //
 // Go       none.
 // Tests    test/system/doctor.py
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "glibc.h"

@@ -16,7 +16,6 @@
 //
 // Go       src/runtime/mstats.go, malloc.go (arenas), mem_linux.go (MADV_FREE).
 // Tests    test/unit/go_look_test.c  test/unit/go_memory_test.c  test/system/doctor_go.py
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

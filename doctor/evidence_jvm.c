@@ -12,7 +12,6 @@
 //
 // Go     none.
 // Tests  test/unit/parts_test.c  test/system/doctor_heaps.py
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

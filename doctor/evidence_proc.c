@@ -6,11 +6,9 @@
 // Go  none.
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -18,7 +16,6 @@
 #include "os/procfs.h"
 
 #define STATUS_BYTES 8192
-// PF_KTHREAD and PF_EXITING of the kernel, in field 9 of /proc/PID/stat.
 // Environments are some KiB; execve allows a quarter of the stack's limit, 2 MiB as a rule.
 #define ENVIRON_BYTES (256 * KIB)
 

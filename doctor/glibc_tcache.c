@@ -8,7 +8,6 @@
 //   by its contents: a count is 0 where the head is, and each head is a block of that very size.
 //
 // Go  none: runtime/mcache.go has whole spans.
-#include <stdlib.h>
 #include <string.h>
 
 #include "glibc.h"

@@ -29,7 +29,6 @@
 //
 // Go       none.
 // Tests    test/system/doctor.py
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 

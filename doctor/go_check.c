@@ -8,7 +8,6 @@
 // are looked at a few times.
 //
 // Go  src/runtime/mheap.go grow, stack.go, proc.go, mprof.go.
-#include <string.h>
 
 #include "go_look.h"
 

@@ -17,7 +17,6 @@
 // Tests  test/unit/parts_test.c  test/system/doctor_heaps.py
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "parts.h"
 

@@ -5,7 +5,6 @@
 //
 // Go  none.
 #include <errno.h>
-#include <fcntl.h>
 #include <gelf.h>
 #include <limits.h>
 #include <stdio.h>

@@ -5,7 +5,6 @@
 // Go  none.
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "parts.h"
 

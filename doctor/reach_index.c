@@ -4,7 +4,6 @@
 //
 // Go  runtime/mbitmap.go (findObject); there a span's class tells where its blocks begin.
 #include <stdlib.h>
-#include <string.h>
 
 #include "reach.h"
 

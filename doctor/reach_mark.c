@@ -9,7 +9,6 @@
 //
 // Go  runtime/mgcmark.go (gcDrain).
 #include <stdlib.h>
-#include <string.h>
 
 #include "reach.h"
 

@@ -3,8 +3,6 @@
 // Doctor, light samples between two looks: what costs less than a millisecond.
 //
 // Go  none.
-#include <stdio.h>
-#include <unistd.h>
 
 #include "go_look.h"
 #include "os/clock.h"

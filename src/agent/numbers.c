@@ -8,7 +8,6 @@
 // Go  client_golang's collectors, expvar. Unlike Go: the world of a large heap is not stopped.
 #include <fcntl.h>
 #include <sched.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 

@@ -7,8 +7,6 @@
 // to nobody; the kernel then says user 0, so that an inode of 0 means "unknown" and not "root".
 //
 // Go  none: gops and net/http/pprof answer whoever can connect.
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>

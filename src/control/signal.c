@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
-#include <unistd.h>
 
 #include "base/option.h"
 #include "control/control_int.h"

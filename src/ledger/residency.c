@@ -9,7 +9,6 @@
 //
 // Go  none.
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/ioctl.h>
 
 #include "ledger/ledger_int.h"

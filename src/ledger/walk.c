@@ -23,7 +23,6 @@
 //
 // Go       1.16 mstats.go readmemstats_m, mheap.go.
 // Tests    test/unit/ledger_test.c  test/system/ledger.py
-#include <errno.h>
 #include <string.h>
 
 #include "base/bitops.h"

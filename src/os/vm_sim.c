@@ -7,7 +7,6 @@
 // Go       none.
 #include "os/vm_sim.h"
 
-#include <errno.h>
 #include <sys/mman.h>
 
 #include "base/check.h"

@@ -5,7 +5,6 @@
 // read is the one that was written.
 //
 // Go  encoding/binary/varint_test.go.
-#include <string.h>
 
 #include "agent/agent_int.h"
 #include "fuzz.h"

@@ -8,7 +8,6 @@
 // Go  runtime/mprof_test.go, malloc_test.go TestAllocProfile.
 #include "support/unit.h"
 
-#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <string.h>

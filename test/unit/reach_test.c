@@ -8,7 +8,6 @@
 #include "support/unit.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 
 #include "base/rand.h"

@@ -10,7 +10,6 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bitops.h"
 #include "malloc/malloc.h"

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #include "os/futex.h"
 #include "os/lock.h"
