@@ -84,6 +84,7 @@ static json_t *process_json_of(const struct facts *f)
     set_text(o, "exe", p->exe);
     json_object_set_new(o, "uid", json_integer((json_int_t)p->uid));
     set_u64(o, "rss_bytes", p->rss_bytes);
+    set_u64(o, "rss_after_bytes", p->rss_after_bytes);
     set_u64(o, "anon_bytes", p->anon_bytes);
     set_u64(o, "file_bytes", p->file_bytes);
     set_u64(o, "shmem_bytes", p->shmem_bytes);

@@ -66,7 +66,6 @@ static void account_print(const struct report *r)
 {
     const struct account *a = &r->e->diagnosis.account;
     uint64_t most = 0;
-    char size[32];
     for (enum account_row row = 0; row < ROW_COUNT; row++) {
         most = max_u64(most, a->bytes[row]);
     }
@@ -82,9 +81,15 @@ static void account_print(const struct report *r)
     uint64_t size_of_rest = (uint64_t)(rest < 0 ? -rest : rest);
     row_print(r, rest < 0 ? "unexplained, beyond RSS" : "unexplained", size_of_rest, 0, TERM_PLAIN);
     row_print(r, "RSS, by the kernel", a->rss_bytes, 0, TERM_BOLD);
-    uint64_t swap = r->e->facts.process.swap_bytes;
-    if (swap != 0) {
-        fprintf(r->term.out, "  beside it, swapped out: %s\n", size_text(swap, size, sizeof(size)));
+    const struct facts_process *p = &r->e->facts.process;
+    uint64_t moved =
+        max_u64(p->rss_bytes, p->rss_after_bytes) - min_u64(p->rss_bytes, p->rss_after_bytes);
+    if (p->rss_after_bytes != 0 && moved > MIB) {
+        fprintf(r->term.out, "  it went from %s to %s while its pages were counted\n",
+                SIZE(p->rss_bytes), SIZE(p->rss_after_bytes));
+    }
+    if (p->swap_bytes != 0) {
+        fprintf(r->term.out, "  beside it, swapped out: %s\n", SIZE(p->swap_bytes));
     }
 }
 

@@ -75,13 +75,22 @@ static void heap_account(struct account *account, const struct facts_heap *heap)
     account->bytes[ROW_UNDIVIDED] += left;
 }
 
+// A process that runs goes on mapping and giving back, between the reading of its RSS and that of
+// its pages.
+static uint64_t rss_at(const struct facts_process *process, uint64_t sum_bytes)
+{
+    uint64_t before = process->rss_bytes;
+    uint64_t after = process->rss_after_bytes == 0 ? before : process->rss_after_bytes;
+    return max_u64(min_u64(before, after), min_u64(sum_bytes, max_u64(before, after)));
+}
+
 struct account account_make(const struct facts *facts)
 {
     static const enum account_row row_of[PLACE_COUNT] = {
         [PLACE_STACK] = ROW_STACKS, [PLACE_NATIVE] = ROW_NATIVE, [PLACE_DATA] = ROW_DATA,
         [PLACE_FILE] = ROW_FILES,   [PLACE_SHMEM] = ROW_SHMEM,   [PLACE_SPECIAL] = ROW_SPECIAL,
     };
-    struct account account = {.rss_bytes = facts->process.rss_bytes};
+    struct account account = {0};
     uint64_t lazy_in_heaps = 0;
     for (size_t i = 0; i < facts->heaps_count; i++) {
         heap_account(&account, &facts->heaps[i]);
@@ -102,6 +111,7 @@ struct account account_make(const struct facts *facts)
     for (enum account_row row = 0; row < ROW_COUNT; row++) {
         account.sum_bytes += account.bytes[row];
     }
+    account.rss_bytes = rss_at(&facts->process, account.sum_bytes);
     account.unexplained_bytes = (int64_t)(account.rss_bytes - account.sum_bytes);
     return account;
 }

@@ -13,12 +13,14 @@
 // What is cheap and always allowed comes first, then what says who owns which vma, then pages,
 // then what divides the heaps.
 static void (*const steps[])(struct exam *exam) = {
-    evidence_status,     evidence_command,   evidence_environ,      evidence_kernel,
-    evidence_cgroup,     evidence_maps,      evidence_pagemap,      evidence_exe,
-    evidence_ebb,        evidence_go,        evidence_jvm,          evidence_allocators,
-    evidence_glibc,      evidence_pages,     evidence_lazyfree,     evidence_huge,
-    evidence_ebb_divide, evidence_go_divide, evidence_glibc_divide, evidence_allocators_divide,
-    evidence_reach,      evidence_end,
+    evidence_status,    evidence_command,      evidence_environ,
+    evidence_kernel,    evidence_cgroup,       evidence_maps,
+    evidence_pagemap,   evidence_exe,          evidence_ebb,
+    evidence_go,        evidence_jvm,          evidence_allocators,
+    evidence_glibc,     evidence_pages,        evidence_rss_again,
+    evidence_lazyfree,  evidence_huge,         evidence_ebb_divide,
+    evidence_go_divide, evidence_glibc_divide, evidence_allocators_divide,
+    evidence_reach,     evidence_end,
 };
 
 static void exam_free(struct exam *exam)

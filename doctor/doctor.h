@@ -109,6 +109,7 @@ struct facts_process {
     uint32_t uid;
     char state; // as in ps: R S D Z T
     uint64_t rss_bytes, anon_bytes, file_bytes, shmem_bytes, swap_bytes;
+    uint64_t rss_after_bytes; // once more, when the pages had been counted; 0: not read
     uint64_t peak_rss_bytes, vm_size_bytes;
     uint64_t threads_count;
     uint64_t cpu_ns;      // user and system, since the start
@@ -407,7 +408,9 @@ enum account_row {
 };
 struct account {
     uint64_t bytes[ROW_COUNT];
-    uint64_t rss_bytes; // as the kernel counts
+    // As the kernel counts: of all it may have been while the pages were counted, the nearest to
+    // the sum.
+    uint64_t rss_bytes;
     uint64_t sum_bytes;
     int64_t unexplained_bytes; // rss - sum
 };

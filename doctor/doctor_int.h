@@ -153,6 +153,7 @@ void evidence_allocators(struct exam *exam);
 void evidence_glibc(struct exam *exam);
 // Counting pages.
 void evidence_pages(struct exam *exam);
+void evidence_rss_again(struct exam *exam);
 void evidence_lazyfree(struct exam *exam);
 void evidence_huge(struct exam *exam);
 // frame_flags reads the flags of a page frame from /proc/kpageflags. Those of a page inside of a

@@ -58,6 +58,16 @@ void evidence_status(struct exam *exam)
     source_end(exam, SOURCE_STATUS, begun, SOURCE_READ, NULL);
 }
 
+void evidence_rss_again(struct exam *exam)
+{
+    char text[STATUS_BYTES];
+    struct procfs_memory memory;
+    long len = exam_file_read(exam, "status", text, sizeof(text));
+    if (len > 0 && procfs_status_parse(text, (size_t)len, &memory)) {
+        exam->facts->process.rss_after_bytes = memory.rss_bytes;
+    }
+}
+
 // Nanoseconds since the machine started, as the kernel counts the start of processes.
 static uint64_t uptime_ns(const struct exam *exam)
 {

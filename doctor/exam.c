@@ -255,9 +255,9 @@ Elf_Data *elf_names(Elf *elf, size_t index, uint64_t cap)
 {
     GElf_Shdr head;
     Elf_Scn *section = elf_getscn(elf, index);
-    Elf_Data *data =
-        gelf_getshdr(section, &head) != NULL && head.sh_size <= cap ? elf_rawdata(section, NULL)
-                                                                    : NULL;
+    Elf_Data *data = gelf_getshdr(section, &head) != NULL && head.sh_size <= cap
+                         ? elf_rawdata(section, NULL)
+                         : NULL;
     // A section without bytes in the file (SHT_NOBITS) has a size, and data without a buffer.
     bool ended = data != NULL && data->d_buf != NULL && data->d_size != 0 &&
                  ((const char *)data->d_buf)[data->d_size - 1] == '\0';

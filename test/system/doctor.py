@@ -334,14 +334,6 @@ def apply_beside_python():
     process = sysutil.spawn(EBB, ['/usr/bin/python3', '-c', PYTHON], stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE)
     process.stdout.readline()
-    # Ebb gives back what the program has freed: a look reads RSS first, and counts the pages later.
-    seen = [0]
-
-    def rests():
-        time.sleep(1.5)
-        seen.append(rss(process.pid))
-        return seen[-1] == seen[-2]
-    sysutil.wait_for(rests, 20, 'RSS at rest', process)
     report = doctorutil.ask(process.pid, '--exact')
     doctorutil.check_sum(report)
     python, native = doctorutil.heap(report, 'Python'), report['account']['native_bytes']

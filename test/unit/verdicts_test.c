@@ -101,6 +101,28 @@ EBB_TEST(account, adds_up)
     cr_assert(account_make(&facts).unexplained_bytes == 3 * (int64_t)MIB);
 }
 
+// RSS is read before the pages and after them; the pages are of some moment between.
+EBB_TEST(account, of_a_process_that_moves)
+{
+    static const struct {
+        uint64_t before_mib, after_mib, rss_mib;
+    } rows[] = {
+        {210, 200, 200}, {200, 210, 200}, {210, 190, 200}, {190, 210, 200}, // the sum is between
+        {210, 205, 205}, {205, 210, 205}, {190, 195, 195}, {195, 190, 195}, // or it is not
+        {203, 0, 203},                                                      // nobody has read again
+    };
+    process_make("moves");
+    heap_make(HEAP_GLIBC, 50 * MIB, 20 * MIB, 0);
+    for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+        facts.process.rss_bytes = rows[i].before_mib * MIB;
+        facts.process.rss_after_bytes = rows[i].after_mib * MIB;
+        struct account a = account_make(&facts);
+        cr_expect_eq(a.sum_bytes, 200 * MIB, "row %zu", i);
+        cr_expect_eq(a.rss_bytes, rows[i].rss_mib * MIB, "row %zu", i);
+        cr_expect_eq(a.unexplained_bytes, (int64_t)(a.rss_bytes - a.sum_bytes), "row %zu", i);
+    }
+}
+
 EBB_TEST(account, a_heap_that_counts_too_much_is_cut)
 {
     process_make("cut");
