@@ -90,12 +90,12 @@ static bool entry_take(struct jvm_counters *out, const unsigned char *at, size_t
 {
     struct perf_entry entry;
     memcpy(&entry, at, sizeof(entry));
-    const char *name = (const char *)at + entry.name_offset;
     if (entry.name_offset < (int32_t)sizeof(entry) || (size_t)entry.name_offset >= bytes ||
         entry.data_offset < (int32_t)sizeof(entry) || (size_t)entry.data_offset >= bytes ||
-        memchr(name, '\0', bytes - (size_t)entry.name_offset) == NULL) {
+        memchr(at + entry.name_offset, '\0', bytes - (size_t)entry.name_offset) == NULL) {
         return false;
     }
+    const char *name = (const char *)at + entry.name_offset;
     size_t room = bytes - (size_t)entry.data_offset;
     if (entry.type == 'J' && entry.vector_count == 0 && room >= sizeof(uint64_t)) {
         uint64_t value;

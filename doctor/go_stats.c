@@ -136,7 +136,7 @@ static int64_t spans_uncounted(const struct exam *exam, const struct go_layout *
         int64_t held = (int64_t)(uint16_t)go_member(layout, GO_SPAN_ALLOC_COUNT, copy, len);
         int64_t size = (int64_t)(uint32_t)go_member(layout, GO_SPAN_ELEM_SIZE, copy, len);
         int64_t before = layout->fields[GO_SPAN_COUNT_BEFORE].known
-                             ? (int64_t)go_member(layout, GO_SPAN_COUNT_BEFORE, copy, len)
+                             ? (int64_t)(uint16_t)go_member(layout, GO_SPAN_COUNT_BEFORE, copy, len)
                              : room;
         // A span of small blocks has 32 KiB at most for each block of it.
         sum += held <= room && before <= room && size <= (int64_t)(64 * KIB)
@@ -260,12 +260,12 @@ bool go_live_read(const struct exam *exam, const struct go_layout *layout, uint6
     } else {
         known = live_old(exam, layout, bytes);
     }
-    if (!known) {
+    // More than a process can have: the pieces were not of one moment, or not what they seem.
+    if (!known || *bytes >= UINT64_C(1) << 47) {
         return false;
     }
     int64_t sum = (int64_t)*bytes + caches_uncounted(exam, layout);
     *bytes = sum > 0 ? (uint64_t)sum : 0;
-    // More than a process can have: the pieces were not of one moment, or not what they seem.
     return *bytes < UINT64_C(1) << 47;
 }
 
@@ -341,18 +341,19 @@ bool go_count_read(const struct exam *exam, const struct go_layout *layout, uint
         !go_value_read(exam, layout, GO_SCHED_FREE, &free_count)) {
         return false;
     }
-    int64_t sum = (int64_t)len - (int32_t)system_count - (int32_t)free_count -
-                  (int32_t)value_or_zero(exam, layout, GO_SCHED_FREE_STACKLESS);
+    // Of garbage too: so without signs, where a sum below 0 is a large one.
+    uint64_t sum = len - (uint64_t)(int32_t)system_count - (uint64_t)(int32_t)free_count -
+                   (uint64_t)(int32_t)value_or_zero(exam, layout, GO_SCHED_FREE_STACKLESS);
     size_t ps_count = go_p_list(exam, layout, ps, GO_P_MAX);
     words_read(exam, ps, ps_count, own->at, free_here);
     for (size_t i = 0; i < ps_count; i++) {
-        sum -= (int32_t)free_here[i];
+        sum -= (uint64_t)(int32_t)free_here[i];
     }
     // At least main runs.
-    if (sum <= 0 || (uint64_t)sum > min_u64(len, UINT32_MAX)) {
+    if (sum == 0 || sum > min_u64(len, UINT32_MAX)) {
         return false;
     }
-    *count = (uint64_t)sum;
+    *count = sum;
     return true;
 }
 
