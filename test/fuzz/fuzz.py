@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""fuzz.py TARGET SECONDS [FOLDER]: runs http, gops, option, gofile or doctor under libFuzzer with
-the address and undefined-behaviour sanitizers. Needs clang. New inputs go to FOLDER (default: a
-temporary one)."""
+"""fuzz.py TARGET SECONDS [FOLDER]: runs http, gops, option, gofile, gomemory or doctor under
+libFuzzer with the address and undefined-behaviour sanitizers. Needs clang. New inputs go to FOLDER
+(default: a temporary one)."""
 import glob
 import os
 import shutil
