@@ -173,12 +173,15 @@ static int site_compare(const void *a, const void *b)
 static void sites_report(struct profile *p)
 {
     struct facts *facts = p->exam->facts;
-    qsort(p->sites, SITES_SLOTS, sizeof(*p->sites), site_compare);
-    facts->sites_count = 0;
-    for (size_t i = 0; facts->sites_count < SITES_MAX && p->sites[i].bytes >= 1; i++) {
-        if (p->sites[i].bytes >= SITE_BYTES_MAX) {
-            continue;
+    size_t count = 0;
+    for (size_t i = 0; i < SITES_SLOTS; i++) {
+        if (p->sites[i].bytes >= 1 && p->sites[i].bytes < SITE_BYTES_MAX) {
+            p->sites[count++] = p->sites[i];
         }
+    }
+    qsort(p->sites, count, sizeof(*p->sites), site_compare);
+    facts->sites_count = 0;
+    for (size_t i = 0; i < min_size(count, SITES_MAX); i++) {
         struct facts_site *out = &facts->sites[facts->sites_count++];
         *out = (struct facts_site){
             .bytes = (uint64_t)p->sites[i].bytes,

@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 TARGETS = [os.path.basename(path)[:-len('_fuzz.c')]
            for path in glob.glob(os.path.join(HERE, '*_fuzz.c'))]
 SETUP = ['--buildtype=debugoptimized', '-Db_sanitize=address,undefined', '-Db_lundef=false',
-         '-Dfuzzer=true']
+         '-Dfuzzer=true', '-Dc_args=-fsanitize=float-cast-overflow -fno-sanitize-recover=all']
 
 
 def main(args):
