@@ -32,7 +32,7 @@ VARIANTS = [
     ("build", "gcc", [], None, "quick"),
     ("build-clang", "clang", ["-Dcheck=2"], INTERNALS, "commit"),
     ("build-asan", "clang", ["-Db_sanitize=address,undefined", "-Dcheck=1"] + SANITIZE,
-     INTERNALS, "commit"),
+     INTERNALS + ["fuzz"], "commit"),
     ("build-race", "clang", ["-Db_sanitize=thread", "-Drace=true", "-Dcheck=1"] + SANITIZE,
      INTERNALS, "commit"),
 ]
