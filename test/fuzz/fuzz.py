@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""fuzz.py TARGET SECONDS [FOLDER]: runs http, gops, option, gofile, gomemory or doctor under
-libFuzzer with the address and undefined-behaviour sanitizers. Needs clang. New inputs go to FOLDER
-(default: a temporary one)."""
+"""fuzz.py TARGET SECONDS [FOLDER]: runs TARGET_fuzz.c under libFuzzer with the address and
+undefined-behaviour sanitizers. Needs clang. New inputs go to FOLDER (default: a temporary one).
+TARGET is one of"""
 import glob
 import os
 import shutil
@@ -20,7 +20,7 @@ SETUP = ['--buildtype=debugoptimized', '-Db_sanitize=address,undefined', '-Db_lu
 
 def main(args):
     if len(args) not in (2, 3) or args[0] not in TARGETS:
-        sys.exit(__doc__)
+        sys.exit('%s %s.' % (__doc__, ', '.join(sorted(TARGETS))))
     if not shutil.which('clang'):
         print('SKIP: clang is missing')
         sys.exit(77)

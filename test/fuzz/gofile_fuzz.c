@@ -2,19 +2,18 @@
 // Tier  commit
 //
 // Fuzzing the ELF files that the doctor opens, as root, of any user's process: all that it reads of
-// a Go program, and the symbols of any other.
+// a Go program, and the symbols of any other. The corpus is what gofile_make makes, the same with
+// names that have no bytes, and two small libraries of gcc's with compressed sections.
 //
 // Go  none.
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "doctor/go_look.h"
 #include "doctor/parts.h"
 #include "fuzz.h"
-
-#define LOAD_ADDR UINT64_C(0x400000) // where test/support/gofile.c says that the file lies
+#include "support/gofile.h"
 
 static void functions_read(const struct exam *exam, const struct go_file *file,
                            struct go_layout *layout)
@@ -55,8 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *why;
     uint64_t sum = 0;
     facts.pid = getpid();
-    int fd = memfd_create("gofile", MFD_CLOEXEC);
-    FUZZ_REQUIRE(fd >= 0 && write(fd, data, size) == (ssize_t)size);
+    int fd = gofile_fd(data, size);
     snprintf(text, sizeof(text), "fd/%d", fd);
     file_symbols(&exam, text, symbol_seen, &sum);
     if (go_file_open(&file, fd)) { // which owns it from here on

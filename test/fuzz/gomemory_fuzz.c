@@ -34,22 +34,16 @@ static void program_make(void)
     FUZZ_REQUIRE(go_pcln_file(&pcln, &file, 0, NULL));
 }
 
-static bool is_offset(size_t field)
-{
-    return (field >= GO_P_MCACHE && field <= GO_SPAN_COUNT_BEFORE) ||
-           (field >= GO_P_FREE && field <= GO_P_ID) || (field >= GO_G_STATUS && field <= GO_G_BP) ||
-           (field >= GO_P_TIMERS && field <= GO_P_TIMERS_DEAD) || field >= GO_BUCKET_NEXT;
-}
-
-// Per field: what it is (bit 7: known, bit 6: an array), and where, 16 bits.
+// Per field: what it is (bit 7: known, bit 6: an array, bit 5: a variable, else a member of a
+// type), its size (of an array: the logarithm), and where, 16 bits.
 static void layout_make(struct go_layout *layout, const uint8_t *data)
 {
     memset(layout, 0, sizeof(*layout));
     for (size_t i = 0; i < GO_FIELD_COUNT; i++, data += FIELD_BYTES) {
         uint64_t at = data[1] | (uint64_t)data[2] << 8;
         layout->fields[i] = (struct go_value){
-            .at = is_offset(i) ? at : MEMORY_START + at,
-            .size = (data[0] & 0x40) != 0 ? UINT64_C(1) << (data[0] & 0x3f) : data[0] & 0x3f,
+            .at = (data[0] & 0x20) != 0 ? MEMORY_START + at : at,
+            .size = (data[0] & 0x40) != 0 ? UINT64_C(1) << (data[0] & 0x1f) : data[0] & 0x1f,
             .known = (data[0] & 0x80) != 0,
         };
     }
