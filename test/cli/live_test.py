@@ -91,32 +91,26 @@ class Screen:
     def text_after(self, mark):
         return SEQUENCE.sub("", self.shown[mark:].decode(errors="replace"))
 
+    def wait_until(self, seen, what):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            self.read(0.1)
+            if seen():
+                return
+        self.test.fail(f"no {what} in {self.text()[-2000:]!r}")
+
     def wait_for(self, pattern, after=0):
         """Reads till the pattern is there; the text from `after` bytes on."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            self.read(0.1)
-            shown = self.text_after(after)
-            if re.search(pattern, shown):
-                return shown
-        self.test.fail(f"no {pattern!r} in {self.text()[-2000:]!r}")
-        return ""
+        self.wait_until(lambda: re.search(pattern, self.text_after(after)), repr(pattern))
+        return self.text_after(after)
 
-    def drawings(self, after):
-        """What was drawn from the top left on, each time that began behind `after`."""
-        return [SEQUENCE.sub("", drawn.decode(errors="replace"))
-                for drawn in self.shown[after:].split(HOME)[1:]]
-
-    def wait_for_drawing(self, pattern, after, never):
-        """Waits for a drawing with the pattern and without `never`; one of before a new size may
-        begin behind `after` too, and is passed over."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            self.read(0.1)
-            if any(re.search(pattern, drawn) and not re.search(never, drawn)
-                   for drawn in self.drawings(after)):
-                return
-        self.test.fail(f"no {pattern!r} without {never!r} in {self.text()[-2000:]!r}")
+    def drawn(self, pattern, after, never="(?!)"):
+        """Whether a drawing from the top left, begun behind `after`, has the pattern and not
+        `never`. One of before a new size may begin behind `after` too."""
+        drawings = [SEQUENCE.sub("", part.decode(errors="replace"))
+                    for part in self.shown[after:].split(HOME)[1:]]
+        return any(re.search(pattern, drawing) and not re.search(never, drawing)
+                   for drawing in drawings)
 
     def keys(self, text):
         mark = len(self.shown)
@@ -205,7 +199,7 @@ class Top(LiveTest):
         self.assertIn("RETAINED", shown)
         mark = len(screen.shown)
         screen.resize(8, 44)
-        screen.wait_for_drawing("partner|go1|part", mark, "HOLES")
+        screen.wait_until(lambda: screen.drawn("partner|go1|part", mark, "HOLES"), "few columns")
         mark = len(screen.shown)
         screen.resize(2, 12)
         screen.read(0.5)
@@ -235,8 +229,7 @@ class Top(LiveTest):
         for columns in range(90, 90 + PATIENCE):
             screen.resize(24, columns)
             screen.read(0.5)
-            if any(re.search(f"(?s){second} .*{first} ", drawn)
-                   for drawn in screen.drawings(mark)):
+            if screen.drawn(f"(?s){second} .*{first} ", mark):
                 break
         else:
             self.fail(f"not the other way round: {screen.text_after(mark)!r}")
@@ -316,7 +309,7 @@ class Watch(LiveTest):
         screen.wait_for("gave back")
         mark = len(screen.shown)
         screen.resize(8, 40)
-        screen.wait_for_drawing("idle", mark, "files")
+        screen.wait_until(lambda: screen.drawn("idle", mark, "files"), "list without a picture")
         mark = len(screen.shown)
         screen.resize(40, 120)
         screen.wait_for("files, shared", mark)
